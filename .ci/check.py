@@ -1,0 +1,46 @@
+"""What `make test` checks, in order; goes on after a failure, names each one at the end, and prints the times."""
+import subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def run(*cmd):
+    "Run a command of this environment in the repository root; true if it succeeded."
+    return subprocess.run(cmd, cwd=ROOT).returncode == 0
+
+def contents(*patterns):
+    "The bytes of every file that matches, by name."
+    files = [f for p in patterns for f in ROOT.glob(p) if f.is_file() and not any(s.startswith((".", "_")) for s in f.relative_to(ROOT).parts[:-1])]
+    return {str(f.relative_to(ROOT)): f.read_bytes() for f in files}
+
+def unchanged(cmd, patterns, fix):
+    "Run `cmd`, which must leave the files as they are; name those it changed."
+    before = contents(*patterns)
+    if not run(*cmd): return False
+    after = contents(*patterns)
+    changed = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+    for f in changed: print(f"  {f} is not what {' '.join(cmd)} makes of it: {fix}")
+    return not changed
+
+CHECKS = {
+    "export":   lambda: unchanged(["nbdev_export"], ["memnet/**/*.py"], "edit the notebook, run nbdev_export, commit both"),
+    "clean":    lambda: unchanged(["nbdev_clean"], ["*.ipynb", "nbs/**/*.ipynb", "papers/**/*.ipynb"], "run nbdev_clean and commit"),
+    "readme":   lambda: unchanged([sys.executable, ".ci/readme.py"], ["README.md"], "run make readme and commit"),
+    "chapters": lambda: run("nbdev_test", "--n_workers", "2", "--timing"),
+    "pytest":   lambda: run(sys.executable, "-m", "pytest", "--durations=5"),
+}
+
+def main(names):
+    unknown = [n for n in names if n not in CHECKS]
+    if unknown: sys.exit(f"unknown check {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+    rows = []
+    for name in names or CHECKS:
+        print(f"== {name}", flush=True)
+        start = time.time()
+        rows.append((name, CHECKS[name](), time.time() - start))
+    print()
+    for name, ok, seconds in rows: print(f"{'ok' if ok else 'FAILED':7} {name:9} {seconds:6.1f} s")
+    print(f"{'':7} {'together':9} {sum(r[2] for r in rows):6.1f} s")
+    return 0 if all(r[1] for r in rows) else 1
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
