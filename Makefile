@@ -27,7 +27,7 @@ run: $(READY)    ## run every experiment (quick profile) and say where the figur
 	$(BIN)/memnet run all --profile $(PROFILE) --jobs $(JOBS)
 
 test: $(READY)   ## export drift, clean notebooks, every chapter, whole-system tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check.py
+	$(BIN)/python .ci/check.py
 
 lab: $(READY)    ## open the book in JupyterLab
 	$(BIN)/jupyter lab nbs/00_notation.ipynb

@@ -1,12 +1,14 @@
 """What `make test` checks, in order; goes on after a failure, names each one at the end, and prints the times."""
-import subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent  # of the environment that runs this
 
 def run(*cmd):
     "Run a command of this environment in the repository root; true if it succeeded."
-    return subprocess.run(cmd, cwd=ROOT).returncode == 0
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(cmd, cwd=ROOT, env=env).returncode == 0
 
 def contents(*patterns):
     "The bytes of every file that matches, by name."
