@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'SPARE', 'POLICIES', 'STYLE', 'SEQUENTIAL', 'DIVERGING', 'KINDS', 'Look', 'model_look', 'policy_colour',
            'use_style', 'save_figure', 'pool_axis', 'Kind', 'slot_heatmap', 'show_memory', 'show_edges', 'graph_plot',
-           'policy_plot', 'spread_plot', 'slot_reuse_plot', 'seed_band', 'accuracy_by_distance', 'learning_curves']
+           'policy_plot', 'spread_plot', 'slot_reuse_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance',
+           'interval_plot', 'learning_curves']
 
-# %% ../nbs/12_viz.ipynb #46d63986
+# %% ../nbs/12_viz.ipynb #b5ee167c
 import io, re, zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +19,14 @@ from scipy.stats import t as student
 import torch
 from torch import Tensor
 
-# %% ../nbs/12_viz.ipynb #02deffff
+# %% ../nbs/12_viz.ipynb #cf6f311f
 class Look(NamedTuple):
     "How one model is drawn, in every figure."
     label:str   # name in legends
     colour:str  # hex, from the palette of Okabe and Ito
     marker:str  # tells curves apart in grey
 
-# %% ../nbs/12_viz.ipynb #a32433c5
+# %% ../nbs/12_viz.ipynb #c5112c63
 MODELS = dict(
     memnet          = Look("MemNet", "#0072B2", "o"),
     memnet_no_graph = Look("MemNet without graph", "#56B4E9", "s"),
@@ -34,7 +35,7 @@ MODELS = dict(
     gru             = Look("GRU", "#CC79A7", "v"),
     full            = Look("full-attention Transformer", "#009E73", "P"))
 
-# %% ../nbs/12_viz.ipynb #21e62632
+# %% ../nbs/12_viz.ipynb #ba30dae9
 SPARE = ("#7F7F7F", "#882255", "#117733", "#332288")
 _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru", fullattentiontransformer="full", fullattention="full",
                 transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph")
@@ -42,7 +43,7 @@ _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru"
 def _plain(name): return re.sub("[^a-z0-9]", "", str(name).lower())
 def _spare(name): return SPARE[zlib.crc32(_plain(name).encode()) % len(SPARE)]
 
-# %% ../nbs/12_viz.ipynb #a58a3e89
+# %% ../nbs/12_viz.ipynb #0d257866
 def model_look(
     name:str,  # a key of `MODELS`, a class name or a legend label
 )->Look:       # its look; a spare colour where the name is not listed
@@ -51,7 +52,7 @@ def model_look(
     key = _plain(_ALIASES.get(_plain(name), name))
     return known.get(key) or Look(str(name), _spare(name), "X")
 
-# %% ../nbs/12_viz.ipynb #b3cb5ea7
+# %% ../nbs/12_viz.ipynb #07081d44
 POLICIES = dict(topk="#0072B2", uniform="#E69F00", random="#999999")
 
 def policy_colour(
@@ -60,18 +61,19 @@ def policy_colour(
     "The one colour of a policy."
     return POLICIES.get(name) or _spare(name)
 
-# %% ../nbs/12_viz.ipynb #b6ca3884
+# %% ../nbs/12_viz.ipynb #695b0889
 STYLE = {"figure.figsize": (6.4, 3.6), "figure.constrained_layout.use": True, "font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11,
          "legend.fontsize": 9, "legend.frameon": False, "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.spines.top": False,
          "axes.spines.right": False, "lines.linewidth": 1.8, "lines.markersize": 5, "svg.hashsalt": "memnet", "svg.fonttype": "none",
          "savefig.bbox": "tight", "font.family": "sans-serif", "image.interpolation": "nearest"}
 
 def _svg(fig):
-    "The figure as SVG without date, comments and indentation."
+    "The figure as SVG without date, comments and indentation, to 1/100 point."
     out = io.StringIO(); fig.savefig(out, format="svg", metadata=dict(Date=None, Creator=None))
-    return re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|\s*\n\s*", lambda m: " " if m[0].isspace() else "", out.getvalue(), flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|\s*\n\s*", lambda m: " " if m[0].isspace() else "", out.getvalue(), flags=re.S)
+    return re.sub(r'="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
 
-# %% ../nbs/12_viz.ipynb #a888d144
+# %% ../nbs/12_viz.ipynb #17ad11cd
 def use_style():
     "Put every figure that follows in the house style: SVG in notebooks, the same bytes at every run."
     plt.rcParams.update(STYLE)
@@ -81,7 +83,7 @@ def use_style():
     set_matplotlib_formats("svg")
     get_ipython().display_formatter.formatters["image/svg+xml"].for_type(Figure, _svg)
 
-# %% ../nbs/12_viz.ipynb #fe334fe7
+# %% ../nbs/12_viz.ipynb #e4c8212f
 def save_figure(
     ax:plt.Axes,    # axes (or an array of them) on the figure to save
     path:str|Path,  # where to; folders are made
@@ -93,7 +95,7 @@ def save_figure(
     else: fig.savefig(path, dpi=150)
     return path
 
-# %% ../nbs/12_viz.ipynb #f1f84b93
+# %% ../nbs/12_viz.ipynb #23a9ffad
 def _axes(ax, size=None): return plt.subplots(figsize=size)[1] if ax is None else ax
 
 def _array(x, pattern, name):
@@ -104,7 +106,7 @@ def _array(x, pattern, name):
     if not np.isfinite(x).all(): raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} NaN or infinite values: mask them first")
     return x
 
-# %% ../nbs/12_viz.ipynb #a69d51a5
+# %% ../nbs/12_viz.ipynb #b047a056
 def pool_axis(
     x:np.ndarray,  # values
     most:int,      # longest that the axis may stay
@@ -123,7 +125,7 @@ def pool_axis(
     low = np.minimum.reduceat(x, starts, axis)
     return np.where(-low > high, low, high), size
 
-# %% ../nbs/12_viz.ipynb #0876380a
+# %% ../nbs/12_viz.ipynb #754b2b03
 class Kind(NamedTuple):
     "What a slot picture shows."
     label:str   # of the colour bar
@@ -135,7 +137,7 @@ KINDS = dict(read=Kind("read weight", "max", SEQUENTIAL, 1), write=Kind("write w
              strength=Kind("strength", "mean", SEQUENTIAL, 1), age=Kind("age (tokens since the last write)", "mean", SEQUENTIAL, 0),
              change=Kind("change", "peak", DIVERGING, 0))
 
-# %% ../nbs/12_viz.ipynb #c0550a21
+# %% ../nbs/12_viz.ipynb #1d7c9884
 def _scale(x, kind):
     "Colour range of a kind: centred at 0 for changes, from 0 otherwise."
     top = kind.high or float(np.abs(x).max()) or 1.
@@ -146,7 +148,7 @@ def _scale(x, kind):
 def _bar(ax, image, label): ax.figure.colorbar(image, ax=ax, label=label, pad=.02)
 def _each(size, how): return "" if size == 1 else f"each cell = {how} of {size}"
 
-# %% ../nbs/12_viz.ipynb #bacb5150
+# %% ../nbs/12_viz.ipynb #03223077
 def _mark_writes(ax, writes, N, step):
     "A ring at every write; -1 marks nothing."
     w = _array(writes, "t", "writes").astype(int)
@@ -155,7 +157,7 @@ def _mark_writes(ax, writes, N, step):
     ax.plot((at + .5)*step, w[at], "o", mfc="white", mec="#D55E00", ms=5, mew=1.4, ls="", label="write")
     return len(w)
 
-# %% ../nbs/12_viz.ipynb #a27886e2
+# %% ../nbs/12_viz.ipynb #8bfaf682
 def slot_heatmap(
     values:Tensor,              # one row and head of what is shown, `t n`
     kind:str="read",            # a key of `KINDS`: read, write, strength, age, change
@@ -178,10 +180,10 @@ def slot_heatmap(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True)); _bar(ax, image, look.label)
     return ax
 
-# %% ../nbs/12_viz.ipynb #c5a746bb
+# %% ../nbs/12_viz.ipynb #40486e9c
 def show_memory(
     values:Tensor,               # contents of one row and head, `n d`
-    strength:Tensor|None=None,   # `n`; slots of strength 0 are left blank
+    strength:Tensor|None=None,   # `n`; slots of strength 0 are grey
     change:bool=False,           # `values` is a difference: white is 0
     ax:plt.Axes|None=None,       # axes to draw on
 )->plt.Axes:                     # the axes drawn on
@@ -193,12 +195,12 @@ def show_memory(
         x, ax_label = np.where((s > 0)[:, None], x, np.nan), f"slot ({int((s > 0).sum())} of {len(s)} occupied)"
     top = np.nanmax(np.abs(x), initial=0) or 1.
     scale = dict(cmap=DIVERGING, vmin=-top, vmax=top) if change else dict(cmap=SEQUENTIAL)
-    ax = _axes(ax); image = ax.imshow(x, aspect="auto", **scale)
+    ax = _axes(ax); image = ax.imshow(x, aspect="auto", **scale); ax.set_facecolor("0.75")
     ax.set(xlabel="content dimension", ylabel=ax_label); _bar(ax, image, "change of content" if change else "content")
     for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
-# %% ../nbs/12_viz.ipynb #b1e0074b
+# %% ../nbs/12_viz.ipynb #8135ba23
 def _square(edges):
     x = _array(edges, "n m", "edges")
     if x.shape[0] != x.shape[1]: raise ValueError(f"edges must be square, `n n`, got {x.shape}")
@@ -208,7 +210,7 @@ def _labels(labels, N):
     if labels is not None and len(labels) != N: raise ValueError(f"labels must name {N} slots, got {len(labels)}")
     return [str(i) for i in range(N)] if labels is None else [str(l) for l in labels]
 
-# %% ../nbs/12_viz.ipynb #1ea2cd0b
+# %% ../nbs/12_viz.ipynb #2f9a1ccd
 def show_edges(
     edges:Tensor,            # one row and head, `n m`: source, target
     labels:list|None=None,   # a name for each slot
@@ -228,7 +230,7 @@ def show_edges(
     if N <= 16: ax.set(xticks=range(N), yticks=range(N), xticklabels=names, yticklabels=names)
     return ax
 
-# %% ../nbs/12_viz.ipynb #a7149eb5
+# %% ../nbs/12_viz.ipynb #b45f481f
 def graph_plot(
     edges:Tensor,                # one row and head, `n m`: source, target
     labels:list|None=None,       # a name for each slot
@@ -248,7 +250,7 @@ def graph_plot(
     ax.set_title(f"{len(keep)} of {len(x)} slots, edges above {floor*top:.2g}")
     return ax
 
-# %% ../nbs/12_viz.ipynb #f3b62ee4
+# %% ../nbs/12_viz.ipynb #ec56ad8b
 def _arrows(G, names, ax):
     pos, w = nx.circular_layout(G), [d["weight"] for *_, d in G.edges(data=True)]
     nx.draw_networkx_nodes(G, pos, ax=ax, node_color="white", edgecolors="#0072B2", node_size=420)
@@ -257,7 +259,7 @@ def _arrows(G, names, ax):
                            node_size=420, connectionstyle="arc3,rad=0.15", arrowsize=12)
     ax.set_axis_off(); ax.margins(.12); ax.set_aspect("equal")
 
-# %% ../nbs/12_viz.ipynb #420fd496
+# %% ../nbs/12_viz.ipynb #631cb3af
 def policy_plot(
     weights:Tensor,                                 # mix at each token, `t p`, each row sums to 1
     names:tuple=("topk", "uniform", "random"),      # the policies, in the order of `p`
@@ -276,7 +278,7 @@ def policy_plot(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../nbs/12_viz.ipynb #b91ebe8c
+# %% ../nbs/12_viz.ipynb #bde98569
 def spread_plot(
     activation:Tensor,       # weight of each slot after each hop, `hops n`; row 0 = the address before spreading
     labels:list|None=None,   # a name for each slot
@@ -292,7 +294,7 @@ def spread_plot(
         for (hop, n), v in np.ndenumerate(x): ax.text(hop, n, f"{v:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color="white" if v > .6 else "black")
     return ax
 
-# %% ../nbs/12_viz.ipynb #5c254e36
+# %% ../nbs/12_viz.ipynb #4a230035
 def slot_reuse_plot(
     write_slot:Tensor,           # slot written at each token, `t`, -1 = none
     n_slots:int,                 # slots there are
@@ -316,7 +318,7 @@ def slot_reuse_plot(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
-# %% ../nbs/12_viz.ipynb #4c91132d
+# %% ../nbs/12_viz.ipynb #83cdbbd8
 def seed_band(
     df:pd.DataFrame,  # columns `seed`, `value` and those in `by`
     by:list,          # columns that stay apart
@@ -330,7 +332,7 @@ def seed_band(
     half = student.ppf(.975, (out["count"] - 1).clip(lower=1))*out["std"]/np.sqrt(out["count"])
     return out.assign(low=out["mean"] - half, high=out["mean"] + half, n=out["count"]).drop(columns=["std", "count"])
 
-# %% ../nbs/12_viz.ipynb #8623f280
+# %% ../nbs/12_viz.ipynb #00ad28c6
 def _bytes(n):
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB": return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
@@ -340,7 +342,7 @@ def _tokens(x, base):
     k = 1024 if base == 2 else 1000
     return f"{x/k**2:g}M" if x >= k**2 else f"{x/k:g}k" if x >= k else f"{x:g}"
 
-# %% ../nbs/12_viz.ipynb #ef67c794
+# %% ../nbs/12_viz.ipynb #d2d6b116
 def _curve(ax, stats, x, look, label):
     ax.plot(stats[x], stats["mean"], color=look.colour, marker=look.marker, label=label, clip_on=False, zorder=3)
     if stats["low"].notna().any(): ax.fill_between(stats[x], stats["low"], stats["high"], color=look.colour, alpha=.2, lw=0)
@@ -349,7 +351,7 @@ def _log_axis(ax, base, label):
     ax.set_xscale("log", base=base); ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tokens(x, base)))
     ax.set_xlabel(f"{label} (tokens, 1k = {1024 if base == 2 else 1000:,})")
 
-# %% ../nbs/12_viz.ipynb #6588d8ef
+# %% ../nbs/12_viz.ipynb #f51d328a
 def accuracy_by_distance(
     df:pd.DataFrame,                 # columns model, seed, distance, value (accuracy)
     chance:float,                    # accuracy of guessing
@@ -372,12 +374,50 @@ def accuracy_by_distance(
     _log_axis(ax, base, "distance"); ax.set(ylim=(0, 1), ylabel="accuracy"); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
     return ax
 
-# %% ../nbs/12_viz.ipynb #9f7dc05b
+# %% ../nbs/12_viz.ipynb #617d30eb
 def _seeds(stats):
     low, high = stats["n"].min(), stats["n"].max()
     return "1 seed" if high == 1 else f"{low if low == high else f'{low} to {high}'} seeds, 95 % band"
 
-# %% ../nbs/12_viz.ipynb #980b5dbb
+# %% ../nbs/12_viz.ipynb #e66b7638
+def value_by_distance(
+    df:pd.DataFrame,            # columns model, seed, distance, value
+    ylabel:str,                 # what the value is, with its unit
+    marks:dict|None=None,       # name of a length -> tokens: a vertical line each
+    base:int=2,                 # of the logarithmic axis: 2 or 10
+    ax:plt.Axes|None=None,      # axes to draw on
+)->plt.Axes:                    # the axes drawn on
+    "Draw any value against distance, mean and 95 % band over seeds."
+    stats, ax = seed_band(df, ["model", "distance"]), _axes(ax)
+    if stats["distance"].min() <= 0: raise ValueError(f"distance must be > 0 on a logarithmic axis, got {stats['distance'].min()}")
+    for name in df["model"].unique(): _curve(ax, stats[stats["model"] == name], "distance", model_look(name), model_look(name).label)
+    for (name, x), style in zip((marks or {}).items(), (":", "--", "-.", "-")): ax.axvline(x, color="0.5", lw=1, ls=style, label=f"{name} ({x:,})")
+    if stats["mean"].min() < 0: ax.axhline(0, color="black", lw=1)
+    _log_axis(ax, base, "distance"); ax.set_ylabel(ylabel); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
+    return ax
+
+# %% ../nbs/12_viz.ipynb #240f5fb0
+def interval_plot(
+    df:pd.DataFrame,          # columns model, seed, value and the one named by `by`
+    by:str,                   # column that names the rows of the figure
+    xlabel:str,               # what the value is, with its unit
+    order:list|None=None,     # names to draw, from the top; None: all
+    ax:plt.Axes|None=None,    # axes to draw on
+)->plt.Axes:                  # the axes drawn on
+    "Draw a mean and its 95 % interval over seeds for every model and name."
+    stats = seed_band(df, ["model", by]); order = list(order or stats[by].unique())
+    stats = stats[stats[by].isin(order)]; models = list(df["model"].unique())
+    if stats.empty: raise ValueError(f"no rows of {by} {order}; the table has {sorted(df[by].unique())}")
+    ax = _axes(ax, (6.4, 1 + .5*len(order)))
+    for i, name in enumerate(models):
+        part, look = stats[stats["model"] == name], model_look(name)
+        y = part[by].map(order.index) + .6*(i - (len(models) - 1)/2)/len(models)
+        ax.errorbar(part["mean"], y, xerr=(part["high"] - part["mean"]).fillna(0), fmt=look.marker, color=look.colour, capsize=3, label=look.label)
+    ax.set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - .5, -.5), xlabel=xlabel)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats).replace("band", "interval"))
+    return ax
+
+# %% ../nbs/12_viz.ipynb #afca40c6
 def learning_curves(
     df:pd.DataFrame,             # tidy log: step, metric, value, and model or run; seed and slice if there are any
     metric:str,                  # which metric to draw
