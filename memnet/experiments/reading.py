@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LICENCE', 'LEFT_OUT', 'SPLITS', 'PROFILES', 'fraction', 'split_of', 'File', 'own_files', 'Corpus', 'take', 'corpus',
            'last_seen', 'classes', 'Piece', 'pieces', 'forever', 'dealt', 'Config', 'memnet_config', 'parameters',
-           'windowed_config', 'generator_for', 'make_model', 'rate', 'train', 'bits', 'slices', 'lzma_bpb', 'run',
-           'record_source', 'settings', 'chosen', 'paired', 'summary', 'verdict']
+           'windowed_config', 'make_model', 'rate', 'train', 'bits', 'slices', 'lzma_bpb', 'run', 'record_source',
+           'settings', 'chosen', 'paired', 'summary', 'verdict']
 
-# %% ../../nbs/experiments/reading_run.ipynb #4593c3d5
+# %% ../../nbs/experiments/reading_run.ipynb #db23a7e6
 import hashlib, itertools, json, lzma, math, platform, sysconfig, time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import NamedTuple
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
 from ..model import MemNet, MemNetConfig
+from ..training import generator_for
 from ..viz import seed_band
 
-# %% ../../nbs/experiments/reading_run.ipynb #1fa21d98
+# %% ../../nbs/experiments/reading_run.ipynb #169eb90c
 LICENCE = "PSF-2.0 (Python Software Foundation License), https://docs.python.org/3/license.html"
 LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data")
 SPLITS = dict(train=.8, valid=.9, test=1.)  # a file goes to the first split whose bound exceeds its number
 
-# %% ../../nbs/experiments/reading_run.ipynb #8100494c
+# %% ../../nbs/experiments/reading_run.ipynb #614e895b
 def fraction(
     path:str,  # relative to the library, with forward slashes
 )->float:      # in [0,1), the same everywhere
@@ -36,7 +37,7 @@ def split_of(
     "The split that a file belongs to."
     return next(name for name, bound in SPLITS.items() if fraction(path) < bound)
 
-# %% ../../nbs/experiments/reading_run.ipynb #18e43ebf
+# %% ../../nbs/experiments/reading_run.ipynb #9c19ec06
 class File(NamedTuple):
     "One text."
     path:str         # relative to the folder of the library
@@ -51,7 +52,7 @@ def own_files(
         return not odd and 512 <= (root/p).stat().st_size <= 200_000
     return sorted((p for p in (q.relative_to(root) for q in root.rglob("*.py")) if own(p)), key=lambda p: p.as_posix())
 
-# %% ../../nbs/experiments/reading_run.ipynb #5f3aa3eb
+# %% ../../nbs/experiments/reading_run.ipynb #e76b37c5
 class Corpus(NamedTuple):
     "Texts by split, and the list of all files."
     train:list           # of `File`
@@ -59,22 +60,22 @@ class Corpus(NamedTuple):
     test:list            # of `File`, cut to a number of bytes
     files:pd.DataFrame   # path, split, bytes, sha256, used (bytes taken)
 
-# %% ../../nbs/experiments/reading_run.ipynb #8b05e14f
+# %% ../../nbs/experiments/reading_run.ipynb #12065646
 def take(
     files:list,   # of `File`
     budget:int,   # bytes
-)->list:          # whole files, the last one cut
+)->list:          # the beginning of each, at most a quarter of the budget
     "As many files, in the order of their numbers, as the budget pays for."
-    out = []
+    out, most = [], -(-budget//4)
     for f in sorted(files, key=lambda f: hashlib.sha256(f.path.encode()).hexdigest()):
         if budget < 2: break
-        out.append(f._replace(data=f.data[:budget])); budget -= len(out[-1].data)
+        out.append(f._replace(data=f.data[:min(budget, most)])); budget -= len(out[-1].data)
     return out
 
-# %% ../../nbs/experiments/reading_run.ipynb #8afa7b25
+# %% ../../nbs/experiments/reading_run.ipynb #c995076d
 def corpus(
-    valid_bytes:int,       # budget of the validation texts
-    test_bytes:int,        # budget of the test texts
+    valid_bytes:int,       # budget of the validation texts in bytes
+    test_bytes:int,        # budget of the test texts in bytes
     root:Path|None=None,   # folder with .py files; None: the standard library of this Python
 )->Corpus:
     "Read the library and split it by file."
@@ -88,7 +89,7 @@ def corpus(
     rows = [(f.path, split_of(f.path), len(f.data), hashlib.sha256(f.data.tobytes()).hexdigest(), used.get(f.path, 0)) for f in texts]
     return Corpus(*parts.values(), pd.DataFrame(rows, columns=["path", "split", "bytes", "sha256", "used"]))
 
-# %% ../../nbs/experiments/reading_run.ipynb #3f3b569f
+# %% ../../nbs/experiments/reading_run.ipynb #e133114e
 def last_seen(
     data:bytes,  # a text
     n:int=12,    # bytes of context that must be the same
@@ -100,7 +101,7 @@ def last_seen(
         out[i] = i - seen.get(gram, i); seen[gram] = i
     return out
 
-# %% ../../nbs/experiments/reading_run.ipynb #f7e316c5
+# %% ../../nbs/experiments/reading_run.ipynb #900e7df2
 def classes(
     distance:np.ndarray,  # from `last_seen`
     window:int,           # of the attention
@@ -110,7 +111,7 @@ def classes(
     named = dict(all=distance >= 0, new=distance == 0, near=(distance > 0) & (distance <= window), far=distance > window)
     return named | {f"to {2**o}": (distance > 0) & (octave == o) for o in np.unique(octave[distance > 0])}
 
-# %% ../../nbs/experiments/reading_run.ipynb #6d456230
+# %% ../../nbs/experiments/reading_run.ipynb #4192a5c9
 class Piece(NamedTuple):
     "What all rows read in one step."
     inputs:Tensor   # bytes, `b t`
@@ -119,7 +120,7 @@ class Piece(NamedTuple):
     reset:Tensor    # the row begins a new file, `b`
     where:list      # for each row the `File` and the position of its first target; None for a row that is done
 
-# %% ../../nbs/experiments/reading_run.ipynb #946907d7
+# %% ../../nbs/experiments/reading_run.ipynb #5d94ca56
 def pieces(
     queues:list,   # an iterator over `File` for each row
     length:int,    # bytes per piece
@@ -139,7 +140,7 @@ def pieces(
         mask = y >= 0; mask[:, 0] = True  # a row that is done reads one byte of nothing
         yield Piece(x, y, mask, reset, where)
 
-# %% ../../nbs/experiments/reading_run.ipynb #bc91c0b8
+# %% ../../nbs/experiments/reading_run.ipynb #aca714de
 def forever(
     files:list,                 # of `File`
     rows:int,                   # rows of the batch
@@ -152,7 +153,7 @@ def forever(
         while True: yield from (own[i] for i in torch.randperm(len(own), generator=generator))
     return [read(hand[r::rows]) for r in range(rows)]
 
-# %% ../../nbs/experiments/reading_run.ipynb #dc57a7da
+# %% ../../nbs/experiments/reading_run.ipynb #bd42e583
 def dealt(
     files:list,  # of `File`
     rows:int,    # most rows of the batch
@@ -162,7 +163,7 @@ def dealt(
     for f in sorted(files, key=lambda f: (-len(f.data), f.path)): min(hands, key=lambda h: sum(len(g.data) for g in h)).append(f)
     return [iter(h) for h in hands]
 
-# %% ../../nbs/experiments/reading_run.ipynb #6376e84a
+# %% ../../nbs/experiments/reading_run.ipynb #466d80b6
 @dataclass(frozen=True)
 class Config:
     "One run of the reading experiment."
@@ -192,7 +193,7 @@ class Config:
         if self.length % self.chunk_size: raise ValueError(f"length must be a multiple of chunk_size, got length={self.length}, chunk_size={self.chunk_size}")
         if not self.lr > 0: raise ValueError(f"lr must be > 0, got lr={self.lr}")
 
-# %% ../../nbs/experiments/reading_run.ipynb #49306d26
+# %% ../../nbs/experiments/reading_run.ipynb #d34c007d
 def memnet_config(
     cfg:Config,
 )->MemNetConfig:
@@ -202,7 +203,7 @@ def memnet_config(
 
 def parameters(cfg): return MemNet(cfg, generator=torch.Generator().manual_seed(0)).num_parameters()
 
-# %% ../../nbs/experiments/reading_run.ipynb #2aa56e93
+# %% ../../nbs/experiments/reading_run.ipynb #8a66cc88
 def windowed_config(
     cfg:Config,
     tolerance:float=.05,  # how far the number of parameters may be off
@@ -215,22 +216,15 @@ def windowed_config(
     if off > tolerance: raise ValueError(f"no windowed Transformer within {tolerance:.0%} of {want:,} parameters, the closest is off by {off:.1%}: change dim={cfg.dim}")
     return best
 
-# %% ../../nbs/experiments/reading_run.ipynb #1a419a23
-def generator_for(
-    purpose:str,  # "weights", "files", "policy" or "score"
-    seed:int,     # of the run
-)->torch.Generator:
-    "Every kind of chance has a generator of its own."
-    return torch.Generator().manual_seed(int(hashlib.sha256(f"reading/{purpose}/{seed}".encode()).hexdigest()[:12], 16))
-
+# %% ../../nbs/experiments/reading_run.ipynb #67f0f555
 def make_model(
     cfg:Config,
 )->MemNet:
     "The model of a run, with weights from the run's seed."
     make = memnet_config if cfg.model == "memnet" else windowed_config
-    return MemNet(make(cfg), generator=generator_for("weights", cfg.seed))
+    return MemNet(make(cfg), generator=generator_for("init", cfg.seed))
 
-# %% ../../nbs/experiments/reading_run.ipynb #bcda79e8
+# %% ../../nbs/experiments/reading_run.ipynb #c0316592
 def rate(
     step:int,   # from 0
     cfg:Config,
@@ -240,7 +234,7 @@ def rate(
     if step < warm: return cfg.lr*(step + 1)/warm
     return cfg.lr*(.55 + .45*math.cos(math.pi*(step - warm)/max(1, cfg.steps - warm)))
 
-# %% ../../nbs/experiments/reading_run.ipynb #484ff8ab
+# %% ../../nbs/experiments/reading_run.ipynb #9ecdebb7
 def train(
     model:MemNet,
     text:Corpus,
@@ -250,7 +244,7 @@ def train(
     "Train on consecutive pieces of streams with carried state."
     optimiser = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=.01)
     policy, state, curve = generator_for("policy", cfg.seed), None, []
-    stream = pieces(forever(text.train, cfg.rows, generator_for("files", cfg.seed)), cfg.length)
+    stream = pieces(forever(text.train, cfg.rows, generator_for("data", cfg.seed)), cfg.length)
     for step, p in enumerate(itertools.islice(stream, cfg.steps)):
         for group in optimiser.param_groups: group["lr"] = rate(step, cfg)
         out = model.train()(p.inputs, state=state, mask=p.mask, reset=p.reset, generator=policy)
@@ -263,7 +257,7 @@ def train(
         if look and cfg.eval_every and (step + 1) % cfg.eval_every == 0 and step + 1 < cfg.steps: look(step + 1)
     return curve
 
-# %% ../../nbs/experiments/reading_run.ipynb #9cca98f5
+# %% ../../nbs/experiments/reading_run.ipynb #1030ed71
 @torch.no_grad()
 def bits(
     model:MemNet,
@@ -272,7 +266,7 @@ def bits(
     rows:int=8,     # files read at once
 )->dict:            # path -> bits for each byte; NaN for byte 0
     "Read every file as one stream and count the bits that each byte costs."
-    state, policy = None, generator_for("score", 0)
+    state, policy = None, generator_for("test", 0)
     cost = {f.path: np.full(len(f.data), np.nan) for f in files}
     for p in pieces(dealt(files, rows), length):
         out = model.eval()(p.inputs, state=state, mask=p.mask, reset=p.reset, generator=policy)
@@ -282,7 +276,7 @@ def bits(
         state = out.state
     return cost
 
-# %% ../../nbs/experiments/reading_run.ipynb #361e58ea
+# %% ../../nbs/experiments/reading_run.ipynb #a84f2532
 def slices(
     cost:dict,    # from `bits`
     files:list,   # of `File`
@@ -303,7 +297,7 @@ def lzma_bpb(
     raw = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
     return 8*sum(len(lzma.compress(f.data.tobytes(), lzma.FORMAT_RAW, filters=raw)) for f in files)/sum(len(f.data) for f in files)
 
-# %% ../../nbs/experiments/reading_run.ipynb #d4db2173
+# %% ../../nbs/experiments/reading_run.ipynb #bc991556
 def run(
     cfg:Config,
     out_dir:Path,   # made if it is not there
@@ -328,7 +322,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/reading_run.ipynb #70ce0b7e
+# %% ../../nbs/experiments/reading_run.ipynb #80cf73ec
 def record_source(
     cfg:Config,
     out:Path,     # folder of the run
@@ -341,7 +335,7 @@ def record_source(
     (out/"source.json").write_text(json.dumps(about, indent=1) + "\n")
     return text
 
-# %% ../../nbs/experiments/reading_run.ipynb #c3692459
+# %% ../../nbs/experiments/reading_run.ipynb #77a22ccf
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=3,   # runs of each setting
@@ -351,13 +345,13 @@ def settings(
     shared, lrs = PROFILES[profile]
     return [dict(model=m, lr=lr, seed=s, **shared) for m in ("memnet", "windowed") for lr in lrs for s in range(seeds)]
 
-# %% ../../nbs/experiments/reading_run.ipynb #4ed30377
+# %% ../../nbs/experiments/reading_run.ipynb #475f7060
 PROFILES = dict(
     smoke=(dict(), (3e-3,)),
-    quick=(dict(steps=150, rows=16, length=128, dim=64, n_slots=64, valid_bytes=15_000, test_bytes=40_000, eval_every=50), (3e-3,)),
-    full=(dict(steps=1200, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=300_000, eval_every=300), (1e-3, 3e-3, 6e-3)))
+    quick=(dict(steps=120, rows=16, length=128, dim=64, n_slots=64, valid_bytes=15_000, test_bytes=40_000, eval_every=40), (3e-3,)),
+    full=(dict(steps=500, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=300_000, eval_every=125), (1e-3, 3e-3, 6e-3)))
 
-# %% ../../nbs/experiments/reading_run.ipynb #c46230c6
+# %% ../../nbs/experiments/reading_run.ipynb #a6136c56
 def chosen(
     df:pd.DataFrame,  # `load_metrics("reading")`
 )->pd.DataFrame:      # the rows of the runs with the best learning rate of each model
@@ -368,7 +362,7 @@ def chosen(
     best = mean.groupby("model").idxmin()
     return df[[(m, lr) in set(best) for m, lr in zip(df["model"], df["lr"])]]
 
-# %% ../../nbs/experiments/reading_run.ipynb #fb7689ff
+# %% ../../nbs/experiments/reading_run.ipynb #37cda640
 def paired(
     df:pd.DataFrame,        # from `chosen`
     metric:str="test_bpb",
@@ -390,7 +384,7 @@ def summary(
         test[column] = test["slice"].map(df[df["metric"] == metric].groupby("slice")["value"].first())
     return test[["what", "slice", "mean", "low", "high", "n", "lr", "bytes", "copied"]].reset_index(drop=True)
 
-# %% ../../nbs/experiments/reading_run.ipynb #5e20f564
+# %% ../../nbs/experiments/reading_run.ipynb #435e51fb
 def verdict(
     table:pd.DataFrame,  # from `summary`
     slice:str,           # which bytes
