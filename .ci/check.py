@@ -21,7 +21,7 @@ def unchanged(cmd, patterns, fix):
     if not run(*cmd): return False
     after = contents(*patterns)
     changed = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
-    for f in changed: print(f"  {f} is not what {' '.join(cmd)} makes of it: {fix}")
+    for f in changed: print(f"  {f} is not what {Path(cmd[-1]).name} makes of it: {fix}")
     return not changed
 
 CHECKS = {
