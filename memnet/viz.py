@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'SPARE', 'POLICIES', 'STYLE', 'SEQUENTIAL', 'DIVERGING', 'K
            'policy_plot', 'spread_plot', 'slot_reuse_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance',
            'interval_plot', 'learning_curves']
 
-# %% ../nbs/12_viz.ipynb #b5ee167c
+# %% ../nbs/12_viz.ipynb #f8ee5335
 import io, re, zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from scipy.stats import t as student
 import torch
 from torch import Tensor
 
-# %% ../nbs/12_viz.ipynb #cf6f311f
+# %% ../nbs/12_viz.ipynb #027586f5
 class Look(NamedTuple):
     "How one model is drawn, in every figure."
     label:str   # name in legends
     colour:str  # hex, from the palette of Okabe and Ito
     marker:str  # tells curves apart in grey
 
-# %% ../nbs/12_viz.ipynb #c5112c63
+# %% ../nbs/12_viz.ipynb #5989f11b
 MODELS = dict(
     memnet          = Look("MemNet", "#0072B2", "o"),
     memnet_no_graph = Look("MemNet without graph", "#56B4E9", "s"),
@@ -35,7 +35,7 @@ MODELS = dict(
     gru             = Look("GRU", "#CC79A7", "v"),
     full            = Look("full-attention Transformer", "#009E73", "P"))
 
-# %% ../nbs/12_viz.ipynb #ba30dae9
+# %% ../nbs/12_viz.ipynb #4cef87bf
 SPARE = ("#7F7F7F", "#882255", "#117733", "#332288")
 _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru", fullattentiontransformer="full", fullattention="full",
                 transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph")
@@ -43,7 +43,7 @@ _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru"
 def _plain(name): return re.sub("[^a-z0-9]", "", str(name).lower())
 def _spare(name): return SPARE[zlib.crc32(_plain(name).encode()) % len(SPARE)]
 
-# %% ../nbs/12_viz.ipynb #0d257866
+# %% ../nbs/12_viz.ipynb #faeb447c
 def model_look(
     name:str,  # a key of `MODELS`, a class name or a legend label
 )->Look:       # its look; a spare colour where the name is not listed
@@ -52,7 +52,7 @@ def model_look(
     key = _plain(_ALIASES.get(_plain(name), name))
     return known.get(key) or Look(str(name), _spare(name), "X")
 
-# %% ../nbs/12_viz.ipynb #07081d44
+# %% ../nbs/12_viz.ipynb #73e45085
 POLICIES = dict(topk="#0072B2", uniform="#E69F00", random="#999999")
 
 def policy_colour(
@@ -61,7 +61,7 @@ def policy_colour(
     "The one colour of a policy."
     return POLICIES.get(name) or _spare(name)
 
-# %% ../nbs/12_viz.ipynb #695b0889
+# %% ../nbs/12_viz.ipynb #31b2a26b
 STYLE = {"figure.figsize": (6.4, 3.6), "figure.constrained_layout.use": True, "font.size": 11, "axes.titlesize": 11, "axes.labelsize": 11,
          "legend.fontsize": 9, "legend.frameon": False, "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.spines.top": False,
          "axes.spines.right": False, "lines.linewidth": 1.8, "lines.markersize": 5, "svg.hashsalt": "memnet", "svg.fonttype": "none",
@@ -73,7 +73,7 @@ def _svg(fig):
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|\s*\n\s*", lambda m: " " if m[0].isspace() else "", out.getvalue(), flags=re.S)
     return re.sub(r'="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
 
-# %% ../nbs/12_viz.ipynb #17ad11cd
+# %% ../nbs/12_viz.ipynb #ba44fdb3
 def use_style():
     "Put every figure that follows in the house style: SVG in notebooks, the same bytes at every run."
     plt.rcParams.update(STYLE)
@@ -83,7 +83,7 @@ def use_style():
     set_matplotlib_formats("svg")
     get_ipython().display_formatter.formatters["image/svg+xml"].for_type(Figure, _svg)
 
-# %% ../nbs/12_viz.ipynb #e4c8212f
+# %% ../nbs/12_viz.ipynb #67791514
 def save_figure(
     ax:plt.Axes,    # axes (or an array of them) on the figure to save
     path:str|Path,  # where to; folders are made
@@ -95,7 +95,7 @@ def save_figure(
     else: fig.savefig(path, dpi=150)
     return path
 
-# %% ../nbs/12_viz.ipynb #23a9ffad
+# %% ../nbs/12_viz.ipynb #9aaea0b9
 def _axes(ax, size=None): return plt.subplots(figsize=size)[1] if ax is None else ax
 
 def _array(x, pattern, name):
@@ -106,7 +106,7 @@ def _array(x, pattern, name):
     if not np.isfinite(x).all(): raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} NaN or infinite values: mask them first")
     return x
 
-# %% ../nbs/12_viz.ipynb #b047a056
+# %% ../nbs/12_viz.ipynb #afc548a1
 def pool_axis(
     x:np.ndarray,  # values
     most:int,      # longest that the axis may stay
@@ -125,7 +125,7 @@ def pool_axis(
     low = np.minimum.reduceat(x, starts, axis)
     return np.where(-low > high, low, high), size
 
-# %% ../nbs/12_viz.ipynb #754b2b03
+# %% ../nbs/12_viz.ipynb #05952a95
 class Kind(NamedTuple):
     "What a slot picture shows."
     label:str   # of the colour bar
@@ -137,7 +137,7 @@ KINDS = dict(read=Kind("read weight", "max", SEQUENTIAL, 1), write=Kind("write w
              strength=Kind("strength", "mean", SEQUENTIAL, 1), age=Kind("age (tokens since the last write)", "mean", SEQUENTIAL, 0),
              change=Kind("change", "peak", DIVERGING, 0))
 
-# %% ../nbs/12_viz.ipynb #1d7c9884
+# %% ../nbs/12_viz.ipynb #604167ac
 def _scale(x, kind):
     "Colour range of a kind: centred at 0 for changes, from 0 otherwise."
     top = kind.high or float(np.abs(x).max()) or 1.
@@ -148,7 +148,7 @@ def _scale(x, kind):
 def _bar(ax, image, label): ax.figure.colorbar(image, ax=ax, label=label, pad=.02)
 def _each(size, how): return "" if size == 1 else f"each cell = {how} of {size}"
 
-# %% ../nbs/12_viz.ipynb #03223077
+# %% ../nbs/12_viz.ipynb #92e7afa3
 def _mark_writes(ax, writes, N, step):
     "A ring at every write; -1 marks nothing."
     w = _array(writes, "t", "writes").astype(int)
@@ -157,7 +157,7 @@ def _mark_writes(ax, writes, N, step):
     ax.plot((at + .5)*step, w[at], "o", mfc="white", mec="#D55E00", ms=5, mew=1.4, ls="", label="write")
     return len(w)
 
-# %% ../nbs/12_viz.ipynb #8bfaf682
+# %% ../nbs/12_viz.ipynb #fc0b3f7d
 def slot_heatmap(
     values:Tensor,              # one row and head of what is shown, `t n`
     kind:str="read",            # a key of `KINDS`: read, write, strength, age, change
@@ -180,7 +180,7 @@ def slot_heatmap(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True)); _bar(ax, image, look.label)
     return ax
 
-# %% ../nbs/12_viz.ipynb #40486e9c
+# %% ../nbs/12_viz.ipynb #c8d07490
 def show_memory(
     values:Tensor,               # contents of one row and head, `n d`
     strength:Tensor|None=None,   # `n`; slots of strength 0 are grey
@@ -200,7 +200,7 @@ def show_memory(
     for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
-# %% ../nbs/12_viz.ipynb #8135ba23
+# %% ../nbs/12_viz.ipynb #5917994d
 def _square(edges):
     x = _array(edges, "n m", "edges")
     if x.shape[0] != x.shape[1]: raise ValueError(f"edges must be square, `n n`, got {x.shape}")
@@ -210,7 +210,7 @@ def _labels(labels, N):
     if labels is not None and len(labels) != N: raise ValueError(f"labels must name {N} slots, got {len(labels)}")
     return [str(i) for i in range(N)] if labels is None else [str(l) for l in labels]
 
-# %% ../nbs/12_viz.ipynb #2f9a1ccd
+# %% ../nbs/12_viz.ipynb #d98be0ac
 def show_edges(
     edges:Tensor,            # one row and head, `n m`: source, target
     labels:list|None=None,   # a name for each slot
@@ -230,7 +230,7 @@ def show_edges(
     if N <= 16: ax.set(xticks=range(N), yticks=range(N), xticklabels=names, yticklabels=names)
     return ax
 
-# %% ../nbs/12_viz.ipynb #b45f481f
+# %% ../nbs/12_viz.ipynb #16acbdc9
 def graph_plot(
     edges:Tensor,                # one row and head, `n m`: source, target
     labels:list|None=None,       # a name for each slot
@@ -250,7 +250,7 @@ def graph_plot(
     ax.set_title(f"{len(keep)} of {len(x)} slots, edges above {floor*top:.2g}")
     return ax
 
-# %% ../nbs/12_viz.ipynb #ec56ad8b
+# %% ../nbs/12_viz.ipynb #ff6a1995
 def _arrows(G, names, ax):
     pos, w = nx.circular_layout(G), [d["weight"] for *_, d in G.edges(data=True)]
     nx.draw_networkx_nodes(G, pos, ax=ax, node_color="white", edgecolors="#0072B2", node_size=420)
@@ -259,7 +259,7 @@ def _arrows(G, names, ax):
                            node_size=420, connectionstyle="arc3,rad=0.15", arrowsize=12)
     ax.set_axis_off(); ax.margins(.12); ax.set_aspect("equal")
 
-# %% ../nbs/12_viz.ipynb #631cb3af
+# %% ../nbs/12_viz.ipynb #a6ae513a
 def policy_plot(
     weights:Tensor,                                 # mix at each token, `t p`, each row sums to 1
     names:tuple=("topk", "uniform", "random"),      # the policies, in the order of `p`
@@ -278,7 +278,7 @@ def policy_plot(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../nbs/12_viz.ipynb #bde98569
+# %% ../nbs/12_viz.ipynb #9df81100
 def spread_plot(
     activation:Tensor,       # weight of each slot after each hop, `hops n`; row 0 = the address before spreading
     labels:list|None=None,   # a name for each slot
@@ -294,7 +294,7 @@ def spread_plot(
         for (hop, n), v in np.ndenumerate(x): ax.text(hop, n, f"{v:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color="white" if v > .6 else "black")
     return ax
 
-# %% ../nbs/12_viz.ipynb #4a230035
+# %% ../nbs/12_viz.ipynb #be0d02c6
 def slot_reuse_plot(
     write_slot:Tensor,           # slot written at each token, `t`, -1 = none
     n_slots:int,                 # slots there are
@@ -318,7 +318,7 @@ def slot_reuse_plot(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
-# %% ../nbs/12_viz.ipynb #83cdbbd8
+# %% ../nbs/12_viz.ipynb #312f52e5
 def seed_band(
     df:pd.DataFrame,  # columns `seed`, `value` and those in `by`
     by:list,          # columns that stay apart
@@ -332,7 +332,7 @@ def seed_band(
     half = student.ppf(.975, (out["count"] - 1).clip(lower=1))*out["std"]/np.sqrt(out["count"])
     return out.assign(low=out["mean"] - half, high=out["mean"] + half, n=out["count"]).drop(columns=["std", "count"])
 
-# %% ../nbs/12_viz.ipynb #00ad28c6
+# %% ../nbs/12_viz.ipynb #4a109915
 def _bytes(n):
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB": return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
@@ -342,7 +342,7 @@ def _tokens(x, base):
     k = 1024 if base == 2 else 1000
     return f"{x/k**2:g}M" if x >= k**2 else f"{x/k:g}k" if x >= k else f"{x:g}"
 
-# %% ../nbs/12_viz.ipynb #d2d6b116
+# %% ../nbs/12_viz.ipynb #0b8a6f18
 def _curve(ax, stats, x, look, label):
     ax.plot(stats[x], stats["mean"], color=look.colour, marker=look.marker, label=label, clip_on=False, zorder=3)
     if stats["low"].notna().any(): ax.fill_between(stats[x], stats["low"], stats["high"], color=look.colour, alpha=.2, lw=0)
@@ -351,7 +351,7 @@ def _log_axis(ax, base, label):
     ax.set_xscale("log", base=base); ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tokens(x, base)))
     ax.set_xlabel(f"{label} (tokens, 1k = {1024 if base == 2 else 1000:,})")
 
-# %% ../nbs/12_viz.ipynb #f51d328a
+# %% ../nbs/12_viz.ipynb #28b056c0
 def accuracy_by_distance(
     df:pd.DataFrame,                 # columns model, seed, distance, value (accuracy)
     chance:float,                    # accuracy of guessing
@@ -374,12 +374,12 @@ def accuracy_by_distance(
     _log_axis(ax, base, "distance"); ax.set(ylim=(0, 1), ylabel="accuracy"); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
     return ax
 
-# %% ../nbs/12_viz.ipynb #617d30eb
+# %% ../nbs/12_viz.ipynb #a3e6f2d7
 def _seeds(stats):
     low, high = stats["n"].min(), stats["n"].max()
     return "1 seed" if high == 1 else f"{low if low == high else f'{low} to {high}'} seeds, 95 % band"
 
-# %% ../nbs/12_viz.ipynb #e66b7638
+# %% ../nbs/12_viz.ipynb #cf68e7ba
 def value_by_distance(
     df:pd.DataFrame,            # columns model, seed, distance, value
     ylabel:str,                 # what the value is, with its unit
@@ -396,7 +396,7 @@ def value_by_distance(
     _log_axis(ax, base, "distance"); ax.set_ylabel(ylabel); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
     return ax
 
-# %% ../nbs/12_viz.ipynb #240f5fb0
+# %% ../nbs/12_viz.ipynb #81f2d804
 def interval_plot(
     df:pd.DataFrame,          # columns model, seed, value and the one named by `by`
     by:str,                   # column that names the rows of the figure
@@ -417,7 +417,7 @@ def interval_plot(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats).replace("band", "interval"))
     return ax
 
-# %% ../nbs/12_viz.ipynb #afca40c6
+# %% ../nbs/12_viz.ipynb #5351c502
 def learning_curves(
     df:pd.DataFrame,             # tidy log: step, metric, value, and model or run; seed and slice if there are any
     metric:str,                  # which metric to draw
