@@ -8,7 +8,7 @@ __all__ = ['LICENCE', 'LEFT_OUT', 'SPLITS', 'PROFILES', 'fraction', 'split_of', 
            'windowed_config', 'make_model', 'rate', 'train', 'bits', 'slices', 'lzma_bpb', 'run', 'record_source',
            'settings', 'chosen', 'paired', 'summary', 'verdict']
 
-# %% ../../nbs/experiments/reading_run.ipynb #d763ca26
+# %% ../../nbs/experiments/reading_run.ipynb #7edcde5e
 import hashlib, itertools, json, lzma, math, platform, sysconfig, time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,12 +19,12 @@ from ..model import MemNet, MemNetConfig
 from ..training import generator_for
 from ..viz import seed_band
 
-# %% ../../nbs/experiments/reading_run.ipynb #409bc5a5
+# %% ../../nbs/experiments/reading_run.ipynb #54c57474
 LICENCE = "PSF-2.0 (Python Software Foundation License), https://docs.python.org/3/license.html"
 LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data")
 SPLITS = dict(train=.8, valid=.9, test=1.)  # a file goes to the first split whose bound exceeds its number
 
-# %% ../../nbs/experiments/reading_run.ipynb #46136c20
+# %% ../../nbs/experiments/reading_run.ipynb #040c7541
 def fraction(
     path:str,  # relative to the library, with forward slashes
 )->float:      # in [0,1), the same everywhere
@@ -37,7 +37,7 @@ def split_of(
     "The split that a file belongs to."
     return next(name for name, bound in SPLITS.items() if fraction(path) < bound)
 
-# %% ../../nbs/experiments/reading_run.ipynb #919d4821
+# %% ../../nbs/experiments/reading_run.ipynb #cefc9791
 class File(NamedTuple):
     "One text."
     path:str         # relative to the folder of the library
@@ -52,7 +52,7 @@ def own_files(
         return not odd and 512 <= (root/p).stat().st_size <= 200_000
     return sorted((p for p in (q.relative_to(root) for q in root.rglob("*.py")) if own(p)), key=lambda p: p.as_posix())
 
-# %% ../../nbs/experiments/reading_run.ipynb #b661a09f
+# %% ../../nbs/experiments/reading_run.ipynb #c033aedf
 class Corpus(NamedTuple):
     "Texts by split, and the list of all files."
     train:list           # of `File`
@@ -60,7 +60,7 @@ class Corpus(NamedTuple):
     test:list            # of `File`, cut to a number of bytes
     files:pd.DataFrame   # path, split, bytes, sha256_16 (first 16 digits), used (bytes taken)
 
-# %% ../../nbs/experiments/reading_run.ipynb #1a5694e9
+# %% ../../nbs/experiments/reading_run.ipynb #1d5325f8
 def take(
     files:list,   # of `File`
     budget:int,   # bytes
@@ -72,7 +72,7 @@ def take(
         out.append(f._replace(data=f.data[:min(budget, most)])); budget -= len(out[-1].data)
     return out
 
-# %% ../../nbs/experiments/reading_run.ipynb #fc40c66b
+# %% ../../nbs/experiments/reading_run.ipynb #c36a784e
 def corpus(
     valid_bytes:int,       # budget of the validation texts in bytes
     test_bytes:int,        # budget of the test texts in bytes
@@ -89,7 +89,7 @@ def corpus(
     rows = [(f.path, split_of(f.path), len(f.data), hashlib.sha256(f.data.tobytes()).hexdigest()[:16], used.get(f.path, 0)) for f in texts]
     return Corpus(*parts.values(), pd.DataFrame(rows, columns=["path", "split", "bytes", "sha256_16", "used"]))
 
-# %% ../../nbs/experiments/reading_run.ipynb #fe5d7ec3
+# %% ../../nbs/experiments/reading_run.ipynb #a8145587
 def last_seen(
     data:bytes,  # a text
     n:int=12,    # bytes of context that must be the same
@@ -101,7 +101,7 @@ def last_seen(
         out[i] = i - seen.get(gram, i); seen[gram] = i
     return out
 
-# %% ../../nbs/experiments/reading_run.ipynb #a8f6d74c
+# %% ../../nbs/experiments/reading_run.ipynb #ba5a4a95
 def classes(
     distance:np.ndarray,  # from `last_seen`
     window:int,           # of the attention
@@ -111,7 +111,7 @@ def classes(
     named = dict(all=distance >= 0, new=distance == 0, near=(distance > 0) & (distance <= window), far=distance > window)
     return named | {f"to {2**o}": (distance > 0) & (octave == o) for o in np.unique(octave[distance > 0])}
 
-# %% ../../nbs/experiments/reading_run.ipynb #66495207
+# %% ../../nbs/experiments/reading_run.ipynb #1b456e4e
 class Piece(NamedTuple):
     "What all rows read in one step."
     inputs:Tensor   # bytes, `b t`
@@ -120,7 +120,7 @@ class Piece(NamedTuple):
     reset:Tensor    # the row begins a new file, `b`
     where:list      # for each row the `File` and the position of its first target; None for a row that is done
 
-# %% ../../nbs/experiments/reading_run.ipynb #794173f3
+# %% ../../nbs/experiments/reading_run.ipynb #dd2e7980
 def pieces(
     queues:list,   # an iterator over `File` for each row
     length:int,    # bytes per piece
@@ -140,7 +140,7 @@ def pieces(
         mask = y >= 0; mask[:, 0] = True  # a row that is done reads one byte of nothing
         yield Piece(x, y, mask, reset, where)
 
-# %% ../../nbs/experiments/reading_run.ipynb #2d5759c3
+# %% ../../nbs/experiments/reading_run.ipynb #31581e56
 def forever(
     files:list,                 # of `File`
     rows:int,                   # rows of the batch
@@ -153,7 +153,7 @@ def forever(
         while True: yield from (own[i] for i in torch.randperm(len(own), generator=generator))
     return [read(hand[r::rows]) for r in range(rows)]
 
-# %% ../../nbs/experiments/reading_run.ipynb #1772520c
+# %% ../../nbs/experiments/reading_run.ipynb #d180f541
 def dealt(
     files:list,  # of `File`
     rows:int,    # most rows of the batch
@@ -163,7 +163,7 @@ def dealt(
     for f in sorted(files, key=lambda f: (-len(f.data), f.path)): min(hands, key=lambda h: sum(len(g.data) for g in h)).append(f)
     return [iter(h) for h in hands]
 
-# %% ../../nbs/experiments/reading_run.ipynb #c15e6c20
+# %% ../../nbs/experiments/reading_run.ipynb #4ebfae44
 @dataclass(frozen=True)
 class Config:
     "One run of the reading experiment."
@@ -193,7 +193,7 @@ class Config:
         if self.length % self.chunk_size: raise ValueError(f"length must be a multiple of chunk_size, got length={self.length}, chunk_size={self.chunk_size}")
         if not self.lr > 0: raise ValueError(f"lr must be > 0, got lr={self.lr}")
 
-# %% ../../nbs/experiments/reading_run.ipynb #7514e1d6
+# %% ../../nbs/experiments/reading_run.ipynb #e53b3237
 def memnet_config(
     cfg:Config,
 )->MemNetConfig:
@@ -203,7 +203,7 @@ def memnet_config(
 
 def parameters(cfg): return MemNet(cfg, generator=torch.Generator().manual_seed(0)).num_parameters()
 
-# %% ../../nbs/experiments/reading_run.ipynb #55dc4b68
+# %% ../../nbs/experiments/reading_run.ipynb #b75f3c77
 def windowed_config(
     cfg:Config,
     tolerance:float=.05,  # how far the number of parameters may be off
@@ -216,7 +216,7 @@ def windowed_config(
     if off > tolerance: raise ValueError(f"no windowed Transformer within {tolerance:.0%} of {want:,} parameters, the closest is off by {off:.1%}: change dim={cfg.dim}")
     return best
 
-# %% ../../nbs/experiments/reading_run.ipynb #d03dfc45
+# %% ../../nbs/experiments/reading_run.ipynb #583e1bd9
 def make_model(
     cfg:Config,
 )->MemNet:
@@ -224,7 +224,7 @@ def make_model(
     make = memnet_config if cfg.model == "memnet" else windowed_config
     return MemNet(make(cfg), generator=generator_for("init", cfg.seed))
 
-# %% ../../nbs/experiments/reading_run.ipynb #5b7c8464
+# %% ../../nbs/experiments/reading_run.ipynb #4b7e8b95
 def rate(
     step:int,   # from 0
     cfg:Config,
@@ -234,7 +234,7 @@ def rate(
     if step < warm: return cfg.lr*(step + 1)/warm
     return cfg.lr*(.55 + .45*math.cos(math.pi*(step - warm)/max(1, cfg.steps - warm)))
 
-# %% ../../nbs/experiments/reading_run.ipynb #f7a65da2
+# %% ../../nbs/experiments/reading_run.ipynb #6001d726
 def train(
     model:MemNet,
     text:Corpus,
@@ -257,7 +257,7 @@ def train(
         if look and cfg.eval_every and (step + 1) % cfg.eval_every == 0 and step + 1 < cfg.steps: look(step + 1)
     return curve
 
-# %% ../../nbs/experiments/reading_run.ipynb #d533b3dd
+# %% ../../nbs/experiments/reading_run.ipynb #3e8d82b6
 @torch.no_grad()
 def bits(
     model:MemNet,
@@ -276,7 +276,7 @@ def bits(
         state = out.state
     return cost
 
-# %% ../../nbs/experiments/reading_run.ipynb #65b1aead
+# %% ../../nbs/experiments/reading_run.ipynb #e2f6e182
 def slices(
     cost:dict,    # from `bits`
     files:list,   # of `File`
@@ -297,7 +297,7 @@ def lzma_bpb(
     raw = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
     return 8*sum(len(lzma.compress(f.data.tobytes(), lzma.FORMAT_RAW, filters=raw)) for f in files)/sum(len(f.data) for f in files)
 
-# %% ../../nbs/experiments/reading_run.ipynb #f739ad40
+# %% ../../nbs/experiments/reading_run.ipynb #ebb5b826
 def run(
     cfg:Config,
     out_dir:Path,   # made if it is not there
@@ -322,7 +322,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/reading_run.ipynb #59b6796f
+# %% ../../nbs/experiments/reading_run.ipynb #6e12f3fe
 def record_source(
     cfg:Config,
     out:Path,     # folder of the run
@@ -335,7 +335,7 @@ def record_source(
     (out/"source.json").write_text(json.dumps(about, indent=1) + "\n")
     return text
 
-# %% ../../nbs/experiments/reading_run.ipynb #873011c1
+# %% ../../nbs/experiments/reading_run.ipynb #7be58c7c
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=3,   # runs of each setting
@@ -345,13 +345,13 @@ def settings(
     shared, lrs = PROFILES[profile]
     return [dict(model=m, lr=lr, seed=s, **shared) for m in ("memnet", "windowed") for lr in lrs for s in range(seeds)]
 
-# %% ../../nbs/experiments/reading_run.ipynb #5d17c291
+# %% ../../nbs/experiments/reading_run.ipynb #d5cb3190
 PROFILES = dict(
     smoke=(dict(), (3e-3,)),
     quick=(dict(steps=120, rows=16, length=128, dim=64, n_slots=64, valid_bytes=15_000, test_bytes=40_000, eval_every=40), (3e-3,)),
-    full=(dict(steps=500, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=300_000, eval_every=125), (1e-3, 3e-3, 6e-3)))
+    full=(dict(steps=450, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=300_000, eval_every=150), (1e-3, 3e-3, 6e-3)))
 
-# %% ../../nbs/experiments/reading_run.ipynb #0bff74fc
+# %% ../../nbs/experiments/reading_run.ipynb #f222b040
 def chosen(
     df:pd.DataFrame,  # `load_metrics("reading")`
 )->pd.DataFrame:      # the rows of the runs with the best learning rate of each model
@@ -362,7 +362,7 @@ def chosen(
     best = mean.groupby("model").idxmin()
     return df[[(m, lr) in set(best) for m, lr in zip(df["model"], df["lr"])]]
 
-# %% ../../nbs/experiments/reading_run.ipynb #2728d074
+# %% ../../nbs/experiments/reading_run.ipynb #f880ed8b
 def paired(
     df:pd.DataFrame,        # from `chosen`
     metric:str="test_bpb",
@@ -384,7 +384,7 @@ def summary(
         test[column] = test["slice"].map(df[df["metric"] == metric].groupby("slice")["value"].first())
     return test[["what", "slice", "mean", "low", "high", "n", "lr", "bytes", "copied"]].reset_index(drop=True)
 
-# %% ../../nbs/experiments/reading_run.ipynb #8e13a793
+# %% ../../nbs/experiments/reading_run.ipynb #ed5cdb49
 def verdict(
     table:pd.DataFrame,  # from `summary`
     slice:str,           # which bytes
