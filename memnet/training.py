@@ -7,7 +7,7 @@ __all__ = ['PURPOSES', 'COLUMNS', 'FORMAT', 'VERSION', 'TrainConfig', 'seed_for'
            'make_optimizer', 'MetricLog', 'write_checkpoint', 'read_checkpoint', 'evaluating', 'evaluate', 'Run',
            'NonFiniteLoss', 'FitResult', 'fit']
 
-# %% ../nbs/10_training.ipynb #21cf9bae
+# %% ../nbs/10_training.ipynb #b5d9bda0
 import csv, hashlib, io, json, math, os, signal, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -23,14 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-# %% ../nbs/10_training.ipynb #426a6b67
+# %% ../nbs/10_training.ipynb #72c8aeab
 _RULES = dict(steps=(lambda v: v >= 1, "at least 1"), batch_size=(lambda v: v >= 1, "at least 1"), lr=(lambda v: v > 0, "above 0"),
     warmup=(lambda v: v >= 0, "at least 0"), weight_decay=(lambda v: v >= 0, "at least 0"), clip=(lambda v: v >= 0, "at least 0 (0 = no clipping)"),
     seed=(lambda v: 0 <= v < 2**29, "from 0 to 2**29 - 1"), eval_every=(lambda v: v >= 0, "at least 0"),
     eval_batches=(lambda v: v >= 1, "at least 1"), checkpoint_every=(lambda v: v >= 0, "at least 0"),
     log_every=(lambda v: v >= 1, "at least 1"), min_lr_fraction=(lambda v: 0 <= v <= 1, "between 0 and 1"))
 
-# %% ../nbs/10_training.ipynb #84c6d61a
+# %% ../nbs/10_training.ipynb #1f874400
 @dataclass(frozen=True)
 class TrainConfig:
     "The settings of one run; frozen, so that what is written beside the results stays true."
@@ -52,7 +52,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not holds(value): raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
-# %% ../nbs/10_training.ipynb #31065a5d
+# %% ../nbs/10_training.ipynb #dc0d64cf
 PURPOSES = ("data", "init", "policy", "valid", "test", "layers")
 _RANGE = 2**29   # eight ranges fill the 32 bits that the CPU generator looks at
 
@@ -65,7 +65,7 @@ def seed_for(
     if not 0 <= seed < _RANGE: raise ValueError(f"seed must be from 0 to {_RANGE - 1}, got seed={seed}")
     return PURPOSES.index(purpose)*_RANGE + seed
 
-# %% ../nbs/10_training.ipynb #e736d4a5
+# %% ../nbs/10_training.ipynb #63fc71da
 def generator_for(
     purpose:str,                      # one of `PURPOSES`
     seed:int,                         # the run's seed
@@ -74,7 +74,7 @@ def generator_for(
     "A generator for one purpose of one run."
     return torch.Generator(device=device).manual_seed(seed_for(purpose, seed))
 
-# %% ../nbs/10_training.ipynb #2e6d1fa7
+# %% ../nbs/10_training.ipynb #810ba771
 def lr_at(
     step:int,          # steps done so far, 0 for the first
     cfg:TrainConfig,   # the run's settings
@@ -85,7 +85,7 @@ def lr_at(
     f = cfg.min_lr_fraction
     return cfg.lr*(f + (1 - f)*0.5*(1 + math.cos(math.pi*u)))  # eq-schedule
 
-# %% ../nbs/10_training.ipynb #3abee5bf
+# %% ../nbs/10_training.ipynb #5e1aea82
 def decays(
     name:str,           # a parameter's full name
     p:Tensor,           # the parameter
@@ -95,7 +95,7 @@ def decays(
     norm = "norm" in type(module).__name__.lower()
     return p.dim() >= 2 and not norm and "bias" not in name.rsplit(".", 1)[-1]
 
-# %% ../nbs/10_training.ipynb #d365fbfa
+# %% ../nbs/10_training.ipynb #f0dadb4b
 def make_optimizer(
     model:nn.Module,   # what to train
     cfg:TrainConfig,   # learning rate and weight decay
@@ -107,7 +107,7 @@ def make_optimizer(
         if p.requires_grad: groups[decays(name, p, owner)].append(p)
     return torch.optim.AdamW([dict(params=ps, weight_decay=cfg.weight_decay*on) for on, ps in groups.items() if ps], lr=cfg.lr)
 
-# %% ../nbs/10_training.ipynb #f54989e9
+# %% ../nbs/10_training.ipynb #7c7b2aa8
 COLUMNS = ("run", "step", "metric", "value", "slice")
 
 class MetricLog:
@@ -118,14 +118,14 @@ class MetricLog:
     ):
         self.run, self.path, self.rows = run, path, []
 
-# %% ../nbs/10_training.ipynb #b7d651ab
+# %% ../nbs/10_training.ipynb #a266433e
 def _csv(rows):
     "Rows as csv text."
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
-# %% ../nbs/10_training.ipynb #3ab307d7
+# %% ../nbs/10_training.ipynb #2a631583
 @patch
 def append(self:MetricLog,
     step:int,        # steps done
@@ -138,7 +138,7 @@ def append(self:MetricLog,
     head = "" if self.path.exists() else _csv([COLUMNS])
     with open(self.path, "a", encoding="utf-8", newline="") as f: f.write(head + _csv(rows))
 
-# %% ../nbs/10_training.ipynb #215be955
+# %% ../nbs/10_training.ipynb #a45a5191
 @patch
 def cut(self:MetricLog,
     n_rows:int,  # rows to keep
@@ -150,13 +150,13 @@ def cut(self:MetricLog,
     self.rows = [(run, int(step), metric, float(value), where) for run, step, metric, value, where in lines]
     _replace(self.path, lambda temp: temp.write_text(_csv([COLUMNS, *self.rows]), encoding="utf-8"))
 
-# %% ../nbs/10_training.ipynb #196c91b6
+# %% ../nbs/10_training.ipynb #19f5165f
 @patch
 def frame(self:MetricLog)->pd.DataFrame:  # columns run, step, metric, value, slice
     "The log as a table."
     return pd.DataFrame(self.rows, columns=list(COLUMNS))
 
-# %% ../nbs/10_training.ipynb #7c472f16
+# %% ../nbs/10_training.ipynb #e864d51a
 def _replace(path, write):
     "Let `write` make a temporary file, then put it in place of `path` in one operation."
     temp = path.with_name(path.name + ".tmp")
@@ -166,7 +166,7 @@ def _replace(path, write):
         os.replace(temp, path)
     finally: temp.unlink(missing_ok=True)
 
-# %% ../nbs/10_training.ipynb #bf1a45f6
+# %% ../nbs/10_training.ipynb #a5580007
 FORMAT, VERSION = "memnet-checkpoint", 1
 
 def write_checkpoint(
@@ -179,7 +179,7 @@ def write_checkpoint(
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     _replace(Path(path), lambda temp: save_file(copies, str(temp), metadata=header))
 
-# %% ../nbs/10_training.ipynb #d0b8cce1
+# %% ../nbs/10_training.ipynb #47a7f549
 def read_checkpoint(
     path:Path,           # a file of `write_checkpoint`
 )->tuple[dict, dict]:    # tensors, meta
@@ -193,7 +193,7 @@ def read_checkpoint(
     if meta["version"] != VERSION: raise ValueError(f"{path} has version {meta['version']}, this memnet reads {VERSION}; use the memnet that wrote it")
     return tensors, meta
 
-# %% ../nbs/10_training.ipynb #02895e63
+# %% ../nbs/10_training.ipynb #59b46a0c
 def _to(value, device):
     "A batch, or any nest of tuples and dicts, on another device."
     if isinstance(value, Tensor): return value.to(device)
@@ -201,7 +201,7 @@ def _to(value, device):
     if isinstance(value, tuple): return type(value)(*(_to(v, device) for v in value))
     return value
 
-# %% ../nbs/10_training.ipynb #3b58fd1e
+# %% ../nbs/10_training.ipynb #d88094d3
 def _asked(logits, targets, mask):
     "Logits and targets at the asked positions; one answer per row is asked at the row's last real token."
     if targets.dim() == 1 and logits.dim() == 3:
@@ -210,7 +210,7 @@ def _asked(logits, targets, mask):
     asked = targets != -100
     return logits[asked], targets[asked]
 
-# %% ../nbs/10_training.ipynb #38ed951d
+# %% ../nbs/10_training.ipynb #1370bd2b
 def _answers(out, targets, mask, slices):
     "One small table of the asked positions: hit, loss, slices."
     logits, wanted = _asked(out.logits, targets, mask)
@@ -218,7 +218,7 @@ def _answers(out, targets, mask, slices):
     columns = {"hit": logits.argmax(-1) == wanted, "loss": loss} | {name: where[targets != -100] for name, where in slices.items()}
     return {name: c.cpu().double() if name in ("hit", "loss") else c.cpu() for name, c in columns.items()}
 
-# %% ../nbs/10_training.ipynb #b5d075b0
+# %% ../nbs/10_training.ipynb #cfdbec32
 def _pieces(batch, piece):
     "The batch cut along time; whole if `piece` is None."
     T = batch.inputs.shape[1]
@@ -229,7 +229,7 @@ def _pieces(batch, piece):
         now = slice(i, i + piece)
         yield batch.inputs[:, now], batch.targets[:, now], None if batch.mask is None else batch.mask[:, now], {k: v[:, now] for k, v in batch.slices.items()}
 
-# %% ../nbs/10_training.ipynb #4f42da07
+# %% ../nbs/10_training.ipynb #bf458943
 @contextmanager
 def evaluating(
     model:nn.Module,   # any module
@@ -242,7 +242,7 @@ def evaluating(
     finally:
         for m, mode in modes: m.training = mode
 
-# %% ../nbs/10_training.ipynb #37f96a0a
+# %% ../nbs/10_training.ipynb #f6eb7f22
 def evaluate(
     model:nn.Module,             # what to ask
     task,                        # what to ask it; has `sample(batch_size, generator)`
@@ -263,7 +263,7 @@ def evaluate(
                 found.append(_answers(out, targets, mask, slices or {}))
     return _by_slice(found, task)
 
-# %% ../nbs/10_training.ipynb #5b4efe0b
+# %% ../nbs/10_training.ipynb #f51c6ef7
 def _device(model):
     "Where the model lives."
     p = next(model.parameters(), None)
@@ -274,7 +274,7 @@ def _fork(generator, device):
     seed = torch.randint(_RANGE, (), generator=generator, device=generator.device).item()
     return generator_for("policy", seed, device)
 
-# %% ../nbs/10_training.ipynb #33166a83
+# %% ../nbs/10_training.ipynb #aff916e9
 def _by_slice(found, task):
     "Means over all answers, then over the answers of each slice value."
     table = pd.DataFrame({k: torch.cat([f[k] for f in found]).numpy() for k in found[0]})
@@ -285,7 +285,7 @@ def _by_slice(found, task):
     rows = [(metric, float(g[column].mean()), where, len(g)) for where, g in groups for metric, column in (("accuracy", "hit"), ("loss", "loss"))]
     return pd.DataFrame(rows, columns=["metric", "value", "slice", "n"])
 
-# %% ../nbs/10_training.ipynb #86b6aba8
+# %% ../nbs/10_training.ipynb #b5ab11f2
 class Run:
     "Everything that changes while a model trains."
     def __init__(self,
@@ -294,15 +294,14 @@ class Run:
         cfg:TrainConfig,        # settings
         run_dir:Path|None,      # folder, or None for a run without traces
         eval_tasks:dict,        # name → task
-        measure=None,           # model → dict of numbers, or None
     ):
-        self.model, self.task, self.cfg, self.eval_tasks, self.dir, self.measure = model, task, cfg, eval_tasks, run_dir, measure
+        self.model, self.task, self.cfg, self.eval_tasks, self.dir = model, task, cfg, eval_tasks, run_dir
         self.device, self.optimizer = _device(model), make_optimizer(model, cfg)
         self.generators = {"data": generator_for("data", cfg.seed), "policy": generator_for("policy", cfg.seed, self.device)}
         self.step, self.todo, self.phase, self.writer = 0, None, "between", None
         self.log = MetricLog(run_dir.name, run_dir/"metrics.csv") if run_dir else MetricLog("run")
 
-# %% ../nbs/10_training.ipynb #32e15ee3
+# %% ../nbs/10_training.ipynb #596849b8
 @contextmanager
 def _own_global_stream(seed, device):
     "Global draws inside the block follow from `seed`; outside, nothing has happened."
@@ -310,7 +309,7 @@ def _own_global_stream(seed, device):
         torch.manual_seed(seed_for("layers", seed))
         yield
 
-# %% ../nbs/10_training.ipynb #7047cba2
+# %% ../nbs/10_training.ipynb #9cd1514b
 @patch
 def draws(self:Run)->dict:  # name → state, a byte tensor
     "The states of all generators."
@@ -326,7 +325,7 @@ def set_draws(self:Run,
     torch.set_rng_state(states["global"])
     if "global_cuda" in states and self.device.type == "cuda": torch.cuda.set_rng_state(states["global_cuda"], self.device)
 
-# %% ../nbs/10_training.ipynb #69f79fbd
+# %% ../nbs/10_training.ipynb #555b009d
 @patch
 def tensors(self:Run)->dict:  # name → tensor
     "All tensors of the run's state, flat."
@@ -335,7 +334,7 @@ def tensors(self:Run)->dict:  # name → tensor
         kept |= {f"optimizer/{name}/{key}": t for key, t in self.optimizer.state.get(p, {}).items()}
     return kept | {f"generator/{name}": t for name, t in self.draws().items()}
 
-# %% ../nbs/10_training.ipynb #71af7866
+# %% ../nbs/10_training.ipynb #89ea6372
 def _part(tensors, prefix):
     "The tensors below a prefix, without it."
     return {name[len(prefix):]: t for name, t in tensors.items() if name.startswith(prefix)}
@@ -354,13 +353,13 @@ def restore(self:Run,
     self.step, self.todo = meta["step"], meta["todo"]
     self.log.cut(meta["log_rows"])
 
-# %% ../nbs/10_training.ipynb #6d574251
+# %% ../nbs/10_training.ipynb #47884acf
 @patch
 def save(self:Run)->None:
     "Write the checkpoint, if the run has a folder."
     if self.dir: write_checkpoint(self.dir/"checkpoint.safetensors", self.tensors(), dict(step=self.step, todo=self.todo, log_rows=len(self.log.rows)))
 
-# %% ../nbs/10_training.ipynb #dbdf1ea9
+# %% ../nbs/10_training.ipynb #770cf9f1
 class NonFiniteLoss(FloatingPointError):
     "A loss term or the gradient became NaN or infinite; the state is saved in `folder`."
     def __init__(self,
@@ -372,12 +371,12 @@ class NonFiniteLoss(FloatingPointError):
                          "(training.read_checkpoint reads them); try a lower lr, a smaller clip, or inspect the batch")
         self.step, self.term, self.folder = step, term, folder
 
-# %% ../nbs/10_training.ipynb #517ff1f2
+# %% ../nbs/10_training.ipynb #3c1a7e8f
 def _float(value):
     "A scalar as a Python number, off the graph."
     return float(value.detach() if isinstance(value, Tensor) else value)
 
-# %% ../nbs/10_training.ipynb #93a76acd
+# %% ../nbs/10_training.ipynb #17181af4
 @patch
 def guard(self:Run,
     batch,        # the batch of this step
@@ -394,7 +393,7 @@ def guard(self:Run,
     write_checkpoint(folder/"batch.safetensors", _flat(batch), dict(step=self.step))
     raise NonFiniteLoss(self.step, names, folder)
 
-# %% ../nbs/10_training.ipynb #aa5a52ba
+# %% ../nbs/10_training.ipynb #f6352b76
 def _flat(batch):
     "The tensors of a batch by name; slices as `slices/name`."
     kept = {}
@@ -403,7 +402,7 @@ def _flat(batch):
         elif isinstance(value, dict): kept |= {f"{name}/{k}": v for k, v in value.items()}
     return kept
 
-# %% ../nbs/10_training.ipynb #7e1b402f
+# %% ../nbs/10_training.ipynb #e7d47547
 @patch
 def update(self:Run)->None:
     "One batch, one step; the numbers of the step wait in `todo`."
@@ -423,7 +422,7 @@ def update(self:Run)->None:
     self.optimizer.step()
     self.step, self.todo, self.phase = self.step + 1, numbers, "between"
 
-# %% ../nbs/10_training.ipynb #4798936f
+# %% ../nbs/10_training.ipynb #7c0655e0
 def _numbers(terms, out, batch, lr, norm):
     "The training numbers of one step: every term, accuracy, rate, gradient norm, and the model's own scalars."
     logits, wanted = _asked(out.logits, batch.targets, batch.mask)
@@ -432,7 +431,7 @@ def _numbers(terms, out, batch, lr, norm):
     kept |= {f"info/{k}": v for k, v in (out.info or {}).items() if not isinstance(v, Tensor) or v.numel() == 1}
     return [(f"train/{name}", _float(v), "all") for name, v in kept.items()]
 
-# %% ../nbs/10_training.ipynb #66a695ca
+# %% ../nbs/10_training.ipynb #955907ce
 @patch
 def due(self:Run,
     every:int,  # a period; 0 = never
@@ -447,13 +446,11 @@ def report(self:Run)->None:
     for name, task in self.eval_tasks.items() if self.due(self.cfg.eval_every) else ():
         found = evaluate(self.model, task, self.cfg.batch_size, self.cfg.eval_batches, generator_for("valid", self.cfg.seed))
         rows += [(f"{name}/{r.metric}", r.value, r.slice) for r in found.itertuples()]
-    if self.measure and self.due(self.cfg.eval_every):
-        with evaluating(self.model): rows += [(f"measure/{name}", float(value), "all") for name, value in self.measure(self.model).items()]
     if rows: self.log.append(self.step, rows)
     self.todo = None
     if self.writer: _tensorboard(self.writer, self.step, rows)
 
-# %% ../nbs/10_training.ipynb #c661ddb0
+# %% ../nbs/10_training.ipynb #b798649d
 @contextmanager
 def _patient()->Iterator[Callable[[], bool]]:
     "Within the block a first Ctrl-C is only noted; the yielded function says whether there was one."
@@ -467,7 +464,7 @@ def _patient()->Iterator[Callable[[], bool]]:
     finally:
         if ours: signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# %% ../nbs/10_training.ipynb #70a4a7d0
+# %% ../nbs/10_training.ipynb #78115fc9
 @patch
 def stop(self:Run)->str:  # what to tell the reader
     "Save an interrupted run in a state from which it can go on."
@@ -478,7 +475,7 @@ def stop(self:Run)->str:  # what to tell the reader
     self.save()
     return f"interrupted after step {self.step} of {self.cfg.steps}, saved: {how}"
 
-# %% ../nbs/10_training.ipynb #a9163a45
+# %% ../nbs/10_training.ipynb #53d87d84
 def _describe(thing):
     "A thing's type and its fields, as far as json can hold them."
     if isinstance(thing, dict): return {k: _describe(v) for k, v in thing.items()}
@@ -491,7 +488,7 @@ def _plain(value):
     text = json.dumps(value, default=lambda o: f"{type(o).__qualname__} {o!r}" if isinstance(o, (bytes, bytearray)) else type(o).__qualname__)
     return json.loads(text) if len(text) <= 500 else "sha256 " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/10_training.ipynb #c9dbc540
+# %% ../nbs/10_training.ipynb #e8044041
 @patch
 def describe(self:Run)->dict:  # nested, plain json
     "What was asked for."
@@ -503,7 +500,7 @@ def _differences(old, new, path=""):
     if not (isinstance(old, dict) and isinstance(new, dict)): return [] if old == new else [f"{path[1:]} was {old!r}, now {new!r}"]
     return [d for k in sorted(old.keys() | new.keys()) for d in _differences(old.get(k), new.get(k), f"{path}.{k}")]
 
-# %% ../nbs/10_training.ipynb #b2f1636f
+# %% ../nbs/10_training.ipynb #ee1ee3f0
 @patch
 def claim(self:Run,
     resume:bool,  # go on if the folder holds a run
@@ -521,7 +518,7 @@ def claim(self:Run,
         _replace(record, lambda temp: temp.write_text(json.dumps(self.describe(), indent=1), encoding="utf-8"))
         self.save()
 
-# %% ../nbs/10_training.ipynb #9bb99986
+# %% ../nbs/10_training.ipynb #e9c46125
 def _writer(run_dir):
     "A TensorBoard writer, or an error that says how to get one."
     try: from torch.utils.tensorboard import SummaryWriter
@@ -533,7 +530,7 @@ def _tensorboard(writer, step, rows):
     "The rows of one step as scalars."
     for metric, value, where in rows: writer.add_scalar(metric if where == "all" else f"{metric}/{where}", value, step)
 
-# %% ../nbs/10_training.ipynb #89ce895f
+# %% ../nbs/10_training.ipynb #ba2084e9
 @dataclass(frozen=True)
 class FitResult:
     "What a run leaves behind."
@@ -552,7 +549,7 @@ class FitResult:
         if not len(rows): raise ValueError(f"no {metric!r} with slice {slice!r} in the log; it has {sorted(self.metrics.metric.unique())}")
         return float(rows.value.iloc[-1])
 
-# %% ../nbs/10_training.ipynb #8c4e55cd
+# %% ../nbs/10_training.ipynb #b0cd0e2d
 def fit(
     model:nn.Module,             # trained in place
     task,                        # has `sample(batch_size, generator) -> Batch`
@@ -562,12 +559,11 @@ def fit(
     resume:bool=False,           # go on with the run in `run_dir`, if there is one
     progress:bool=True,          # show a progress bar
     tensorboard:bool=False,      # also write TensorBoard events to `run_dir`
-    measure=None,                # model → dict of numbers to log at every evaluation, e.g. the measuring kit on a fixed batch
 )->FitResult:                    # log, steps, whether it was interrupted
     "Train `model` on `task`; what comes out depends on the settings and the first weights only."
     run_dir = Path(run_dir) if run_dir is not None else None
     writer = _writer(run_dir) if tensorboard else None
-    run, began = Run(model, task, cfg, run_dir, {"valid": task} if eval_tasks is None else eval_tasks, measure), time.perf_counter()
+    run, began = Run(model, task, cfg, run_dir, {"valid": task} if eval_tasks is None else eval_tasks), time.perf_counter()
     with _own_global_stream(cfg.seed, run.device):
         if run_dir: run.claim(resume)
         if writer: run.writer = writer(str(run_dir), purge_step=run.step + 1)
@@ -575,7 +571,7 @@ def fit(
     if run.writer: run.writer.close()
     return FitResult(run.log.frame(), run.step, message is not None, time.perf_counter() - began, message or f"finished {run.step} steps")
 
-# %% ../nbs/10_training.ipynb #897340ec
+# %% ../nbs/10_training.ipynb #aace6f3e
 @patch
 def loop(self:Run,
     progress:bool,     # show the bar
@@ -595,7 +591,7 @@ def loop(self:Run,
             if progress: bar.write(message)
             return message
 
-# %% ../nbs/10_training.ipynb #a26d55a6
+# %% ../nbs/10_training.ipynb #caabe229
 @patch
 def show(self:Run,
     bar,  # a tqdm bar
