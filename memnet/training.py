@@ -294,8 +294,9 @@ class Run:
         cfg:TrainConfig,        # settings
         run_dir:Path|None,      # folder, or None for a run without traces
         eval_tasks:dict,        # name → task
+        measure=None,           # model → dict of numbers, or None
     ):
-        self.model, self.task, self.cfg, self.eval_tasks, self.dir = model, task, cfg, eval_tasks, run_dir
+        self.model, self.task, self.cfg, self.eval_tasks, self.dir, self.measure = model, task, cfg, eval_tasks, run_dir, measure
         self.device, self.optimizer = _device(model), make_optimizer(model, cfg)
         self.generators = {"data": generator_for("data", cfg.seed), "policy": generator_for("policy", cfg.seed, self.device)}
         self.step, self.todo, self.phase, self.writer = 0, None, "between", None
@@ -446,6 +447,8 @@ def report(self:Run)->None:
     for name, task in self.eval_tasks.items() if self.due(self.cfg.eval_every) else ():
         found = evaluate(self.model, task, self.cfg.batch_size, self.cfg.eval_batches, generator_for("valid", self.cfg.seed))
         rows += [(f"{name}/{r.metric}", r.value, r.slice) for r in found.itertuples()]
+    if self.measure and self.due(self.cfg.eval_every):
+        with evaluating(self.model): rows += [(f"measure/{name}", float(value), "all") for name, value in self.measure(self.model).items()]
     if rows: self.log.append(self.step, rows)
     self.todo = None
     if self.writer: _tensorboard(self.writer, self.step, rows)
@@ -559,11 +562,12 @@ def fit(
     resume:bool=False,           # go on with the run in `run_dir`, if there is one
     progress:bool=True,          # show a progress bar
     tensorboard:bool=False,      # also write TensorBoard events to `run_dir`
+    measure=None,                # model → dict of numbers to log at every evaluation, e.g. the measuring kit on a fixed batch
 )->FitResult:                    # log, steps, whether it was interrupted
     "Train `model` on `task`; what comes out depends on the settings and the first weights only."
     run_dir = Path(run_dir) if run_dir is not None else None
     writer = _writer(run_dir) if tensorboard else None
-    run, began = Run(model, task, cfg, run_dir, {"valid": task} if eval_tasks is None else eval_tasks), time.perf_counter()
+    run, began = Run(model, task, cfg, run_dir, {"valid": task} if eval_tasks is None else eval_tasks, measure), time.perf_counter()
     with _own_global_stream(cfg.seed, run.device):
         if run_dir: run.claim(resume)
         if writer: run.writer = writer(str(run_dir), purge_step=run.step + 1)
