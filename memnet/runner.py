@@ -13,11 +13,11 @@ from statistics import median
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['TOY_RUN', 'TOY_READ', 'BOOLS', 'PROFILES', 'WORKER', 'LIBRARIES', 'console', 'toy_experiment', 'find_root',
-           'checked_name', 'Experiment', 'experiments', 'load_module', 'parse_value', 'parse_overrides', 'config_hash',
-           'Run', 'results_root', 'results_folder', 'without_checks', 'plan_runs', 'environment', 'state_of', 'begin',
-           'failing_cell', 'Outcome', 'finish', 'run_all', 'load_metrics', 'report', 'time_in_turns', 'bench',
-           'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report', 'cmd_bench', 'main']
+__all__ = ['TOY_RUN', 'TOY_READ', 'BOOLS', 'PROFILES', 'WORKER', 'LIBRARIES', 'TUNING_SEED', 'console', 'toy_experiment',
+           'find_root', 'checked_name', 'Experiment', 'experiments', 'load_module', 'parse_value', 'parse_overrides',
+           'config_hash', 'Run', 'results_root', 'results_folder', 'without_checks', 'plan_runs', 'environment',
+           'state_of', 'begin', 'failing_cell', 'Outcome', 'finish', 'run_all', 'load_metrics', 'tuned_rate', 'report',
+           'time_in_turns', 'bench', 'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report', 'cmd_bench', 'main']
 
 # %% ../nbs/13_runner.ipynb #597dae98
 import nbformat
@@ -519,6 +519,26 @@ def load_metrics(
         table = pd.read_csv(folder/"metrics.csv").assign(run=folder.name)
         tables.append(table.assign(**{k: [v]*len(table) for k, v in config.items() if k not in table}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "seed", "step", "metric", "value", "slice"])
+
+# %% ../nbs/13_runner.ipynb #1f22a446
+TUNING_SEED = 100  # never among the seeds that are reported
+
+def tuned_rate(
+    folder:Path,      # the experiment's results
+    metric:str,       # validation metric, its row with slice "all" at the last step
+    rates:tuple,      # learning rates that were tried
+    lowest:bool=False,# the smallest value wins, as for a loss
+    **wanted,         # fields of `Config` that the tuning runs must have, e.g. model="lstm"
+)->float:
+    "The learning rate that won the tuning runs beside a run."
+    found = {}
+    for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
+        config = _read_json(path.parent/"params.json")["config"]
+        if state_of(path.parent) != "complete" or any(config[k] != v for k, v in wanted.items()): continue
+        found[config["lr"]] = pd.read_csv(path).query("metric == @metric and slice == 'all'")["value"].iloc[-1]*(1 if lowest else -1)
+    if missing := sorted(set(rates) - set(found)): raise ValueError(f"lr=None needs the tuning runs with seed {TUNING_SEED} for {wanted}; {missing} are not complete in {folder}: "
+                                                                   "start the same command again once they are, or give lr")
+    return min(sorted(found), key=found.get)
 
 # %% ../nbs/13_runner.ipynb #5af6ad42
 def _install(
