@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from .interface import Output, SequenceModel
 from .model import MemNet, MemNetConfig
-from .tasks import need, need_counts
+from .notation import need, need_counts
 
 # %% ../nbs/09_baselines.ipynb #57e5e197
 @dataclass(frozen=True)
