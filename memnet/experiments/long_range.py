@@ -6,7 +6,7 @@
 __all__ = ['MODELS', 'RATES', 'PIECE', 'FULL_ATTENTION_LIMIT', 'LENGTHS', 'Config', 'memnet_config', 'make_model', 'test_lengths',
            'shuffled', 'control', 'stream', 'watch', 'keep_sequence', 'run', 'settings']
 
-# %% ../../nbs/experiments/long_range_run.ipynb #f9862768
+# %% ../../nbs/experiments/long_range_run.ipynb #0a6af6d5
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..runner import TUNING_SEED, tuned_rate
 from ..tasks import LongRangeRecall
 from ..training import TrainConfig, evaluate, fit, generator_for
 
-# %% ../../nbs/experiments/long_range_run.ipynb #e47cfc8d
+# %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
 MODELS = ("memnet", "memnet_no_graph", "windowed", "lstm", "full")
 RATES = (1e-3, 3e-3, 6e-3)
 
@@ -44,12 +44,12 @@ class Config:
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
-# %% ../../nbs/experiments/long_range_run.ipynb #b98f6aa0
+# %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
 def memnet_config(
     task:LongRangeRecall,
     graph:bool=True,  # False: no edges, no spreading
 )->MemNetConfig:
-    "MemNet as DESIGN's prototype had it."
+    "The defaults, with or without the graph."
     return MemNetConfig(vocab_size=task.vocab_size, graph=graph)
 
 def make_model(
@@ -67,7 +67,7 @@ def make_model(
     if name == "windowed": return WindowedTransformer(cfg, generator=generator)
     return FullAttentionTransformer(replace(cfg, window=task.seq_len + 1), generator=generator)
 
-# %% ../../nbs/experiments/long_range_run.ipynb #1ae1b2ec
+# %% ../../nbs/experiments/long_range_run.ipynb #1588115f
 PIECE, FULL_ATTENTION_LIMIT = 4096, 4096
 
 def test_lengths(
@@ -88,7 +88,7 @@ def test_lengths(
         note("test/accuracy", seen.query("metric == 'accuracy' and slice == 'all'")["value"].item(), f"length={T}")
         note("state_bytes", reader.state_bytes(1), f"length={T}")
 
-# %% ../../nbs/experiments/long_range_run.ipynb #558ef86a
+# %% ../../nbs/experiments/long_range_run.ipynb #88be38ca
 def shuffled(
     edges:Tensor,  # `b h n m`
     generator:torch.Generator,
@@ -112,7 +112,7 @@ def control(
     logits, asked = model(batch.inputs[:, half:], state).logits, batch.targets[:, half:]
     return (logits.argmax(-1) == asked)[asked >= 0].double().mean().item()
 
-# %% ../../nbs/experiments/long_range_run.ipynb #cbd98a0d
+# %% ../../nbs/experiments/long_range_run.ipynb #aaaa87d9
 @torch.no_grad()
 def stream(
     model:MemNet,
@@ -127,7 +127,7 @@ def stream(
         before, seen = seen, min(seen + PIECE, tokens)
         if before < 10_000 <= seen or seen == tokens: gc.collect(); note("resident_bytes", psutil.Process().memory_info().rss, f"tokens={10_000 if before < 10_000 <= seen else seen}")
 
-# %% ../../nbs/experiments/long_range_run.ipynb #653026d2
+# %% ../../nbs/experiments/long_range_run.ipynb #53ee44f0
 def watch(
     model:torch.nn.Module,
     task:LongRangeRecall,
@@ -140,7 +140,7 @@ def watch(
     facts = (batch.inputs < task.n_keys + task.n_values).unsqueeze(1).expand_as(info["gate"])
     return kept | dict(gate_facts=info["gate"][facts].mean().item(), gate_fillers=info["gate"][~facts].mean().item())
 
-# %% ../../nbs/experiments/long_range_run.ipynb #ab0d621e
+# %% ../../nbs/experiments/long_range_run.ipynb #37d108dd
 @torch.no_grad()
 def keep_sequence(
     model:MemNet,
@@ -153,7 +153,7 @@ def keep_sequence(
     np.savez_compressed(path, read=info["read"][0].half().numpy(), write_slot=info["write_slot"][0].short().numpy(), alpha=info["alpha"][0].half().numpy(),
                         inputs=batch.inputs[0].short().numpy(), targets=batch.targets[0].short().numpy())
 
-# %% ../../nbs/experiments/long_range_run.ipynb #870706fd
+# %% ../../nbs/experiments/long_range_run.ipynb #4484f2fc
 def run(
     cfg:Config,
     out_dir:Path,   # made if it is not there
@@ -180,7 +180,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/long_range_run.ipynb #c5f8394d
+# %% ../../nbs/experiments/long_range_run.ipynb #bfe5eb11
 LENGTHS = (256, 1024, 4096, 16_384, 65_536, 262_144)
 
 def settings(
