@@ -1,0 +1,69 @@
+"""The whole system at once: every part switched on and off, odd lengths, long streams, all models behind one call."""
+import itertools
+import pytest, torch
+from memnet.baselines import GRUConfig, GRUModel, LSTMConfig, LSTMModel, WindowedTransformer
+from memnet.interface import leaves
+from memnet.model import MemNet, MemNetConfig
+from memnet.tasks import LongRangeRecall
+
+torch.set_num_threads(1)
+
+def gen(seed): return torch.Generator().manual_seed(seed)
+def tiny(**over): return MemNet(MemNetConfig.tiny(**over), gen(0)).double()
+def tokens(*shape, seed=1): return torch.randint(0, 11, shape, generator=gen(seed))
+def worst(a, b): return max((p.double() - q.double()).abs().max().item() for (_, p), (_, q) in zip(leaves(a), leaves(b)) if p.numel())
+
+SWITCHES = [dict(zip(("graph", "tied_addresses", "forgetting", "n_writes", "n_layers"), v))
+            for v in itertools.product((True, False), (True, False), (True, False), (0, 4), (0, 3))]
+
+@pytest.mark.parametrize("over", SWITCHES, ids=lambda d: " ".join(f"{k}={v:d}" for k, v in d.items()))
+def test_stream_and_padding_with_every_part_on_and_off(over):
+    m, x = tiny(**over), tokens(2, 19)
+    with torch.no_grad():
+        whole, first = m(x), m(x[:, :8])
+        second = m(x[:, 8:], first.state)
+        assert (torch.cat([first.logits, second.logits], 1) - whole.logits).abs().max() < 1e-10 and worst(second.state, whole.state) < 1e-10
+        mask = torch.arange(19) < torch.tensor([[19], [10]])
+        padded, alone = m(x, mask=mask), m(x[1:, :10])
+    assert (padded.logits[1:, :10] - alone.logits).abs().max() < 1e-10
+    assert worst(tuple(z[1:] for _, z in leaves(padded.state)), alone.state) < 1e-10
+
+def test_chunked_is_token_by_token_through_the_whole_model():
+    "Without a write budget the size of the chunk is a matter of speed: answers, state and every gradient."
+    got = []
+    for chunk in (1, 4, 8, 30):
+        m = tiny(chunk_size=chunk, n_writes=0, n_slots=3, topk=2, eta_minus=.2, gamma=.9, hops=2)
+        out = m(tokens(2, 21))
+        m.objective(out, tokens(2, 21, seed=2))["total"].backward()
+        got.append((out.logits.detach(), m.detach_state(out.state), tuple(p.grad for p in m.parameters())))
+    for other in got[1:]:
+        for a, b in zip(got[0], other): assert worst(a, b) < 1e-8
+
+def test_every_parameter_of_the_default_model_gets_a_gradient():
+    task = LongRangeRecall()
+    m, b = MemNet(MemNetConfig(vocab_size=task.vocab_size), gen(0)), task.sample(2, gen(1))
+    m.objective(m(b.inputs, generator=gen(2)), b.targets)["total"].backward()
+    assert [n for n, p in m.named_parameters() if p.grad is None or not p.grad.abs().max() > 0 or not p.grad.isfinite().all()] == []
+
+def test_a_long_stream_stays_finite_and_keeps_its_size():
+    m, state = tiny().float(), None
+    with torch.no_grad():
+        for i in range(60):
+            out = m(tokens(1, 64, seed=i), state, generator=gen(i))
+            state = out.state
+    assert out.logits.isfinite().all() and all(z.isfinite().all() for _, z in leaves(state) if z.is_floating_point())
+    assert state.memory.clock.item() == 60*64
+    assert sum(z.numel()*z.element_size() for _, z in leaves(state)) == m.state_bytes()
+
+MODELS = [(MemNet, MemNetConfig), (WindowedTransformer, MemNetConfig), (LSTMModel, LSTMConfig), (GRUModel, GRUConfig)]
+
+@pytest.mark.parametrize("kind, config", MODELS, ids=[k.__name__ for k, _ in MODELS])
+def test_all_models_answer_the_same_call(kind, config, tmp_path):
+    m, x = kind(config.tiny()), tokens(3, 8)
+    out = m(x, state=None, mask=torch.ones(3, 8, dtype=torch.bool), reset=None, generator=gen(0), record=False)
+    again = m(x, state=m.detach_state(out.state), reset=torch.tensor([True, False, True]))
+    assert torch.allclose(again.logits[0], m(x[:1]).logits[0], atol=1e-5) and out.logits.shape == (3, 8, 11)
+    terms = m.objective(again, x)
+    assert {"total", "task"} <= set(terms) and set(terms) - {"total", "task"} == set(out.losses)
+    m.save(tmp_path)
+    assert torch.equal(kind.load(tmp_path)(x).logits, m(x).logits)
