@@ -313,7 +313,7 @@ def _start(
     return proc
 
 # %% ../nbs/15_runner.ipynb #5977a97c
-LIBRARIES = ("memnet", "torch", "numpy", "pandas", "einops", "safetensors", "papermill", "ipykernel")
+LIBRARIES = ("memnet", "torch", "numpy", "numba", "pandas", "safetensors", "papermill", "ipykernel")
 
 def _version(name):
     try: return metadata.version(name)

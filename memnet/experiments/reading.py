@@ -354,7 +354,7 @@ RATES = (1e-3, 3e-3, 6e-3)
 PROFILES = dict(
     smoke=dict(),
     quick=dict(steps=60, rows=16, length=128, dim=64, n_slots=64, valid_bytes=10_000, test_bytes=20_000),
-    full=dict(lr=None, steps=300, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=150_000, eval_every=150))
+    full=dict(lr=None, steps=200, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=150_000, eval_every=100))
 
 # %% ../../nbs/experiments/reading_run.ipynb #f222b040
 def reported(
