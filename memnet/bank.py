@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READ_THRESHOLD', 'MemoryState', 'nbytes', 'forget', 'BankConfig', 'Features', 'Candidates', 'Writes', 'ChunkRead',
-           'take', 'over_tokens', 'MultiHeadMemoryBank']
+           'take', 'over_tokens', 'MultiHeadMemoryBank', 'dream_if_due']
 
 # %% ../nbs/05_bank.ipynb #1c17eed1
 import math
@@ -465,6 +465,19 @@ def check_input(self:MultiHeadMemoryBank, x:Tensor, state:Optional[MemoryState],
     want = (got[0], cfg.n_heads, cfg.n_slots)
     need(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
 
+# %% ../nbs/05_bank.ipynb #e180e024
+def dream_if_due(
+    dream,              # state -> state, without changing its argument
+    every:int,          # tokens between dreams, ≥ the chunk size
+    before:Tensor,      # clock before the chunk, `b`
+    state:MemoryState,  # after the chunk
+)->MemoryState:
+    "Dream in the rows whose clock has passed a multiple of `every`."
+    due = state.clock//every > before//every
+    if not due.any(): return state
+    pick = lambda d, x: torch.where(due.view(-1, *[1]*(x.dim() - 1)), d, x)
+    return MemoryState(*(pick(d, x) for d, x in zip(dream(state), state)))
+
 # %% ../nbs/05_bank.ipynb #7c18caf6
 @patch
 def forward(self:MultiHeadMemoryBank,
@@ -473,6 +486,8 @@ def forward(self:MultiHeadMemoryBank,
     mask:Tensor=None,                # True = real token, padding on the right, `b t`
     generator:torch.Generator=None,  # for policies that draw; None = their mean
     record:bool=False,               # keep weights, gates and slots for the measuring kit
+    dream=None,                      # state -> state, called between chunks; None = never
+    dream_every:int=0,               # chunks between dreams
 ):                                   # read vectors `b t (h d)`, new state, info
     "Read and write a sequence, chunk by chunk."
     self.check_input(x, state, mask)
@@ -484,7 +499,8 @@ def forward(self:MultiHeadMemoryBank,
     for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
         r = self.read_chunk(Features(*chunk), state, generator)
         weights = r.weights if m is None else r.weights*m.unsqueeze(1).unsqueeze(-1)
-        state, mass, seen = self.write_chunk(r, weights, state, mass, m, record)
+        new, mass, seen = self.write_chunk(r, weights, state, mass, m, record)
+        state = new if dream is None else dream_if_due(dream, dream_every*C, state.clock, new)
         reads.append(r.read); records.append(seen)
     return torch.cat(reads, 2).transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records if record else None)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['rotary', 'AttentionCache', 'LocalAttention', 'pairs', 'Block', 'ControllerState', 'TransformerController']
 
-# %% ../nbs/08_controller.ipynb #debe1fea
+# %% ../nbs/08_controller.ipynb #625b312f
 from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from .notation import need
 
-# %% ../nbs/08_controller.ipynb #f9ac6dac
+# %% ../nbs/08_controller.ipynb #c467c24f
 def rotary(
     x:Tensor,           # features, `… t e`, e even
     place:Tensor,       # position of every token, `… t`
@@ -27,14 +27,14 @@ def rotary(
     x1, x2 = x[..., :half], x[..., half:]
     return torch.cat([x1*c - x2*s, x2*c + x1*s], -1)
 
-# %% ../nbs/08_controller.ipynb #71d987a4
+# %% ../nbs/08_controller.ipynb #9ae33fdc
 class AttentionCache(NamedTuple):
     "The last `window - 1` tokens of a layer, before rotation; the newest stands last."
     keys:Tensor    # `b w c`
     values:Tensor  # `b w c`
     length:Tensor  # how many of them are real, `b`
 
-# %% ../nbs/08_controller.ipynb #391c21e4
+# %% ../nbs/08_controller.ipynb #1ca55581
 class LocalAttention(nn.Module):
     "Causal attention over a sliding window; the cache carries it across calls."
     def __init__(self,
@@ -43,12 +43,12 @@ class LocalAttention(nn.Module):
         window:int,   # tokens that are seen, itself included
     ):
         super().__init__()
-        need(window >= 1, f"window must be >= 1, got window={window}: 1 sees the token itself")
+        need(window >= 1, f"window must be ≥ 1, got window={window}: 1 sees the token itself")
         need(n_heads >= 1 and dim >= 1 and dim % (2*n_heads) == 0, f"dim must be a multiple of 2*n_heads for rotary attention, got dim={dim}, n_heads={n_heads}")
         self.n_heads, self.window = n_heads, window
         self.qkv, self.out = (nn.utils.skip_init(nn.Linear, dim, o, bias=False) for o in (3*dim, dim))
 
-# %% ../nbs/08_controller.ipynb #70b3e827
+# %% ../nbs/08_controller.ipynb #c50c10ea
 @patch
 def blocks(self:LocalAttention,
     y:Tensor,    # `b s c`
@@ -65,7 +65,7 @@ def pairs(
     "Every block together with the one before it."
     return torch.cat([y[:, :, :-1], y[:, :, 1:]], 3)
 
-# %% ../nbs/08_controller.ipynb #ff588ffa
+# %% ../nbs/08_controller.ipynb #2c840848
 @patch
 def visible(self:LocalAttention,
     n:int,          # blocks
@@ -77,7 +77,7 @@ def visible(self:LocalAttention,
     place = torch.arange(n, device=dev).view(-1, 1, 1)*w + j
     return (j > i) & (j <= i + w) & (place >= w - cached.view(-1, 1, 1, 1, 1))
 
-# %% ../nbs/08_controller.ipynb #710ba6ae
+# %% ../nbs/08_controller.ipynb #af8f5776
 @patch
 def next_cache(self:LocalAttention,
     keys:Tensor,              # cache and new tokens, `b w-1+t c`
@@ -93,7 +93,7 @@ def next_cache(self:LocalAttention,
         last = lambda y: y.gather(1, at.expand(-1, -1, y.shape[-1]))
     return AttentionCache(last(keys), last(values), (cached + length).clamp(max=past))
 
-# %% ../nbs/08_controller.ipynb #076604f2
+# %% ../nbs/08_controller.ipynb #e1cfd11a
 @patch
 def forward(self:LocalAttention,
     x:Tensor,                      # features, `b t c`
@@ -111,7 +111,7 @@ def forward(self:LocalAttention,
     y = y.flatten(2, 3)[:, :, :T].transpose(1, 2).flatten(2)
     return self.out(y), self.next_cache(keys, values, cache.length, length)
 
-# %% ../nbs/08_controller.ipynb #d83179ac
+# %% ../nbs/08_controller.ipynb #ac984a88
 class Block(nn.Module):
     "Pre-norm attention and feed-forward, each added to the stream."
     def __init__(self,
@@ -126,7 +126,7 @@ class Block(nn.Module):
         self.attention = LocalAttention(dim, n_heads, window)
         self.widen, self.narrow = make(dim, ff*dim), make(ff*dim, dim)
 
-# %% ../nbs/08_controller.ipynb #a7b01dc4
+# %% ../nbs/08_controller.ipynb #7721d5e5
 @patch
 def forward(self:Block,
     x:Tensor,                      # `b t c`
@@ -138,7 +138,7 @@ def forward(self:Block,
     x = x + y
     return x + self.narrow(F.gelu(self.widen(self.norm2(x)))), cache
 
-# %% ../nbs/08_controller.ipynb #ecaa4731
+# %% ../nbs/08_controller.ipynb #1c1de016
 @patch
 @torch.no_grad()
 def reset_parameters(self:Block,
@@ -152,13 +152,13 @@ def reset_parameters(self:Block,
         if m.bias is not None: m.bias.zero_()
     for m in (a.out, self.narrow): m.weight.mul_((2*depth)**-0.5)
 
-# %% ../nbs/08_controller.ipynb #91d12ce6
+# %% ../nbs/08_controller.ipynb #d7949271
 class ControllerState(NamedTuple):
     "What goes on with a stream."
     memory:Optional[NamedTuple]  # `MemoryState`, None = no memory
     caches:tuple                 # an `AttentionCache` a layer
 
-# %% ../nbs/08_controller.ipynb #07b8a5df
+# %% ../nbs/08_controller.ipynb #45d47d1d
 class TransformerController(nn.Module):
     "Local layers, the memory's read and write in the middle, local layers again."
     def __init__(self,
@@ -171,13 +171,13 @@ class TransformerController(nn.Module):
         generator:Optional[torch.Generator]=None,   # of the initial weights; None = a fixed one, never the global one
     ):
         super().__init__()
-        need(n_layers >= 0, f"n_layers must be >= 0, got n_layers={n_layers}")
+        need(n_layers >= 0, f"n_layers must be ≥ 0, got n_layers={n_layers}")
         self.dim, self.window, self.bank = dim, window, bank
         self.blocks = nn.ModuleList(Block(dim, n_heads, window, ff) for _ in range(n_layers))
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         for b in self.blocks: b.reset_parameters(generator, n_layers)
 
-# %% ../nbs/08_controller.ipynb #3e2dd950
+# %% ../nbs/08_controller.ipynb #222df6ce
 @patch
 def empty_state(self:TransformerController,
     batch_size:int,  # rows
@@ -189,7 +189,7 @@ def empty_state(self:TransformerController,
     caches = tuple(AttentionCache(z(), z(), n()) for _ in self.blocks)
     return ControllerState(None if self.bank is None else self.bank.empty_state(batch_size), caches)
 
-# %% ../nbs/08_controller.ipynb #4d5e8d6a
+# %% ../nbs/08_controller.ipynb #06324ff9
 @patch
 def forward(self:TransformerController,
     x:Tensor,                       # features, `b t c`
@@ -198,12 +198,14 @@ def forward(self:TransformerController,
     mask:Optional[Tensor]=None,     # the same as True and False, `b t`
     generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
     record:bool=False,              # keep what the measuring kit needs
+    dream=None,                     # memory state -> memory state, called in the stream; None = never
+    dream_every:int=0,              # chunks between dreams
 )->tuple: # features `b t c`, `ControllerState`, what was read `b t (h d)` or None, the memory's info
     "Read a row: layers, memory in the middle, layers."
     caches, memory, read, info = [], None, None, {}
     for i in range(len(self.blocks) + 1):
         if i == len(self.blocks)//2 and self.bank is not None:
-            read, memory, info = self.bank(x, state.memory, mask, generator, record)
+            read, memory, info = self.bank(x, state.memory, mask, generator, record, dream, dream_every)
             x = x + self.bank.out(read)                # eq-middle
         if i < len(self.blocks):
             x, c = self.blocks[i](x, state.caches[i], length)

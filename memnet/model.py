@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MemNetOutput', 'MemNetConfig', 'MemNet', 'MemoryLayer']
 
-# %% ../nbs/09_model.ipynb #c5284079
+# %% ../nbs/09_model.ipynb #947a3f4e
 from dataclasses import dataclass
 from typing import Optional
 import torch
@@ -14,10 +14,11 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from .bank import BankConfig, MemoryState, MultiHeadMemoryBank
 from .controller import ControllerState, TransformerController
+from .dreaming import MemorySynthesizer
 from .interface import Output, SequenceModel, check_state
 from .notation import need
 
-# %% ../nbs/09_model.ipynb #3e2e649b
+# %% ../nbs/09_model.ipynb #a085603e
 @dataclass(frozen=True)
 class MemNetConfig(BankConfig):
     "A whole model: the memory's sizes and mechanisms, and what stands around it."
@@ -39,9 +40,9 @@ class MemNetConfig(BankConfig):
         for f, low in dict(vocab_size=1, input_dim=1, n_outputs=1, n_layers=0, window=1, ff=1, dream_every=0).items():
             v = getattr(self, f)
             if v is None and f in ('input_dim', 'n_outputs'): continue
-            need(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{f} must be a whole number >= {low}, got {f}={v!r}")
+            need(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{f} must be a whole number ≥ {low}, got {f}={v!r}")
         for f in ('w_hallucination', 'w_utilisation', 'w_sparsity'):
-            need(0 <= getattr(self, f) < float('inf'), f"{f} must be >= 0 and finite, got {f}={getattr(self, f)}")
+            need(0 <= getattr(self, f) < float('inf'), f"{f} must be ≥ 0 and finite, got {f}={getattr(self, f)}")
         need(self.n_layers == 0 or self.dim % (2*self.n_heads) == 0,
              f"dim must be a multiple of 2*n_heads for rotary attention, got dim={self.dim}, n_heads={self.n_heads}")
 
@@ -53,7 +54,7 @@ class MemNetConfig(BankConfig):
         "A small one for checks, all sizes different."
         return super().tiny(**(dict(vocab_size=11, n_layers=2, window=4, ff=2) | over))
 
-# %% ../nbs/09_model.ipynb #2e166726
+# %% ../nbs/09_model.ipynb #d528796d
 MemNetOutput = Output  # logits, state, losses, info: see the chapter on the interface
 
 class MemNet(SequenceModel):
@@ -74,8 +75,9 @@ class MemNet(SequenceModel):
         self.norm, self.head = nn.LayerNorm(cfg.dim), make(nn.Linear, cfg.dim, cfg.outputs, bias=False)
         if cfg.memory: self.imagine, self.picture = make(nn.Linear, cfg.n_heads*cfg.d_value, cfg.dim), make(nn.Linear, cfg.dim, cfg.dim)
         self.reset_parameters(generator)
+        self.dreamer = MemorySynthesizer(cfg.d_value, cfg.n_heads, generator, cfg.graph) if cfg.memory and cfg.dream_every else None
 
-# %% ../nbs/09_model.ipynb #c62e99a9
+# %% ../nbs/09_model.ipynb #5d5ae95f
 @patch
 @torch.no_grad()
 def reset_parameters(self:MemNet,
@@ -94,7 +96,7 @@ def empty_state(self:MemNet,
     "Nothing seen yet."
     return self.controller.empty_state(batch_size, self.norm.weight)
 
-# %% ../nbs/09_model.ipynb #45588b5a
+# %% ../nbs/09_model.ipynb #2cac4471
 @patch
 def losses(self:MemNet,
     e:Tensor,               # encoded input, `b t c`
@@ -117,7 +119,7 @@ def term_weights(self:MemNet)->dict[str,float]:
     cfg = self.config
     return dict(hallucination=cfg.w_hallucination, utilisation=cfg.w_utilisation, sparsity=cfg.w_sparsity)
 
-# %% ../nbs/09_model.ipynb #0123a3d0
+# %% ../nbs/09_model.ipynb #ed4cc293
 @patch
 def forward(self:MemNet,
     inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
@@ -133,10 +135,10 @@ def forward(self:MemNet,
     state = self.start(B, state, reset)
     length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
     e = self.embed(inputs)
-    x, state, read, info = self.controller(e, state, None if mask is None else length, mask, generator, record)
+    x, state, read, info = self.controller(e, state, None if mask is None else length, mask, generator, record, self.dreamer, self.config.dream_every)
     return Output(self.head(self.norm(x)), state, self.losses(e, read, info, mask), info | dict(length=length))
 
-# %% ../nbs/09_model.ipynb #1efc5068
+# %% ../nbs/09_model.ipynb #5df3d032
 class MemoryLayer(nn.Module):
     "Norm, memory, residual: `out, state = layer(x, state)`, like `nn.LSTM`."
     def __init__(self,
@@ -147,7 +149,7 @@ class MemoryLayer(nn.Module):
         super().__init__()
         self.bank = MultiHeadMemoryBank(BankConfig.from_dict(dict(fields, dim=dim)), generator)
 
-# %% ../nbs/09_model.ipynb #3a49dad4
+# %% ../nbs/09_model.ipynb #6c296148
 @patch
 def empty_state(self:MemoryLayer,
     batch_size:int=1,  # rows
@@ -166,7 +168,7 @@ def check_inputs(self:MemoryLayer, x, mask):
     need(mask.dtype == torch.bool and mask.shape == x.shape[:2], f"mask must be bool {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
     need(not (mask[:, 1:] & ~mask[:, :-1]).any(), "mask must be True first and then False: move the padding to the right end of the row")
 
-# %% ../nbs/09_model.ipynb #efa8faa5
+# %% ../nbs/09_model.ipynb #c14de739
 @patch
 def forward(self:MemoryLayer,
     x:Tensor,                                  # features, `b t c`
@@ -181,3 +183,16 @@ def forward(self:MemoryLayer,
     check_state(state, fresh)
     read, state, _ = self.bank(x, state, mask, generator)
     return x + self.bank.out(read), state
+
+# %% ../nbs/09_model.ipynb #bfd16827
+@patch
+def dream(self:MemNet,
+    state:ControllerState,                        # what a call returned; left alone
+    dreamer:Optional[MemorySynthesizer]=None,     # None = the model's own
+)->ControllerState:
+    "Offline consolidation: the memory goes through the dreamer, the attention caches stay."
+    dreamer = self.dreamer if dreamer is None else dreamer
+    need(isinstance(state, ControllerState), f"state must be a ControllerState, got {type(state).__name__}: pass the `state` of this model's own output")
+    need(state.memory is not None, "there is nothing to dream about with memory=False: build the model with memory=True")
+    need(dreamer is not None, "this model has no dreamer, got dream_every=0: set dream_every ≥ 1 in its config, or pass model.dream(state, MemorySynthesizer(d_value, n_heads))")
+    return state._replace(memory=dreamer(state.memory))
