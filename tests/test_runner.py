@@ -84,7 +84,8 @@ def test_interrupted_runs_say_how_to_go_on(root):
     nb = root/"nbs"/"experiments"/"coin_run.ipynb"
     nb.write_text(nb.read_text().replace("if out_dir: run(cfg, out_dir)", "import time; time.sleep(60 * cfg.seed); run(cfg, out_dir)"))
     call = "import sys; from memnet.runner import main; from pathlib import Path; sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
-    proc = subprocess.Popen([sys.executable, "-c", call, str(root), "sweep", "coin", "-p", "seed", "0,1,2"], stdout=subprocess.PIPE, text=True)
+    proc = subprocess.Popen([sys.executable, "-c", call, str(root), "sweep", "coin", "-p", "seed", "0,1,2"], stdout=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # whoever started the tests may have ignored it
     home, end = root/"results"/"custom"/"coin", time.time() + 60
     while not list(home.glob("1-s1-*/_run.ipynb")) and not list(home.glob("0-s1-*/_run.ipynb")) and time.time() < end: time.sleep(0.1)
     time.sleep(1)
