@@ -192,7 +192,7 @@ def settings(
 )->list:           # of dicts of `Config` fields
     "The runs of a profile."
     if profile == "smoke": return [dict(model=m, seed=s) for m in MODELS for s in range(seeds)]
-    if profile == "quick": return [dict(model=m, seed=s, steps=200, batch_size=32, lengths=LENGTHS, rows=4) for m in MODELS for s in range(seeds)]
+    if profile == "quick": return [dict(model=m, lr=6e-3, seed=s, steps=120, batch_size=32, lengths=LENGTHS, rows=4) for m in MODELS for s in range(seeds)]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(model=m, lr=lr, seed=TUNING_SEED, steps=200, batch_size=32, lengths=()) for m in MODELS for lr in RATES]
     final = [dict(model=m, lr=None, seed=s, steps=150, batch_size=32, lengths=LENGTHS, rows=8) for m in MODELS for s in range(seeds if m in FIVE else min(seeds, 3))]
