@@ -346,7 +346,7 @@ def settings(
     if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     runs = [dict(model=m, seed=s) | PROFILES[profile] for m in ("memnet", "windowed") for s in range(seeds)]
     if profile != "full": return runs
-    tuning = [dict(model=m, seed=TUNING_SEED) | PROFILES["full"] | dict(lr=lr, steps=100, test_bytes=2_000, eval_every=0) for m in ("memnet", "windowed") for lr in RATES]
+    tuning = [dict(model=m, seed=TUNING_SEED) | PROFILES["full"] | dict(lr=lr, steps=60, test_bytes=2_000, eval_every=0) for m in ("memnet", "windowed") for lr in RATES]
     return tuning + runs
 
 # %% ../../nbs/experiments/reading_run.ipynb #d5cb3190
@@ -354,7 +354,7 @@ RATES = (1e-3, 3e-3, 6e-3)
 PROFILES = dict(
     smoke=dict(),
     quick=dict(steps=60, rows=16, length=128, dim=64, n_slots=64, valid_bytes=10_000, test_bytes=20_000),
-    full=dict(lr=None, steps=200, rows=16, length=256, dim=96, n_slots=128, valid_bytes=40_000, test_bytes=150_000, eval_every=100))
+    full=dict(lr=None, steps=160, rows=16, length=256, dim=96, n_slots=128, valid_bytes=20_000, test_bytes=100_000, eval_every=80))
 
 # %% ../../nbs/experiments/reading_run.ipynb #f222b040
 def reported(
