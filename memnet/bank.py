@@ -213,7 +213,7 @@ class MultiHeadMemoryBank(nn.Module):
 # %% ../nbs/05_bank.ipynb #a5c7e051
 @patch
 def reset_parameters(self:MultiHeadMemoryBank, generator):
-    "Gates near one half, policies near look-up, spread from 0.05 to 0.95 over the heads, decay near none."
+    "Gates near 0.9, policies near look-up, spread from 0.05 to 0.95 over the heads, decay near none."
     H, cfg = self.config.n_heads, self.config
     with torch.no_grad():
         for m in self.modules():
@@ -221,6 +221,7 @@ def reset_parameters(self:MultiHeadMemoryBank, generator):
             m.weight.normal_(std=m.in_features**-0.5, generator=generator)
             if m.bias is not None: m.bias.zero_()
         for m in (self.gate, self.policy): m.weight.mul_(0.1)
+        self.gate.bias.fill_(2.)               # write by default, learn to ignore: gates that start lower can all fall below the floor
         self.policy.bias.view(H, -1)[:, 1:] = -3.
         if cfg.graph:
             self.spread.weight.mul_(0.1)
