@@ -739,7 +739,7 @@ def cmd_run(args, root):
 def _last_values(
     runs:list,  # of `Run`, made or not
 ):
-    "A table of the last value of every metric of some runs; only parameters that differ are shown."
+    "A table of the last value of every metric, a column for each run, named by the parameters that differ."
     rows = []
     for r in runs:
         if state_of(r.folder) != "complete": continue
@@ -747,9 +747,11 @@ def _last_values(
         m["metric"] = m["metric"] + ["" if pd.isna(s) or s == "all" else f" {s}" for s in m["slice"]]
         rows.append({k: str(v) for k, v in r.config.items()} | m.groupby("metric", sort=False)["value"].last().to_dict())
     if not rows: return
-    table = pd.DataFrame(rows)
-    same = [c for c in table if c in runs[0].config and table[c].nunique() == 1]
-    _table("Last value of every metric", table.drop(columns=same))
+    table, config = pd.DataFrame(rows), list(runs[0].config)
+    differ = [c for c in config if table[c].nunique() > 1]
+    values = table.drop(columns=config).T
+    values.columns = table[differ].agg(", ".join, axis=1) if differ else [r.id for r in runs if state_of(r.folder) == "complete"]
+    _table("Last value of every metric", values.rename_axis("metric").reset_index())
 
 def cmd_sweep(args, root):
     "Every combination of the values given, from the defaults of `Config`."
