@@ -304,7 +304,7 @@ def _start(
 )->subprocess.Popen:
     "Begin to execute a notebook in a process and a kernel of its own."
     env = {k: str(threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    env = os.environ | env | {"MEMNET_RESULTS": str(results), "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "agg"}
+    env = os.environ | env | {"MEMNET_RESULTS": str(results), "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     job = dict(input_path=str(notebook), output_path=str(output), parameters=parameters, cwd=str(cwd))
     with open(output.with_suffix(".log"), "w") as log:
         proc = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=log, stderr=log,
