@@ -105,7 +105,7 @@ def settings(
     "The runs of a profile."
     runs = lambda models, n, **over: [dict(task=t, model=m, seed=s) | over for t in TASKS for m in models for s in range(n)]
     if profile == "smoke": return runs(MODELS[:2], seeds)
-    if profile == "quick": return runs(MODELS[:2], seeds, steps=150, batch_size=32, test_rows=32)
+    if profile == "quick": return runs(MODELS[:2], seeds, steps=100, batch_size=32, test_rows=8)
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=80, batch_size=32, test_rows=1) for t in TASKS for m in MODELS for lr in RATES]
     return tuning + runs(MODELS, seeds, lr=None, steps=200, batch_size=32, test_rows=32)
