@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from .addressing import DEAD, POLICIES, log_strength, mix_policies, unit
 from .allocation import Plan, Versions, lineage_onehot, plan_writes, write_versions
-from .hebbian import eligibility, last_trace, no_self, power_kernel, stdp
+from .hebbian import eligibility, last_trace, no_self, power_kernel, rivalry, stdp
 from .spreading import PendingGraph, spread_pending
 from .notation import need, need_counts
 
@@ -75,11 +75,12 @@ class BankConfig:
     tied_addresses:bool=True     # one projection for query and key
     temperature:float=10.        # of the cosine at the start; learned per head
     graph:bool=True              # link slots and spread activation
-    hops:int=1                   # steps of spreading
+    hops:int=1                   # most steps of spreading; each query learns its share of every number of steps
     lam:float=0.3                # decay of the trace per unit of event time at the start; learned per head
     eta_plus:float=1.            # potentiation: before -> after
     eta_minus:float=0.           # depression: after -> before
     gamma:float=1.               # what is left of an edge after one unit of event time
+    rho:float=0.                 # what the edges that leave a slot lose when it fires: the latest successor wins
     forgetting:bool=True         # strength decays at a learned rate, near none at the start
 
     def __post_init__(self):
@@ -108,6 +109,9 @@ def check_rates(self:BankConfig):
     need(0 < self.lam < 1, f"lam must lie in (0, 1), got lam={self.lam}")
     need(0 < self.gamma <= 1, f"gamma must lie in (0, 1], got gamma={self.gamma}")
     need(self.temperature > 0, f"temperature must be > 0, got temperature={self.temperature}")
+    need(0 <= self.rho < 1 and (1 - self.rho)**self.chunk_size >= 1e-30,
+         f"rho must lie in [0, 1) with (1 - rho)^chunk_size >= 1e-30, got rho={self.rho}, chunk_size={self.chunk_size}: lower one of them")
+    need(self.rho == 0 or self.eta_minus == 0, f"rho and eta_minus cannot be combined, got rho={self.rho}, eta_minus={self.eta_minus}: set one of them to 0")
     for f in ('eta_plus', 'eta_minus'): need(getattr(self, f) >= 0, f"{f} must be >= 0, got {f}={getattr(self, f)}")
 
 # %% ../nbs/05_bank.ipynb #721e93fc
@@ -137,7 +141,7 @@ class Features(NamedTuple):
     value:Tensor    # content, past the bottleneck
     gate:Tensor     # salience, in (0,1), 0 where padded, `b h t`
     pi:Tensor       # share of each policy
-    alpha:Tensor    # share of activation that spreads, `b h t 1`
+    share:Tensor    # share of the read that is 0, 1, … hops away, `b h t k`
 
 # %% ../nbs/05_bank.ipynb #34c5de31
 class Candidates(NamedTuple):
@@ -205,7 +209,7 @@ class MultiHeadMemoryBank(nn.Module):
         self.out = make(H*cfg.d_value, c, False)
         self.log_temperature = nn.Parameter(torch.full((H,), math.log(cfg.temperature)))
         if cfg.graph:
-            self.spread = make(c, H)
+            self.spread = make(c, H*cfg.hops)
             self.lam_logit = nn.Parameter(torch.full((H,), math.log(cfg.lam/(1 - cfg.lam))))
         if cfg.forgetting: self.decay = make(cfg.d_value, H)
         self.reset_parameters(torch.Generator().manual_seed(0) if generator is None else generator)
@@ -225,7 +229,8 @@ def reset_parameters(self:MultiHeadMemoryBank, generator):
         self.policy.bias.view(H, -1)[:, 1:] = -3.
         if cfg.graph:
             self.spread.weight.mul_(0.1)
-            self.spread.bias.copy_(torch.logit(torch.linspace(0.05, 0.95, H) if H > 1 else torch.tensor([0.5])))
+            travels = torch.logit(torch.linspace(0.05, 0.95, H) if H > 1 else torch.tensor([0.5]))
+            self.spread.bias.view(H, -1).copy_((travels - math.log(cfg.hops)).unsqueeze(-1).expand(H, cfg.hops))
         if cfg.forgetting:
             self.decay.weight.mul_(0.1)
             self.decay.bias.fill_(-14.)    # softplus(-14) = 8e-7 a token: a time constant of a million tokens
@@ -290,9 +295,9 @@ def features(self:MultiHeadMemoryBank, x:Tensor, mask:Tensor=None)->Features:
     ahead = torch.arange(T, device=x.device, dtype=x.dtype) % cfg.chunk_size
     time = torch.stack([torch.ones_like(ahead), -ahead], -1)[:, :1 + cfg.forgetting]   # eq-facet
     gate = self.gate(x).sigmoid().transpose(1, 2)
-    alpha = heads(self.spread(x)).sigmoid() if cfg.graph else x.new_zeros(B, H, T, 1)
+    share = F.pad(heads(self.spread(x)), (1, 0)).softmax(-1) if cfg.graph else x.new_ones(B, H, T, 1)
     return Features(torch.cat([query, time.expand(B, H, -1, -1)], -1), key, heads(self.content(self.bottleneck(x))),
-                    gate if mask is None else gate*mask.unsqueeze(1), heads(self.policy(x)).softmax(-1), alpha)
+                    gate if mask is None else gate*mask.unsqueeze(1), heads(self.policy(x)).softmax(-1), share)
 
 # %% ../nbs/05_bank.ipynb #12d2f76f
 @patch
@@ -341,10 +346,14 @@ def pending_graph(self:MultiHeadMemoryBank, state:MemoryState, w:Writes)->Pendin
     cfg, C = self.config, w.cand.gate.shape[-1]
     gate = w.cand.gate*w.cand.active
     pre = no_self(eligibility(w.address, gate, self.lam, F.pad(state.trace, (0, C))), w.address)
+    left = None
+    if cfg.rho:
+        before, _ = rivalry(w.address, gate, cfg.rho)
+        pre, left = pre*(-before).exp(), before.exp()
     if cfg.gamma < 1: seen, fade = power_kernel(gate, cfg.gamma)
     else: seen, fade = torch.ones(C, C, dtype=gate.dtype, device=gate.device).tril(-1), None
     dead = w.plan.dead if self.commits_all else None
-    return PendingGraph(state.edges, pre, w.address, seen*gate.unsqueeze(-2), fade, dead, cfg.eta_plus, cfg.eta_minus)
+    return PendingGraph(state.edges, pre, w.address, seen*gate.unsqueeze(-2), fade, left, dead, cfg.eta_plus, cfg.eta_minus)
 
 # %% ../nbs/05_bank.ipynb #b9943441
 @patch
@@ -363,7 +372,7 @@ def read_chunk(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generato
     w = self.place(self.candidates(f, state), state, evict=self.commits_all, reads=True)
     scores = self.scores(f, state, w).masked_fill(w.plan.dead, DEAD)
     weights = mix_policies(scores, f.pi, cfg.policies, generator, cfg.topk)
-    if cfg.graph: weights = spread_pending(weights, self.pending_graph(state, w), f.alpha, cfg.hops)
+    if cfg.graph: weights = spread_pending(weights, self.pending_graph(state, w), f.share)
     return ChunkRead(self.contents(weights, state, w), weights, w)
 
 # %% ../nbs/05_bank.ipynb #0228d9f2
@@ -393,6 +402,9 @@ def new_graph(self:MultiHeadMemoryBank, state:MemoryState, w:Writes)->tuple[Tens
     if not cfg.graph: return state.edges, state.trace
     gate, keep, edges = w.cand.gate*w.cand.active, 1 - p.cleared, state.edges
     pre = no_self(eligibility(w.address, gate, self.lam, F.pad(state.trace, (0, gate.shape[-1]))), w.address)
+    if cfg.rho:
+        before, end = rivalry(w.address, gate, cfg.rho)
+        edges, pre = edges*end[..., :N].exp().unsqueeze(-1), pre*(end.unsqueeze(-2) - before).exp()
     fold = lambda x: x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ p.born
     if (p.cleared*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
     post = fold(w.address)
@@ -513,4 +525,4 @@ def info(self:MultiHeadMemoryBank, f:Features, mask:Optional[Tensor], mass:Tenso
     out = dict(gate_mean=f.gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), mass=mass)
     if records is None: return out
     out |= {k: torch.cat([s[k] for s in records], 2) for k in records[0]}
-    return out | dict(gate=f.gate.detach(), policy=f.pi.detach(), alpha=f.alpha.squeeze(-1).detach())
+    return out | dict(gate=f.gate.detach(), policy=f.pi.detach(), share=f.share.detach(), alpha=1 - f.share[..., 0].detach())
