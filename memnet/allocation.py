@@ -18,6 +18,7 @@ class Plan(NamedTuple):
     lineage:Tensor   # whose content the write changes, -1 = nothing is written, `b h w`
     birth:Tensor     # the write takes a new slot, `b h w`
     prev:Tensor      # the write of this chunk that it updates, -1 = none, `b h w`
+    slot:Tensor      # slot it goes to, even if it is evicted within the chunk; -1 = none, or births stand beside the slots, `b h w`
     same:Tensor      # writes r <= w of the same lineage, `b h w r`
     current:Tensor   # 1 where write w is what its slot holds when token t reads, `b h t w`
     dead:Tensor      # lineage that token t cannot read, `b h t l`
@@ -59,7 +60,7 @@ def plan_row(cos_slot, cos_self, active, strength, rate, logit, age, last_read, 
     "One row and head, token by token, in plain loops."
     W, N = cos_slot.shape
     L, f = N + W, gate.dtype
-    lineage, prev, birth = np.full(W, -1, np.int64), np.full(W, -1, np.int64), np.zeros(W, np.bool_)
+    lineage, prev, slot, birth = np.full(W, -1, np.int64), np.full(W, -1, np.int64), np.full(W, -1, np.int64), np.zeros(W, np.bool_)
     same, current, dead = np.zeros((W, W), np.bool_), np.zeros((n_read, W), f), np.ones((n_read, L), np.bool_)
     owner, home, last, full, alive = np.arange(N), np.arange(L), np.full(L, -1, np.int64), strength > 0, np.zeros(L, np.bool_)
     alive[:N] = full
@@ -79,12 +80,12 @@ def plan_row(cos_slot, cos_self, active, strength, rate, logit, age, last_read, 
             else:                                                                     # eq-update
                 held[n] = gate[w] + (1 - gate[w])*held[n]*np.exp(-rate[n]*(since[n] + step[w]))
                 logit[n] = (1 - gate[w])*logit[n] + gate[w]*write_logit[w]
-            since[n] = -step[w]
+            since[n], slot[w] = -step[w], n
             if forgetting: rate[n] = np.log1p(np.exp(logit[n]))
         alive[at], lineage[w], prev[w] = True, at, last[at]
         if prev[w] >= 0: same[w] = same[prev[w]]
         same[w, w], last[at] = True, w
-    return lineage, birth, prev, same, current, dead, *ends(owner, last, W, f)
+    return lineage, birth, prev, slot, same, current, dead, *ends(owner, last, W, f)
 
 # %% ../nbs/04_allocation.ipynb #b91cc08e
 @register_jitable
@@ -104,14 +105,14 @@ _plan_row = numba.njit(cache=True)(plan_row)
 def _plan_rows(cos_slot, cos_self, active, strength, rate, logit, age, last_read, gate, write_logit, step, n_read, match, forgetting, evict):
     R, W, N = cos_slot.shape
     L, f = N + W, gate.dtype
-    lineage, birth, prev = np.empty((R, W), np.int64), np.empty((R, W), np.bool_), np.empty((R, W), np.int64)
+    lineage, birth, prev, slot = np.empty((R, W), np.int64), np.empty((R, W), np.bool_), np.empty((R, W), np.int64), np.empty((R, W), np.int64)
     same, current, dead = np.empty((R, W, W), np.bool_), np.empty((R, n_read, W), f), np.empty((R, n_read, L), np.bool_)
     final, born, cleared = np.empty((R, W, N), f), np.empty((R, W, N), f), np.empty((R, N), f)
     for r in range(R):
-        lineage[r], birth[r], prev[r], same[r], current[r], dead[r], final[r], born[r], cleared[r] = _plan_row(
+        lineage[r], birth[r], prev[r], slot[r], same[r], current[r], dead[r], final[r], born[r], cleared[r] = _plan_row(
             cos_slot[r], cos_self[r], active[r], strength[r], rate[r], logit[r], age[r], last_read[r], gate[r], write_logit[r], step[r],
             n_read, match, forgetting, evict)
-    return lineage, birth, prev, same, current, dead, final, born, cleared
+    return lineage, birth, prev, slot, same, current, dead, final, born, cleared
 
 # %% ../nbs/04_allocation.ipynb #a778f8b8
 @torch.no_grad()

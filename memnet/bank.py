@@ -193,6 +193,8 @@ def over_tokens(
 # %% ../nbs/05_bank.ipynb #c6a3e75c
 class MultiHeadMemoryBank(nn.Module):
     "Slots with a graph, read by a mixture of policies and by spreading, written through a bottleneck."
+    watcher = None   # called after every chunk with (weights, writes, state, new state); None = nobody looks; see the chapter on lifetimes
+
     def __init__(self,
         cfg:BankConfig,                  # sizes and mechanisms
         generator:torch.Generator=None,  # of the initial weights; None = a fixed one, never the global one
@@ -452,19 +454,18 @@ def write_chunk(self:MultiHeadMemoryBank,
         age = self.new_age(state, w, n_tokens if mask is None else n_tokens.view(-1, 1, 1))
         last_read, usage = self.new_last_read(state, w, weights), self.land(state.usage, got, w)
     new = MemoryState(keys, values, strength, age, last_read, usage, edges, trace, state.clock + n_tokens)
+    if self.watcher is not None: self.watcher(weights.detach(), w, state, new)
     return new, self.land(mass, got, w), self.seen(weights, w, new) if record else None
 
 # %% ../nbs/05_bank.ipynb #5bdf224c
 @patch
 def seen(self:MultiHeadMemoryBank, weights:Tensor, w:Writes, state:MemoryState)->dict:
     "The record of one chunk, over physical slots."
-    N, C, born = self.config.n_slots, weights.shape[2], w.plan.born
+    N, C, slot, birth = self.config.n_slots, weights.shape[2], w.plan.slot, w.plan.birth & w.cand.active
     with torch.no_grad():
-        here = w.address[..., :N] + w.address[..., N:] @ born                 # one-hot slot of each write, `b h w n`
-        slot = torch.where(here.sum(-1) > 0, here.argmax(-1), -1)
-        births = over_tokens(w.plan.birth & (slot >= 0), w.tokens, C, False)
-        read = weights[..., :N] + weights[..., N:] @ over_tokens(born, w.tokens, C, 0.)
-        return dict(read=read, write_slot=over_tokens(slot, w.tokens, C, -1), births=births,
+        home = F.one_hot(slot.clamp(min=0), N).to(weights.dtype)*birth.unsqueeze(-1)   # slot that each birth takes, `b h w n`
+        read = weights[..., :N] + weights[..., N:] @ over_tokens(home, w.tokens, C, 0.)
+        return dict(read=read, write_slot=over_tokens(slot, w.tokens, C, -1), births=over_tokens(birth, w.tokens, C, False),
                     strength=state.strength.unsqueeze(2).detach(), age=state.age.unsqueeze(2))
 
 # %% ../nbs/05_bank.ipynb #e5ab63ae
