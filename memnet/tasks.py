@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Batch', 'lay_out', 'distinct', 'ask_order', 'Task', 'letter', 'LongRangeRecall', 'need_questions', 'check_long_range',
-           'SuccessorRecall', 'check_successor', 'MQAR', 'check_mqar', 'random_except']
+           'SuccessorRecall', 'check_successor', 'PairedAssociates', 'check_associates', 'MQAR', 'check_mqar',
+           'random_except']
 
 # %% ../nbs/10_tasks.ipynb #c6c061ff
 from dataclasses import dataclass, replace
@@ -243,28 +244,41 @@ def far(self:LongRangeRecall,
 # %% ../nbs/10_tasks.ipynb #ddadf93b
 @dataclass(frozen=True)
 class SuccessorRecall(Task):
-    """Item A, some fillers, item B; later A again: who came after it?
+    """Chains of items with fillers between them; later one item again: who came after it, or two or three steps after it?
 
-    · H ·· A ·4· K ·5· L ·5· C ·7· P ·20· H?A ··· K?L ·19· C?P ·"""
+    · H ·· A ·4· K ·5· L ·5· C ·7· P ·20· H?A ··· K?L ·19· C?P ·
+    D ·· B ·· C ·· A · G · E · H · F ··· 2 D?C ·· 1 E?H · 3 G?F ·"""
     seq_len:int=128               # tokens in a row
-    n_pairs:int=8                 # directed pairs shown
-    n_items:int=16                # the one alphabet of both ends
+    n_chains:int=8                # chains shown
+    chain:int=2                   # items of a chain
+    hops:int=1                    # most steps that a question asks for; above 1 a marker says how many
+    n_items:int=16                # the one alphabet of all items
     n_fillers:int=16              # alphabet of fillers
-    min_gap:int=0                 # fewest fillers between the two ends; 0 keeps easy pairs in every batch
-    max_gap:int=8                 # most fillers between them; uniform, drawn for each pair
-    n_queries:Optional[int]=None  # questions per row; None = one per pair
+    min_gap:int=0                 # fewest fillers between neighbours; 0 keeps easy chains in every batch
+    max_gap:int=8                 # most fillers between them; uniform, drawn for each chain
+    n_queries:Optional[int]=None  # questions per row; None = one per chain
     def __post_init__(self): check_successor(self)
 
 # %% ../nbs/10_tasks.ipynb #f477f39d
 @patch(as_prop=True)
 def questions(self:SuccessorRecall)->int:
     "Questions per row."
-    return self.n_pairs if self.n_queries is None else self.n_queries
+    return self.n_chains if self.n_queries is None else self.n_queries
+
+@patch(as_prop=True)
+def markers(self:SuccessorRecall)->int:
+    "Tokens that say how many steps are meant: one for every number, or none."
+    return self.hops if self.hops > 1 else 0
 
 @patch(as_prop=True)
 def vocab_size(self:SuccessorRecall)->int:
-    "Items and fillers."
-    return self.n_items + self.n_fillers
+    "Items, fillers and markers."
+    return self.n_items + self.n_fillers + self.markers
+
+@patch(as_prop=True)
+def least(self:SuccessorRecall)->int:
+    "Shortest row that holds all chains and questions."
+    return self.n_chains*(self.chain + (self.chain - 1)*self.max_gap) + (2 + (self.hops > 1))*self.questions
 
 @patch(as_prop=True)
 def answers(self:SuccessorRecall)->range:
@@ -273,53 +287,146 @@ def answers(self:SuccessorRecall)->range:
 
 @patch(as_prop=True)
 def chance_shown(self:SuccessorRecall)->float:
-    "Accuracy of somebody who kept which items came second, but not after whom."
-    return 1/self.n_pairs
+    "Accuracy of somebody who kept which items came later in a chain, but not after whom."
+    return 1/(self.n_chains*(self.chain - 1))
 
 # %% ../nbs/10_tasks.ipynb #627b130c
 def check_successor(
     x,  # the task, just made
 ):
     "Refuse a row that cannot be laid out."
-    need_counts(seq_len=x.seq_len, n_pairs=x.n_pairs, n_items=x.n_items, n_fillers=x.n_fillers)
-    need(2*x.n_pairs <= x.n_items, f"n_items must be ≥ 2·n_pairs, since no item is in two pairs, got n_items={x.n_items}, n_pairs={x.n_pairs}")
+    need_counts(seq_len=x.seq_len, n_chains=x.n_chains, chain=x.chain, hops=x.hops, n_items=x.n_items, n_fillers=x.n_fillers)
+    need(x.chain*x.n_chains <= x.n_items, f"n_items must be ≥ chain·n_chains, since no item stands twice, got n_items={x.n_items}, chain={x.chain}, n_chains={x.n_chains}")
+    need(x.hops < x.chain, f"hops must be < chain, the items of a chain, got hops={x.hops}, chain={x.chain}")
     need(0 <= x.min_gap <= x.max_gap, f"gaps must satisfy 0 ≤ min_gap ≤ max_gap, got min_gap={x.min_gap}, max_gap={x.max_gap}")
-    need_questions(x)
-    least = x.n_pairs*(2 + x.max_gap) + 2*x.questions
-    need(least <= x.seq_len, f"seq_len must be ≥ {least} for {x.n_pairs} pairs with gaps up to {x.max_gap} and {x.questions} questions, got seq_len={x.seq_len}")
+    need(x.n_queries is None or x.n_queries >= x.n_chains, f"n_queries must be ≥ n_chains so that every chain is asked, got n_queries={x.n_queries}, n_chains={x.n_chains}")
+    need(x.least <= x.seq_len, f"seq_len must be ≥ {x.least} for {x.n_chains} chains of {x.chain} with gaps up to {x.max_gap} and {x.questions} questions, got seq_len={x.seq_len}")
 
 # %% ../nbs/10_tasks.ipynb #0c725a92
 @patch
 def draw(self:SuccessorRecall, b, generator):
     "All rows at once."
-    T, n, q = self.seq_len, self.n_pairs, self.questions
-    inputs = torch.randint(self.n_items, self.vocab_size, (b, T), generator=generator)
-    first, second = distinct(b, 2*n, self.n_items, generator).split(n, 1)
+    T, n, q, m, marked = self.seq_len, self.n_chains, self.questions, self.chain, int(self.hops > 1)
+    fillers = self.n_items + self.n_fillers
+    inputs = torch.randint(self.n_items, fillers, (b, T), generator=generator)
+    items = distinct(b, m*n, self.n_items, generator).view(b, m, n)
     gap = torch.randint(self.min_gap, self.max_gap + 1, (b, n), generator=generator)
-    lengths = torch.cat([gap + 2, torch.full((b, q), 2)], 1)
+    lengths = torch.cat([m + (m - 1)*gap, torch.full((b, q), 2 + marked)], 1)
     shown, asked = lay_out(torch.rand(b, n + q, generator=generator), lengths, T).split([n, q], 1)
-    which = ask_order(b, q, n, generator)
-    inputs.scatter_(1, shown, first).scatter_(1, shown + gap + 1, second).scatter_(1, asked, first.gather(1, which))
-    targets = torch.full((b, T), NOT_ASKED).scatter_(1, asked, second.gather(1, which))
-    return Batch(inputs, targets, None, {'gap': torch.full((b, T), -1).scatter_(1, asked, gap.gather(1, which))})
+    which, hop = ask_order(b, q, n, generator), 1
+    if marked: hop = torch.randint(1, self.hops + 1, (b, q), generator=generator)
+    start = (torch.rand(b, q, generator=generator)*(m - hop)).long() if m > 2 else torch.zeros_like(which)
+    item = lambda place: items.transpose(1, 2).gather(1, which.unsqueeze(-1).expand(b, q, m)).gather(2, place.unsqueeze(-1)).squeeze(-1)
+    for i in range(m): inputs.scatter_(1, shown + i*(gap + 1), items[:, i])
+    if marked: inputs.scatter_(1, asked, fillers + hop - 1)
+    asked = asked + marked
+    inputs.scatter_(1, asked, item(start))
+    slice = lambda x: torch.full((b, T), -1).scatter_(1, asked, x)
+    targets = torch.full((b, T), NOT_ASKED).scatter_(1, asked, item(start + hop))
+    return Batch(inputs, targets, None, {'gap': slice(gap.gather(1, which))} | ({'hop': slice(hop)} if marked else {}))
 
 # %% ../nbs/10_tasks.ipynb #ba01ca38
 @patch
 def solve(self:SuccessorRecall, row):
-    "New items come in twos; an item that comes again asks for the one that followed it."
-    after, last, out = {}, None, [NOT_ASKED]*len(row)
+    "New items come in chains; an item that comes again asks for the one that followed it, so many steps later as the marker said."
+    chains, hop, out = [], 1, [NOT_ASKED]*len(row)
     for t, x in enumerate(row):
+        if x >= self.n_items + self.n_fillers: hop = x - self.n_items - self.n_fillers + 1
         if x >= self.n_items: continue
-        if x in after: out[t] = after[x]
-        elif last is None: last = x
-        else: after[last], last = x, None
+        if x in chains: out[t] = chains[chains.index(x) + hop]
+        else: chains.append(x)
     return out
 
 # %% ../nbs/10_tasks.ipynb #198de6d3
 @patch
 def symbol(self:SuccessorRecall, token):
-    "Items A, B, …; fillers ·"
-    return letter(token) if token < self.n_items else '·'
+    "Items A, B, …; fillers ·; markers 1, 2, …"
+    if token < self.n_items: return letter(token)
+    return '·' if token < self.n_items + self.n_fillers else str(token - self.n_items - self.n_fillers + 1)
+
+# %% ../nbs/10_tasks.ipynb #704d783f
+@dataclass(frozen=True)
+class PairedAssociates(Task):
+    """A then B in one episode, B then C in another; later A again: what follows one step on, what follows two steps on?
+
+    · CH| · IB| · BG| · HE| · 2 C?E · 1 I?B ·"""
+    seq_len:int=96                # tokens in a row
+    n_triples:int=4               # A, B, C; two episodes each
+    n_items:int=16                # the one alphabet of all three
+    n_fillers:int=16              # alphabet of fillers
+    n_queries:Optional[int]=None  # questions per row; None = two per triple
+    def __post_init__(self): check_associates(self)
+
+# %% ../nbs/10_tasks.ipynb #395acfa8
+@patch(as_prop=True)
+def questions(self:PairedAssociates)->int:
+    "Questions per row."
+    return 2*self.n_triples if self.n_queries is None else self.n_queries
+
+@patch(as_prop=True)
+def vocab_size(self:PairedAssociates)->int:
+    "Items, fillers, the end of an episode, two markers."
+    return self.n_items + self.n_fillers + 3
+
+@patch(as_prop=True)
+def answers(self:PairedAssociates)->range:
+    "Token ids that can be an answer: every item."
+    return range(self.n_items)
+
+@patch(as_prop=True)
+def chance_shown(self:PairedAssociates)->float:
+    "Accuracy of somebody who kept which items came second in an episode, but not after whom."
+    return 1/(2*self.n_triples)
+
+@patch(as_prop=True)
+def least(self:PairedAssociates)->int:
+    "Shortest row that holds all episodes and questions."
+    return 6*self.n_triples + 3*self.questions
+
+def check_associates(
+    x,  # the task, just made
+):
+    "Refuse a row that cannot be laid out."
+    need_counts(seq_len=x.seq_len, n_triples=x.n_triples, n_items=x.n_items, n_fillers=x.n_fillers)
+    need(3*x.n_triples <= x.n_items, f"n_items must be ≥ 3·n_triples, since no item is in two triples, got n_items={x.n_items}, n_triples={x.n_triples}")
+    need(x.n_queries is None or x.n_queries >= 1, f"n_queries must be ≥ 1, or None for two per triple, got n_queries={x.n_queries}")
+    need(x.least <= x.seq_len, f"seq_len must be ≥ {x.least} for {x.n_triples} triples and {x.questions} questions, got seq_len={x.seq_len}")
+
+# %% ../nbs/10_tasks.ipynb #46b01602
+@patch
+def draw(self:PairedAssociates, b, generator):
+    "All rows at once."
+    T, n, q, fillers = self.seq_len, self.n_triples, self.questions, self.n_items + self.n_fillers
+    rand = lambda *s: torch.rand(*s, generator=generator)
+    inputs = torch.randint(self.n_items, fillers, (b, T), generator=generator)
+    items = distinct(b, 3*n, self.n_items, generator).view(b, n, 3)
+    shown, asked = lay_out(rand(b, 2*n + q), torch.tensor([3]), T).split([2*n, q], 1)
+    shown = shown.gather(1, rand(b, 2*n).argsort(1)).view(b, n, 2)          # episodes in any order
+    for k in (0, 1, 2): inputs.scatter_(1, (shown + k).flatten(1), (items[..., k:k + 2] if k < 2 else torch.full_like(shown, fillers)).flatten(1))
+    which, hop = ask_order(b, q, n, generator), torch.randint(1, 3, (b, q), generator=generator)
+    start = (rand(b, q)*(3 - hop)).long()                                   # one step from A or B, two from A
+    item = lambda place: items.flatten(1).gather(1, 3*which + place)
+    inputs.scatter_(1, asked, fillers + hop).scatter_(1, asked + 1, item(start))
+    slice = lambda x: torch.full((b, T), NOT_ASKED).scatter_(1, asked + 1, x)
+    return Batch(inputs, slice(item(start + hop)), None, {'hop': slice(hop).clamp(min=-1)})
+
+# %% ../nbs/10_tasks.ipynb #6a9e9e5e
+@patch
+def solve(self:PairedAssociates, row):
+    "Two items before an end are an episode; an item after a marker is a question."
+    end, after, out = self.n_items + self.n_fillers, {}, [NOT_ASKED]*len(row)
+    for t, x in enumerate(row):
+        if x == end: after[row[t - 2]] = row[t - 1]
+        if t and row[t - 1] > end:
+            for _ in range(row[t - 1] - end): x = after[x]
+            out[t] = x
+    return out
+
+@patch
+def symbol(self:PairedAssociates, token):
+    "Items A, B, …; fillers ·; the end |; markers 1, 2"
+    if token < self.n_items: return letter(token)
+    return '·' if token < self.n_items + self.n_fillers else ('|', '1', '2')[token - self.n_items - self.n_fillers]
 
 # %% ../nbs/10_tasks.ipynb #ab23c523
 @dataclass(frozen=True)
