@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['accuracy', 'accuracy_by', 'log_bin', 'bits_per_byte', 'interval', 'interval_over', 'paired_difference',
            'read_entropy', 'effective_slots', 'read_sparsity', 'top_share', 'slots_used', 'write_frequency',
-           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'memory_metrics']
+           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'memory_metrics',
+           'learned_rows', 'average_accuracy', 'learning_accuracy', 'forgetting', 'backward_transfer',
+           'forward_transfer', 'min_accuracy', 'worst_case_accuracy', 'windowed_forgetting']
 
 # %% ../nbs/13_metrics.ipynb #941cea71
 import math
@@ -213,3 +215,82 @@ def memory_metrics(
         reads_per_life=torch.tensor(slot_reuse(read, write, births, threshold).reads.to_numpy()), reuse_distance=reuse_distance(read, write, threshold))
     means = {name: x.double().nanmean().item() for name, x in kept.items()}
     return means | ({f"policy/{k}": v for k, v in policy_means(info["policy"], policies).items()} if policies else {})
+
+# %% ../nbs/13_metrics.ipynb #c11f202b
+def learned_rows(
+    R:Tensor,      # accuracy of each task (column) after each part (row)
+    learned=None,  # row after which each task was learned first; None = the diagonal
+)->Tensor:         # whole numbers, one per task
+    "Where each task was learned; refuses what cannot be."
+    rows = torch.arange(R.shape[1]) if learned is None else torch.as_tensor(learned)
+    if R.dim() != 2 or len(rows) != R.shape[1] or rows.max() >= len(R) or rows.min() < 0:
+        raise ValueError(f"R must have a row for every part and a column for every task, got {tuple(R.shape)} with tasks learned after rows {rows.tolist()}")
+    return rows
+
+# %% ../nbs/13_metrics.ipynb #c115566e
+def average_accuracy(
+    R:Tensor,  # accuracy matrix
+)->float:
+    "Mean accuracy over all tasks at the end, eq-forgetting."
+    return R[-1].mean().item()
+
+def learning_accuracy(
+    R:Tensor,      # accuracy matrix
+    learned=None,  # as in `learned_rows`
+)->float:
+    "Mean accuracy on each task right after it was learned."
+    return R[learned_rows(R, learned), torch.arange(R.shape[1])].mean().item()
+
+# %% ../nbs/13_metrics.ipynb #c11f7c74
+def forgetting(
+    R:Tensor,      # accuracy matrix
+    learned=None,  # as in `learned_rows`
+)->float:          # NaN where no task was learned before the last row
+    "Mean fall from the best to the last accuracy, eq-forgetting."
+    old = [(R[r:-1, j].max() - R[-1, j]).item() for j, r in enumerate(learned_rows(R, learned).tolist()) if r < len(R) - 1]
+    return sum(old)/len(old) if old else math.nan
+
+# %% ../nbs/13_metrics.ipynb #c1171cc4
+def backward_transfer(
+    R:Tensor,      # accuracy matrix
+    learned=None,  # as in `learned_rows`
+)->float:
+    "Mean change since each task was learned, eq-transfer; negative = forgotten."
+    change = [(R[-1, j] - R[r, j]).item() for j, r in enumerate(learned_rows(R, learned).tolist()) if r < len(R) - 1]
+    return sum(change)/len(change) if change else math.nan
+
+def forward_transfer(
+    R:Tensor,         # accuracy matrix
+    baseline,         # accuracy on each task of somebody who learned nothing
+    learned=None,     # as in `learned_rows`
+)->float:
+    "Mean gain on a task just before it is learned, eq-transfer."
+    gain = [(R[r - 1, j] - baseline[j]).item() for j, r in enumerate(learned_rows(R, learned).tolist()) if r > 0]
+    return sum(gain)/len(gain) if gain else math.nan
+
+# %% ../nbs/13_metrics.ipynb #c11f2861
+def min_accuracy(
+    acc:Tensor,  # accuracy of each task after each step that was looked at, `n t`
+    ends,        # row at which each task was learned
+)->float:        # NaN where nothing comes after any of them
+    "Mean over tasks of the worst accuracy after they were learned, eq-worst."
+    low = [acc[e + 1:, j].min().item() for j, e in enumerate(ends) if e + 1 < len(acc)]
+    return sum(low)/len(low) if low else math.nan
+
+def worst_case_accuracy(
+    acc:Tensor,  # `n t`
+    ends,        # row at which each task was learned, the last one last
+)->float:
+    "What can be relied on at any time: the last task as it is, the others at their worst, eq-worst."
+    T = acc.shape[1]
+    return (acc[-1, -1]/T).item() + (1 - 1/T)*min_accuracy(acc, ends)
+
+# %% ../nbs/13_metrics.ipynb #c115f41e
+def windowed_forgetting(
+    acc:Tensor,     # `n t`
+    window:int=10,  # rows that a fall may take, ≥ 2
+)->float:
+    "Mean over tasks of the deepest fall within a window, eq-windowed."
+    if window < 2: raise ValueError(f"window must be ≥ 2, got window={window}")
+    falls = [acc[:-k] - acc[k:] for k in range(1, min(window, len(acc)))]
+    return torch.cat(falls).max(0).values.clamp(min=0).mean().item() if falls else 0.
