@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SPARE', 'POLICIES', 'STYLE', 'SEQUENTIAL', 'DIVERGING', 'KINDS', 'Look', 'model_look', 'policy_colour',
-           'use_style', 'save_figure', 'pool_axis', 'Kind', 'slot_heatmap', 'show_memory', 'show_edges', 'graph_plot',
-           'policy_plot', 'spread_plot', 'slot_reuse_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance',
-           'interval_plot', 'learning_curves']
+           'use_style', 'save_figure', 'pool_axis', 'Kind', 'slot_heatmap', 'show_memory', 'policy_plot',
+           'slot_reuse_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance', 'interval_plot',
+           'learning_curves']
 
 # %% ../nbs/14_viz.ipynb #f8ee5335
 import io, re, zlib
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np, pandas as pd, matplotlib.pyplot as plt, networkx as nx
+import numpy as np, pandas as pd, matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.stats import t as student
@@ -200,65 +200,6 @@ def show_memory(
     for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
-# %% ../nbs/14_viz.ipynb #5917994d
-def _square(edges):
-    x = _array(edges, "n m", "edges")
-    if x.shape[0] != x.shape[1]: raise ValueError(f"edges must be square, `n n`, got {x.shape}")
-    return x
-
-def _labels(labels, N):
-    if labels is not None and len(labels) != N: raise ValueError(f"labels must name {N} slots, got {len(labels)}")
-    return [str(i) for i in range(N)] if labels is None else [str(l) for l in labels]
-
-# %% ../nbs/14_viz.ipynb #d98be0ac
-def show_edges(
-    edges:Tensor,            # one row and head, `n m`: source, target
-    labels:list|None=None,   # a name for each slot
-    change:bool=False,       # `edges` is a difference: white is 0
-    cells:int=64,            # most slots to draw on a side; beyond, cells are maxima of blocks
-    ax:plt.Axes|None=None,   # axes to draw on
-)->plt.Axes:                 # the axes drawn on
-    "Draw the directed graph as a matrix."
-    x = _square(edges); N = len(x); names = _labels(labels, N)
-    kind = Kind("change of edge" if change else "edge", "peak" if change else "max", DIVERGING if change else SEQUENTIAL, 0)
-    scale, ax = _scale(x, kind), _axes(ax, (4.6, 3.8))
-    x, size = pool_axis(x, cells, kind.pool); x, _ = pool_axis(x, cells, kind.pool, axis=1)
-    side = len(x)*size - .5
-    image = ax.imshow(x, extent=(-.5, side, side, -.5), **scale)
-    note = ", ".join(filter(None, ["", _each(size, kind.pool)]))
-    ax.set(xlabel="to slot" + note, ylabel="from slot" + note); _bar(ax, image, kind.label)
-    if N <= 16: ax.set(xticks=range(N), yticks=range(N), xticklabels=names, yticklabels=names)
-    return ax
-
-# %% ../nbs/14_viz.ipynb #16acbdc9
-def graph_plot(
-    edges:Tensor,                # one row and head, `n m`: source, target
-    labels:list|None=None,       # a name for each slot
-    floor:float=.05,             # edges below this share of the strongest are not drawn
-    most:int=16,                 # most slots to draw: those with the strongest edges
-    ax:plt.Axes|None=None,       # axes to draw on
-)->plt.Axes:                     # the axes drawn on
-    "Draw the strongest edges as arrows between slots on a circle."
-    x = _square(edges); names = _labels(labels, len(x)); ax = _axes(ax, (4.2, 4.2))
-    if x.min() < 0: raise ValueError(f"edges must be ≥ 0, got {x.min():.3g}: draw a change with show_edges(change=True)")
-    if not 0 <= floor <= 1: raise ValueError(f"floor must lie in 0…1, got {floor}")
-    np.fill_diagonal(x, 0); top = x.max() or 1.
-    keep = np.sort(np.argsort(-(x.max(0).clip(x.max(1))), kind="stable")[:most])
-    G = nx.DiGraph(); G.add_nodes_from(keep.tolist())
-    G.add_weighted_edges_from((int(i), int(j), x[i, j]/top) for i in keep for j in keep if x[i, j] > floor*top)
-    _arrows(G, names, ax)
-    ax.set_title(f"{len(keep)} of {len(x)} slots, edges above {floor*top:.2g}")
-    return ax
-
-# %% ../nbs/14_viz.ipynb #ff6a1995
-def _arrows(G, names, ax):
-    pos, w = nx.circular_layout(G), [d["weight"] for *_, d in G.edges(data=True)]
-    nx.draw_networkx_nodes(G, pos, ax=ax, node_color="white", edgecolors="#0072B2", node_size=420)
-    nx.draw_networkx_labels(G, pos, {i: names[i] for i in G}, ax=ax, font_size=9)
-    nx.draw_networkx_edges(G, pos, ax=ax, width=[.5 + 2.5*x for x in w], edge_color=w, edge_cmap=plt.get_cmap("Blues"), edge_vmin=-.5, edge_vmax=1,
-                           node_size=420, connectionstyle="arc3,rad=0.15", arrowsize=12)
-    ax.set_axis_off(); ax.margins(.12); ax.set_aspect("equal")
-
 # %% ../nbs/14_viz.ipynb #a6ae513a
 def policy_plot(
     weights:Tensor,                                 # mix at each token, `t p`, each row sums to 1
@@ -276,22 +217,6 @@ def policy_plot(
     ax.set(xlim=(0, T), ylim=(0, 1), ylabel="share of the read")
     ax.set_xlabel(", ".join(filter(None, ["time (tokens)", _each(size, "mean")])))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-# %% ../nbs/14_viz.ipynb #9df81100
-def spread_plot(
-    activation:Tensor,       # weight of each slot after each hop, `hops n`; row 0 = the address before spreading
-    labels:list|None=None,   # a name for each slot
-    ax:plt.Axes|None=None,   # axes to draw on
-)->plt.Axes:                 # the axes drawn on
-    "Draw how a read spreads over the slots, hop by hop."
-    x = _array(activation, "hops n", "activation"); names = _labels(labels, x.shape[1])
-    scale, ax = _scale(x, Kind("activation", "max", SEQUENTIAL, 1)), _axes(ax)
-    image = ax.imshow(x.T, aspect="auto", **scale); _bar(ax, image, "activation")
-    ax.set(xlabel="hops", ylabel="slot", xticks=range(len(x)))
-    if len(names) <= 24: ax.set(yticks=range(len(names)), yticklabels=names)
-    if x.size <= 80:
-        for (hop, n), v in np.ndenumerate(x): ax.text(hop, n, f"{v:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color="white" if v > .6 else "black")
     return ax
 
 # %% ../nbs/14_viz.ipynb #be0d02c6
