@@ -6,7 +6,7 @@
 __all__ = ['MODELS', 'SPARE', 'POLICIES', 'STYLE', 'SEQUENTIAL', 'DIVERGING', 'KINDS', 'ELSEWHERE', 'CYCLE', 'TASKS', 'Look',
            'model_look', 'policy_colour', 'use_style', 'save_figure', 'pool_axis', 'Kind', 'slot_heatmap',
            'show_memory', 'policy_plot', 'ternary_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance',
-           'interval_plot', 'condition_looks', 'forgetting_curves', 'learning_curves', 'show_accuracy_matrix',
+           'interval_plot', 'condition_looks', 'learning_curves', 'forgetting_curves', 'show_accuracy_matrix',
            'accuracy_by_bytes', 'stability_gap', 'show_slots']
 
 # %% ../nbs/14_viz.ipynb #f8ee5335
@@ -371,24 +371,6 @@ def condition_looks(
     rest = [n for n in names if n not in known]
     if len(rest) > len(free): raise ValueError(f"{len(free)} more conditions can be told apart by colour, got {len(rest)}: {rest}; draw fewer to a figure")
     return {n: known.get(n) or Look(str(n), *free[rest.index(n)]) for n in names}
-
-# %% ../nbs/14_viz.ipynb #d705e4e2
-def forgetting_curves(
-    df:pd.DataFrame,           # columns model, seed, task (its number), part (after how many further parts it was tested, the task's own number = just learned), value (accuracy)
-    chance:float|None=None,    # accuracy of guessing
-    ax:plt.Axes|None=None,     # axes to draw on
-)->plt.Axes:                   # the axes drawn on
-    "Draw accuracy on a task against the number of tasks learned since, mean over tasks, 95 % band over seeds."
-    missing = {"model", "seed", "task", "part", "value"} - set(df.columns)
-    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, df.columns))}")
-    if df["value"].min() < 0 or df["value"].max() > 1: raise ValueError(f"accuracy must lie in 0…1, got {df['value'].min():.3g}…{df['value'].max():.3g}")
-    df = df.assign(since=df["part"] - df["task"]); df = df[df.since >= 0]
-    stats, ax = seed_band(df, ["model", "since"]), _axes(ax)
-    for name, look in condition_looks(df["model"].unique()).items(): _curve(ax, stats[stats["model"] == name], "since", look, look.label)
-    if chance is not None: ax.axhline(chance, color="black", ls="--", lw=1, label=f"chance ({chance:.3g})")
-    ax.set(ylim=(0, 1), xlabel="tasks learned since", ylabel="accuracy"); ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
-    return ax
 
 # %% ../nbs/14_viz.ipynb #5351c502
 def learning_curves(
