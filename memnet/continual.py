@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SlotState', 'empty_slots', 'slots_for', 'Links', 'open_links', 'write', 'SlotConfig', 'mlp', 'ContinualMemNet',
            'dense_edges', 'row_scaled', 'link', 'RowNet', 'make_net', 'NetConfig', 'NetLearner', 'MergeConfig',
-           'MergeLearner', 'Course', 'asked', 'learned_parts', 'follow']
+           'MergeLearner', 'BankConfig', 'BankLearner', 'Course', 'asked', 'learned_parts', 'follow']
 
-# %% ../nbs/20_continual.ipynb #e132d871
+# %% ../nbs/20_continual.ipynb #34b95b21
 import copy, math, time
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
@@ -21,7 +21,8 @@ from .addressing import log_strength, topk_policy, unit
 from .bank import nbytes
 from .baselines import LSTMConfig, LSTMModel, WindowedTransformer
 from .metrics import average_accuracy, forgetting, learning_accuracy
-from .model import MemNetConfig
+from .interface import map_state
+from .model import MemNet, MemNetConfig
 from .notation import need, need_counts
 from .streams import Part, Piece, Stream, digits, joined, permuted_digits, pieces, split_digits
 
@@ -501,7 +502,51 @@ def answer(self:MergeLearner, inputs:Tensor)->Tensor:
     near = torch.cdist(inputs, self.state.code[some].float()*self.state.scale).argmin(-1)
     return F.one_hot(self.state.label[some].long()[near], self.config.n_classes).float()
 
-# %% ../nbs/20_continual.ipynb #dca05399
+# %% ../nbs/20_continual.ipynb #85582ea2
+@dataclass(frozen=True)
+class BankConfig:
+    "A `MemNet` that reads the stream as one sequence."
+    n_inputs:int=64
+    n_classes:int=10
+    n_slots:int=86      # of one head, with keys and contents of 16 numbers: 12,800 bytes
+    graph:bool=False    # dense edges: four bytes for each pair of slots
+    lr:float=3e-3
+
+class BankLearner:
+    "Read the stream token by token with a persistent `MemoryState`."
+    def __init__(self,
+        cfg:BankConfig,
+        generator:torch.Generator,
+    ):
+        self.config = cfg
+        self.model = MemNet(MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=128, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, graph=cfg.graph), generator=generator)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), cfg.lr, weight_decay=.01)
+        self.state, self.memory_bytes, self.n_parameters = None, self.model.state_bytes(1), self.model.num_parameters()
+
+    def tokens(self, x, y=None):
+        "Examples with their classes, or with zeros in their place."
+        return torch.cat([x, F.one_hot(y, self.config.n_classes).float() if y is not None else x.new_zeros(len(x), self.config.n_classes)], -1)
+
+# %% ../nbs/20_continual.ipynb #2cee30da
+@patch
+def observe(self:BankLearner, piece:Piece):
+    "Ask the piece, show the piece, learn from the answers."
+    x, y = piece.inputs, piece.targets
+    out = self.model(torch.cat([self.tokens(x), self.tokens(x, y)]).unsqueeze(0), self.state)
+    loss = self.model.objective(out, torch.cat([y, torch.full_like(y, -100)]).unsqueeze(0))['total']
+    self.optimizer.zero_grad(); loss.backward()
+    nn.utils.clip_grad_norm_(self.model.parameters(), 1.)
+    self.optimizer.step()
+    self.state = self.model.detach_state(out.state)
+
+@patch
+@torch.no_grad()
+def answer(self:BankLearner, inputs:Tensor)->Tensor:
+    "Every question on its own, to the state as it is."
+    state = None if self.state is None else map_state(lambda s: s.expand(len(inputs), *s.shape[1:]), self.state)
+    return self.model(self.tokens(inputs).unsqueeze(1), state).logits[:, 0].softmax(-1)
+
+# %% ../nbs/20_continual.ipynb #a0a9f243
 class Course(NamedTuple):
     "What came of a stream."
     matrix:Tensor   # accuracy after each part (row) on each task (column), `p t`
@@ -520,7 +565,7 @@ def asked(
     right = (learner.answer(x).argmax(-1) == y).float()
     return torch.stack([r.mean() for r in right.split([len(t) for _, t in stream.tests])])
 
-# %% ../nbs/20_continual.ipynb #50b59f6b
+# %% ../nbs/20_continual.ipynb #684bbb0c
 def learned_parts(
     stream:Stream,
 )->list:        # part after which each task was learned
@@ -532,7 +577,7 @@ def learned_parts(
         return i
     return [end(t) for t in range(stream.n_tasks)]
 
-# %% ../nbs/20_continual.ipynb #fc87e157
+# %% ../nbs/20_continual.ipynb #4bbdeb79
 def follow(
     learner,                      # `observe` and `answer`
     stream:Stream,
