@@ -78,7 +78,7 @@ class BankConfig:
     hops:int=1                   # most steps of spreading; each query learns its share of every number of steps
     lam:float=0.3                # decay of the trace per unit of event time at the start; learned per head
     eta_plus:float=1.            # potentiation: before -> after
-    eta_minus:float=0.           # depression: after -> before
+    eta_minus:float=0.           # depression: after -> before; -eta_plus = plain Hebb, which knows no order
     gamma:float=1.               # what is left of an edge after one unit of event time
     rho:float=0.                 # what the edges that leave a slot lose when it fires: the latest successor wins
     forgetting:bool=True         # strength decays at a learned rate, near none at the start
@@ -112,7 +112,8 @@ def check_rates(self:BankConfig):
     need(0 <= self.rho < 1 and (1 - self.rho)**self.chunk_size >= 1e-30,
          f"rho must lie in [0, 1) with (1 - rho)^chunk_size >= 1e-30, got rho={self.rho}, chunk_size={self.chunk_size}: lower one of them")
     need(self.rho == 0 or self.eta_minus == 0, f"rho and eta_minus cannot be combined, got rho={self.rho}, eta_minus={self.eta_minus}: set one of them to 0")
-    for f in ('eta_plus', 'eta_minus'): need(getattr(self, f) >= 0, f"{f} must be >= 0, got {f}={getattr(self, f)}")
+    need(self.eta_plus >= 0, f"eta_plus must be >= 0, got eta_plus={self.eta_plus}")
+    need(self.eta_minus >= -self.eta_plus, f"eta_minus must be >= -eta_plus, where edges know no order, got eta_minus={self.eta_minus}, eta_plus={self.eta_plus}")
 
 # %% ../nbs/05_bank.ipynb #721e93fc
 @patch
