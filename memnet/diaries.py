@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from .viz import STYLE, _array, _axes, _log_axis, condition_looks, slot_heatmap
 
-# %% ../nbs/23_diaries.ipynb #28987ea3
+# %% ../nbs/23_diaries.ipynb #ad310194
 def memory_raster(
     events:pd.DataFrame,     # of `EventLog.frame`
     stream:int=0,            # which stream
@@ -28,7 +28,7 @@ def memory_raster(
     end = events[(events.stream == stream) & (events.kind == "end")].time.max(); start = events[(events.stream == stream) & (events.kind == "start")].time.min()
     busy = e.slot.value_counts(); kept = sorted(busy.index[:slots]); e = e[e.slot.isin(kept)].assign(y=lambda d: d.slot.map(kept.index))
     ax = _axes(ax, (7.2, 1.2 + .22*len(kept))); size = -(-(end - start)//times)
-    _bars(ax, e, end); _marks(ax, e, start, size)
+    _bars(ax, e, end, size); _marks(ax, e, start, size)
     full = len(kept) == kept[-1] + 1 or len(kept) <= 16
     if full: ax.set(yticks=range(len(kept)), yticklabels=kept)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True)) if len(kept) > 16 else None
@@ -37,15 +37,15 @@ def memory_raster(
     ax.legend([h[i] for i in order], [l[i] for i in order], loc="upper left", bbox_to_anchor=(1, 1), handlelength=1.2)
     return ax
 
-# %% ../nbs/23_diaries.ipynb #6ee33240
+# %% ../nbs/23_diaries.ipynb #c76051bc
 ENDS = dict(decayed=("#E69F00", "v"), merged=("#CC79A7", "D"), forgotten=("#000000", "X"))   # eviction needs no sign: another bar follows
 
-def _bars(ax, e, end):
-    "A bar for each life; neighbours in time alternate in shade."
+def _bars(ax, e, end, size):
+    "A bar for each life that is as long as a block; neighbours in time alternate in shade."
     born = e[e.kind.isin(["birth", "found"])].groupby("life")[["time", "y"]].first(); died = e[e.kind == "death"].groupby("life").time.first()
     last = died.reindex(born.index).fillna(end)
     for shade, pick in (("#9ECAE1", 0), ("#C6DBEF", 1)):
-        part = born[(born.groupby("y").cumcount() % 2 == pick).to_numpy()]
+        part = born[(born.groupby("y").cumcount() % 2 == pick).to_numpy() & ((last - born.time) >= size).to_numpy()]
         ax.barh(part.y, last[part.index] - part.time, left=part.time, height=.62, color=shade, lw=0, label="life" if not pick else None, zorder=1)
 
 def _marks(ax, e, start, size):
@@ -81,12 +81,12 @@ def survival_curve(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title="95 % band over streams" if curves.low.notna().any() else None)
     return ax
 
-# %% ../nbs/23_diaries.ipynb #c28447c9
+# %% ../nbs/23_diaries.ipynb #403f7a1b
 def _steps(c, most, log):
     "At most so many lines of a curve, evenly spaced on its axis, the first and the last among them."
     if len(c) <= most: return c
-    age = np.log(c.age.clip(lower=1)) if log else c.age
-    at = np.searchsorted(age, np.linspace(age.iloc[0], age.iloc[-1], most))
+    age = np.log(c.age.clip(lower=.5)) if log else c.age
+    at = np.searchsorted(age, np.linspace(age.iloc[0], age.iloc[-1], most), side="right") - 1
     return c.iloc[np.unique(np.r_[0, at, len(c) - 1])]
 
 # %% ../nbs/23_diaries.ipynb #66fb179a

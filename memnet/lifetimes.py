@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'CAUSES', 'START', 'READ', 'DEATH', 'BIRTH', 'FOUND', 'UPDATE', 'MERGE', 'END', 'COLUMNS', 'EventLog',
-           'watch', 'read_log', 'lives']
+           'watch', 'read_log', 'lives', 'label_lives', 'kaplan_meier', 'survival', 'median_life', 'compare_lives',
+           'reuse', 'utilisation', 'over_time']
 
-# %% ../nbs/17_lifetimes.ipynb #77c862d8
+# %% ../nbs/17_lifetimes.ipynb #1d016079
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch import Tensor
-from .bank import READ_THRESHOLD, MemoryState, MultiHeadMemoryBank, over_tokens
+from .bank import READ_THRESHOLD, MultiHeadMemoryBank
+from .dreaming import merge_map
 from .notation import need
 
 # %% ../nbs/17_lifetimes.ipynb #b8ddf5ff
@@ -90,12 +92,14 @@ def _begin(log, before, training):
     _vanish(log, s)
     return clock
 
-# %% ../nbs/17_lifetimes.ipynb #6fcd78d4
+# %% ../nbs/17_lifetimes.ipynb #32eb1de6
 def _vanish(log, s, cause=CAUSES.index("forgotten")):
     "Slots that were emptied since the last look have lost their tenants; a dream may have moved some in."
-    R = len(s); known, merged = log.strength[:R], np.zeros(s.shape, bool) if log.emptied is None else log.emptied[:R]
-    r, h, n = np.nonzero((known > 0) & (s == 0) & ~log.faded[:R])
-    _put(log, DEATH, r, h, n, log.clock[r], np.where(merged[r, h, n], CAUSES.index("merged"), cause), log.clock[r] - 1)
+    R = len(s); known, into = log.strength[:R], np.full(s.shape, -2) if log.emptied is None else log.emptied[:R]
+    r, h, n = np.nonzero((known > 0) & (s == 0) & ~log.faded[:R]); to = into[r, h, n]
+    _put(log, DEATH, r, h, n, log.clock[r], np.where(to > -2, CAUSES.index("merged"), cause), log.clock[r] - 1)
+    r, h, to = r[to >= 0], h[to >= 0], to[to >= 0]
+    _put(log, MERGE, r, h, to, log.clock[r], asof=log.clock[r] - 1)
     r, h, n = np.nonzero((known == 0) & (s > 0))
     _put(log, FOUND, r, h, n, log.clock[r] - 1)
     log.strength[:R], log.emptied = s, None
@@ -142,7 +146,7 @@ def _chunk(log, weights, w, before, after, left=None, training=False):
         _put(log, READ, r, h, n, clock[r] + t, asof=clock[r] + np.where(old, -1, l - N), weight=x.ravel()[at[keep]])
     _decay(log, after, left)
 
-# %% ../nbs/17_lifetimes.ipynb #b16a3769
+# %% ../nbs/17_lifetimes.ipynb #b027bbab
 @contextmanager
 def watch(
     model,              # any module that holds one `MultiHeadMemoryBank`, or the bank itself
@@ -156,18 +160,24 @@ def watch(
     left = lambda state: bank.effective_strength(state) if log.floor else None
     bank.watcher = lambda weights, w, before, after: _chunk(log, weights, w, before, after, left(after), bank.training)
     dreamer = getattr(model, "dreamer", None)
-    hook = dreamer.register_forward_hook(lambda m, args, out: _slept(log, args[0], out)) if isinstance(dreamer, torch.nn.Module) else None
+    hook = dreamer.register_forward_hook(lambda m, args, out: _slept(log, args[0], out, _map_of(m, args[0]))) if isinstance(dreamer, torch.nn.Module) else None
     try: yield log
     finally:
         bank.watcher = old
         if hook is not None: hook.remove()
 
-# %% ../nbs/17_lifetimes.ipynb #a64e7141
-def _slept(log, before, after):
-    "A dream was dreamt: what it emptied was merged, if the state goes on from there."
-    new = np.zeros((log.rows, *before.strength.shape[1:]), bool); R = min(log.rows, len(before.clock))
-    new[:R] = _host((before.strength[:R] > 0) & (after.strength[:R] == 0))
-    log.emptied = new if log.emptied is None else log.emptied | new
+# %% ../nbs/17_lifetimes.ipynb #f6c09a2a
+def _slept(log, before, after, into=None):
+    "A dream was dreamt: what it emptied was merged, if the state goes on from there; -2 = stayed, -1 = went nobody knows where."
+    R = min(log.rows, len(before.clock)); gone = _host((before.strength[:R] > 0) & (after.strength[:R] == 0))
+    new = np.full((log.rows, *gone.shape[1:]), -2) if log.emptied is None else log.emptied.copy()
+    new[:R] = np.where(gone, -1 if into is None else _host(into[:R]), new[:R])
+    log.emptied = new
+
+def _map_of(dreamer, state):
+    "Into which slot a dreamer of ours merges each slot."
+    cfg = getattr(dreamer, "config", None)
+    return merge_map(state, cfg.tau_merge) if "merge" in getattr(cfg, "parts", ()) else None
 
 # %% ../nbs/17_lifetimes.ipynb #dd8efa11
 def _memory(state): return getattr(state, "memory", state)   # of a model's state, the memory
@@ -184,7 +194,7 @@ def look(self:EventLog,
     _vanish(self, np.array(_host(m.strength[:R])), CAUSES.index(cause))
     return self
 
-# %% ../nbs/17_lifetimes.ipynb #729b567c
+# %% ../nbs/17_lifetimes.ipynb #b082c1a8
 @patch
 def forgot(self:EventLog,
     mask:Tensor,   # bool: what was removed, `b h n`
@@ -197,16 +207,12 @@ def forgot(self:EventLog,
 @patch
 def dreamed(self:EventLog,
     before, after,           # states around the dream
-    merge_map:Tensor=None,   # slot into which each slot went, `b h n`, its own number = it stayed; None = not known
+    merge_map:Tensor=None,   # of `memnet.dreaming.merge_map`: slot into which each slot went, `b h n`; None = not known
 )->EventLog:
     "Say that a dream has taken place; with a map, say also which slots took others in."
     before, after = _memory(before), _memory(after)
-    _slept(self, before, after); self.look(after)
-    if merge_map is None: return self
-    R = min(self.rows, len(merge_map)); to = _host(merge_map[:R])
-    r, h, n = np.nonzero((to != np.arange(to.shape[-1])) & _host(before.strength[:R] > 0))
-    _put(self, MERGE, r, h, to[r, h, n], self.clock[r], asof=self.clock[r] - 1)
-    return self
+    _slept(self, before, after, merge_map)
+    return self.look(after)
 
 # %% ../nbs/17_lifetimes.ipynb #c4877286
 @patch
@@ -304,3 +310,156 @@ def lives(
     out["writes"] = 1 + out.life.map(of("update").groupby("life").size()).fillna(0).astype(int)
     out["reads"], out["weight"] = out.life.map(reads["size"]).fillna(0).astype(int), out.life.map(reads["sum"]).fillna(0.)
     return out
+
+# %% ../nbs/17_lifetimes.ipynb #995457ff
+def label_lives(
+    table:pd.DataFrame,   # of `lives`
+    labels,               # what stood at each token, `stream t`; streams count rows in the order in which they began
+    name:str="kind",      # of the new column
+)->pd.DataFrame:
+    "Give each life the label of the token at which it was born."
+    x = _host(labels) if isinstance(labels, Tensor) else np.asarray(labels)
+    need(x.ndim == 2, f"labels must be `stream t`, got {x.ndim} dimensions")
+    inside = table.known & (table.stream < x.shape[0]) & (table.born < x.shape[1])
+    need(inside.all(), f"labels of shape {x.shape} do not cover all lives: drop those before a recorded birth (known) or outside of the labelled streams and tokens first")
+    return table.assign(**{name: x[table.stream, table.born]})
+
+# %% ../nbs/17_lifetimes.ipynb #ccf45f21
+def kaplan_meier(
+    deaths:np.ndarray,   # at each age, `… u`
+    at_risk:np.ndarray,  # lives that reached the age, `… u`
+)->np.ndarray:           # chance to live longer than the age, `… u`
+    "The product-limit estimate, eq-km."
+    with np.errstate(invalid="ignore", divide="ignore"): step = np.where(at_risk > 0, 1 - deaths/at_risk, 1.)
+    return np.cumprod(step, -1)  # eq-km
+
+# %% ../nbs/17_lifetimes.ipynb #8458a0e9
+def _risk_table(table, causes):
+    "Ages at which a life ends, and for each stream the deaths and the lives at risk at these ages, `s u`."
+    died = table.observed & table.cause.isin(causes)
+    ages, at = np.unique(table.duration, return_inverse=True); streams, row = np.unique(table.stream, return_inverse=True)
+    count = lambda of: np.bincount(row[of]*len(ages) + at[of], minlength=len(streams)*len(ages)).reshape(len(streams), len(ages))
+    exits = count(np.ones(len(table), bool))
+    return ages, count(died.to_numpy()), exits[:, ::-1].cumsum(1)[:, ::-1]
+
+def _band(deaths, at_risk, level, draws, generator):
+    "Percentiles of the curve over draws of whole streams; NaN for a single stream."
+    S = len(deaths)
+    if S < 2: return np.full((2, deaths.shape[1]), np.nan)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    drawn = torch.randint(0, S, (draws, S), generator=generator).numpy()
+    w = np.stack([np.bincount(d, minlength=S) for d in drawn]).astype(float)
+    return np.quantile(kaplan_meier(w @ deaths, w @ at_risk), [(1 - level)/2, (1 + level)/2], axis=0)
+
+# %% ../nbs/17_lifetimes.ipynb #96ad83a5
+def survival(
+    table:pd.DataFrame,       # of `lives`; found ones are left out, their age is not known
+    by:str=None,              # column that tells conditions apart; None = one curve
+    causes:tuple=CAUSES[1:],  # deaths that count; the others censor
+    level:float=.95,          # coverage of the band
+    draws:int=200,            # of streams, for the band
+    generator:torch.Generator=None,  # of the draws; None = a fixed one
+)->pd.DataFrame:              # condition, age, survival, low, high, at_risk, deaths; from age 0 on
+    "Kaplan-Meier curves, with bands over streams."
+    need(set(causes) <= set(CAUSES[1:]), f"causes must be among {CAUSES[1:]}, got {tuple(causes)}")
+    known = table[table.known]; need(len(known), "there is no life with a known birth in the table")
+    groups = [("all", known)] if by is None else list(known.groupby(by, observed=True)); curves = []
+    for name, g in groups:
+        ages, deaths, risk = _risk_table(g, causes); low, high = _band(deaths, risk, level, draws, generator)
+        curve = pd.DataFrame(dict(age=ages, survival=kaplan_meier(deaths.sum(0), risk.sum(0)), low=low, high=high, at_risk=risk.sum(0), deaths=deaths.sum(0)))
+        start = pd.DataFrame(dict(age=[0], survival=1., low=[1. if len(risk) > 1 else np.nan], high=[1. if len(risk) > 1 else np.nan], at_risk=len(g), deaths=0))
+        curves.append(pd.concat([start, curve[curve.age > 0]]).assign(condition=name))
+    return pd.concat(curves, ignore_index=True)[["condition", "age", "survival", "low", "high", "at_risk", "deaths"]]
+
+# %% ../nbs/17_lifetimes.ipynb #347ac7d2
+def median_life(
+    curve:pd.DataFrame,   # of `survival`
+)->pd.Series:             # condition -> age that half of the lives outlast; infinite if the record is too short to tell
+    "The age at which a survival curve falls to one half."
+    below = curve[curve.survival <= .5 + 1e-12].groupby("condition", sort=False).age.min()
+    return below.reindex(curve.condition.unique()).fillna(np.inf)
+
+# %% ../nbs/17_lifetimes.ipynb #347e268b
+def _logrank(at, died, group, K, U):
+    "Sum over groups of (deaths - expected)²/expected."
+    n = np.bincount(at*K + group, minlength=U*K).reshape(U, K)[::-1].cumsum(0)[::-1]
+    d = np.bincount(at[died], minlength=U)
+    expected = (n*(d/n.sum(1)).reshape(-1, 1)).sum(0)
+    return (np.square(np.bincount(group[died], minlength=K) - expected)/np.maximum(expected, 1e-12)).sum()
+
+def _deal(group, row, g):
+    "Deal the conditions out anew: to streams where each stream has one, else to the lives within each."
+    first = group[np.unique(row, return_index=True)[1]]
+    if (first[row] == group).all(): return first[torch.randperm(len(first), generator=g).numpy()][row]
+    order, key = np.argsort(row, kind="stable"), torch.rand(len(row), generator=g, dtype=torch.float64).numpy()
+    out = np.empty_like(group); out[order] = group[np.lexsort((key, row))]
+    return out
+
+# %% ../nbs/17_lifetimes.ipynb #df3584e4
+def compare_lives(
+    table:pd.DataFrame,       # of `lives`
+    by:str,                   # column that tells conditions apart
+    causes:tuple=CAUSES[1:],  # deaths that count
+    draws:int=200,            # deals of the conditions
+    generator:torch.Generator=None,  # of the deals; None = a fixed one
+)->dict:                      # statistic, p (log-rank), p_dealt, n of each condition
+    "Do the lives of some conditions last longer?"
+    from lifelines.statistics import multivariate_logrank_test
+    t = table[table.known]; died = (t.observed & t.cause.isin(causes)).to_numpy()
+    names, group = np.unique(t[by].astype(str), return_inverse=True); need(len(names) > 1, f"compare_lives needs two conditions, got {list(names)} in column {by!r}")
+    test = multivariate_logrank_test(t.duration, group, died)   # eq-logrank
+    ages, at = np.unique(t.duration, return_inverse=True); row = np.unique(t.stream, return_inverse=True)[1]
+    g = torch.Generator().manual_seed(0) if generator is None else generator
+    stat = lambda group: _logrank(at, died, group, len(names), len(ages))
+    more = sum(stat(_deal(group, row, g)) >= stat(group) - 1e-12 for _ in range(draws))
+    return dict(statistic=float(test.test_statistic), p=float(test.p_value), p_dealt=float((1 + more)/(1 + draws)), n=dict(zip(names, np.bincount(group).tolist())))
+
+# %% ../nbs/17_lifetimes.ipynb #b200ab7b
+def reuse(
+    events:pd.DataFrame,   # of `EventLog.frame`
+)->pd.DataFrame:           # life, time, weight, age (since birth), distance (since the latest write), idle (since the latest read or write)
+    "One line per read: how old is what it reads, and how long was it left alone?"
+    e = events[events.kind.isin(["birth", "found", "update", "read"]) & (events.life >= 0)]
+    e = e.iloc[np.lexsort((e.kind != "read", e.time, e.life))]      # a token reads before it writes
+    life, time, read, i = e.life.to_numpy(), e.time.to_numpy(), (e.kind == "read").to_numpy(), np.arange(len(e))
+    latest = lambda which: np.maximum.accumulate(np.where(which, i, 0))
+    born = latest(np.r_[True, life[1:] != life[:-1]]) if len(e) else i
+    touch = np.r_[0, i[:-1]] if len(e) else i
+    out = pd.DataFrame(dict(life=life, time=time, weight=e.weight.to_numpy(), age=time - time[born], distance=time - time[latest(~read)], idle=time - time[touch]))
+    return out[read & (e.kind.to_numpy()[born] == "birth")].reset_index(drop=True)
+
+# %% ../nbs/17_lifetimes.ipynb #1e18615a
+def utilisation(
+    events:pd.DataFrame,   # of `EventLog.frame`
+    kind:str="read",       # "read", "write" or "birth"
+    every:int=0,           # tokens to a window; 0 = the whole stream
+)->pd.DataFrame:           # stream, head, time (start of the window), events, entropy (nats), effective (slots)
+    "How evenly the slots are used: entropy of reads or writes over slots, and the number of slots it amounts to."
+    kinds = dict(read=["read"], write=["birth", "update"], birth=["birth"]); need(kind in kinds, f"kind must be one of {list(kinds)}, got {kind!r}")
+    e = events[events.kind.isin(kinds[kind])]
+    counts = e.assign(time=e.time//every*every if every else 0).groupby(["stream", "head", "time", "slot"]).size()
+    total = counts.groupby(["stream", "head", "time"]).transform("sum"); p = counts/total
+    entropy = (-p*np.log(p)).groupby(["stream", "head", "time"]).sum().clip(lower=0)
+    return pd.DataFrame(dict(events=counts.groupby(["stream", "head", "time"]).sum(), entropy=entropy, effective=np.exp(entropy))).reset_index()
+
+# %% ../nbs/17_lifetimes.ipynb #b6433b14
+def over_time(
+    events:pd.DataFrame,   # of `EventLog.frame`
+    every:int,             # tokens to a window
+)->pd.DataFrame:           # time, streams, living, then per stream and token: birth, update, read, and each cause of death
+    "What happens in each window of time, and how many slots are occupied at its start; only windows that a stream covers in full."
+    need(every >= 1, f"every must be ≥ 1 token, got {every}")
+    end = events[events.kind == "end"].groupby("stream").time.max(); start = events[events.kind == "start"].groupby("stream").time.min()
+    e = events[events.life >= 0].assign(window=lambda e: e.time//every, what=lambda e: np.where(e.kind == "death", e.cause.astype(str), e.kind.astype(str)))
+    e = e[(e.window*every >= e.stream.map(start)) & ((e.window + 1)*every <= e.stream.map(end))]
+    windows = np.arange(0, end.max()//every); lived = lambda w: int(((start <= w*every) & (end >= (w + 1)*every)).sum())
+    streams = pd.Series([lived(w) for w in windows], index=windows); streams = streams[streams > 0]
+    per = e.groupby(["window", "what"]).size().unstack(fill_value=0).reindex(index=streams.index, columns=["birth", "update", "read", *CAUSES[1:]], fill_value=0)
+    return _living(events, start, end, streams, every).join(per.div(streams*every, axis=0)).reset_index(drop=True)
+
+def _living(events, start, end, streams, every):
+    "Mean number of lives at the start of each window."
+    t = lives(events); first, last = t.born.to_numpy(), t.ended.to_numpy(); s, f = t.stream.map(start).to_numpy(), t.stream.map(end).to_numpy()
+    there = lambda at: (first < at) & ((last > at) | (last == at) & (t.cause == "evicted").to_numpy())   # what a token puts out it has still found
+    count = [(there(w*every) & (s <= w*every) & (f >= (w + 1)*every)).sum()/n for w, n in streams.items()]
+    return pd.DataFrame(dict(time=streams.index*every, streams=streams.to_numpy(), living=count), index=streams.index)
