@@ -1,0 +1,215 @@
+"""The explorer: its callbacks without a browser, then the panel in JupyterLab in a real one."""
+import html, importlib.util, json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import nbformat, numpy as np, pytest
+from memnet.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, trace, train_small
+from memnet.notation import NOT_ASKED
+
+ROOT = Path(__file__).resolve().parent.parent
+
+@pytest.fixture(scope="module")
+def session(): return train_small(steps=50)
+
+@pytest.fixture
+def panel(session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return explorer(session, root=tmp_path)
+
+def asked(session): return [t for t, y in enumerate(session.row.answers) if y != NOT_ASKED]
+def message(panel): return html.unescape(re.sub("<.*?>", "", panel.message.value))
+
+# ---------------------------------------------------------------- without a browser
+
+def test_a_question_is_answered_from_its_successors_slot(session):
+    "The story of the panel: at a question the read is one hop from the slot of the item, in the slot of the answer."
+    seen = trace(session.model, session.row)
+    for t in asked(session):
+        right = session.row.answers[t]
+        assert seen.prob[t].argmax() == right
+        head = seen.share[t, :, 1].argmax()
+        writer = seen.writer[t, head, seen.hops[t, head, 1].argmax()]
+        assert session.row.tokens[writer] == right
+
+def test_slider_shows_another_token(panel, session):
+    t = asked(session)[-1]
+    panel.slider.value = t + 1
+    assert f"token {t + 1} of 64" in panel.picture.value and "✓" in panel.answers.value and not message(panel)
+
+def test_switch_changes_the_answer_beside_the_original(panel, session):
+    panel.slider.value = asked(session)[-1] + 1
+    panel.boxes["spreading"].value = False
+    assert panel.answers.value.count("<caption") == 2 and "as switched: 0 of 4" in panel.answers.value and "all on: 4 of 4" in panel.answers.value
+    panel.boxes["spreading"].value = True
+    assert panel.answers.value.count("<caption") == 1
+
+def test_all_policies_off_is_refused_in_words(panel):
+    for name in ("policy topk", "policy uniform", "policy random"): panel.boxes[name].value = False
+    assert "one policy must stay on" in message(panel)
+
+def test_sleep_and_empty_and_undo(panel):
+    before = panel.seen
+    panel.slider.value = 31
+    panel.sleep_button.click()
+    assert "after token 31: slots in use (all heads)" in message(panel) and list(panel.seen.awake) == [30]
+    panel.empty_button.click()
+    assert "→ 0, edges" in message(panel) and not panel.seen.strength[30].any()
+    panel.wake_button.click()
+    assert panel.seen.awake == {} and np.allclose(panel.seen.prob, before.prob, atol=1e-6)
+
+@pytest.mark.parametrize("text,says", [("", "empty"), ("A B Z", "'Z'"), ("A ·9999·", "9999"), ("A? B?!", "'!'"), ("A "*1100, "1100")])
+def test_bad_sequences_become_sentences(panel, text, says):
+    panel.text.value = text
+    panel.read_button.click()
+    assert says in message(panel) and len(panel.session.row.tokens) == 64, "the old row stays"
+
+def test_shorter_row_while_the_slider_is_at_the_end(panel):
+    panel.slider.value = 64
+    panel.text.value = "A B ·5· C D ·8· A? C?"
+    panel.read_button.click()
+    assert not message(panel) and panel.slider.value == panel.slider.max == 19 and "of 2 questions" in panel.answers.value
+
+@pytest.mark.parametrize("folder,says", [("", "no folder"), ("nowhere", "nowhere")])
+def test_bad_folders_become_sentences(panel, folder, says):
+    panel.folder.value = folder
+    panel.open_button.click()
+    assert says in message(panel)
+
+def test_a_saved_run_opens(session, tmp_path):
+    run = tmp_path/"results"/"associative"/"0-s0-x"
+    session.model.save(run/"model")
+    (run/"params.json").write_text(json.dumps(dict(experiment="unheard_of", config={})))
+    panel = explorer(root=tmp_path)
+    panel.runs.value = str(saved_runs(tmp_path)["associative/0-s0-x"])
+    panel.open_button.click()
+    assert not message(panel) and panel.session.task is None and panel.main_box.layout.display == ""
+
+def test_views_are_saved_and_never_overwritten(panel, tmp_path):
+    for name in ("a.svg", "b.png"):
+        panel.export_name.value = name; panel.export_button.click()
+        assert f"saved {name}" in message(panel) and (tmp_path/name).stat().st_size > 10_000
+    panel.export_button.click(); assert "already" in message(panel)
+    panel.export_name.value = "c.doc"; panel.export_button.click(); assert ".svg, .png or .gif" in message(panel)
+
+def test_a_short_row_as_gif(panel, tmp_path):
+    panel.text.value = "A B · A?"; panel.read_button.click()
+    panel.export_name.value = "row.gif"; panel.export_button.click()
+    from PIL import Image
+    assert Image.open(tmp_path/"row.gif").n_frames == 4
+
+def test_words_survive_the_panel(session):
+    assert parse(picture(session.row, session.names), session.names, session.task).answers == session.row.answers
+    assert isinstance(session.row, Row) and Switches() == Switches(off=())
+
+# ---------------------------------------------------------------- in a browser
+
+INSTALL = "MEMNET_BROWSER_INSTALL"
+
+def chromium():
+    "A browser of the system, or None."
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+def install():
+    "What the browser test needs, where the reader asks for it."
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "playwright"], check=True)
+    if not chromium(): subprocess.run([sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"], check=True)
+
+@pytest.fixture(scope="module")
+def browser():
+    if os.environ.get(INSTALL): install()
+    how = f"install it with `pip install 'memnet[browser]'` and a Chromium (`playwright install --with-deps chromium`, or apt-get install chromium), or set {INSTALL}=1"
+    if not importlib.util.find_spec("playwright"): pytest.skip(f"playwright is not installed: {how}")
+    from playwright.sync_api import Error, sync_playwright
+    with sync_playwright() as p:
+        try: found = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        except Error as e: pytest.skip(f"no Chromium starts ({str(e).splitlines()[0]}): {how}")
+        yield found
+        found.close()
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "A JupyterLab of its own, on a folder with one notebook."
+    home = tmp_path_factory.mktemp("lab")
+    cell = "from memnet.explorer import explorer\npanel = explorer(root='.')\npanel"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="python3"))), home/"try.ipynb")
+    news = home/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True); news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    env = os.environ | dict(PYTHONPATH=str(ROOT), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_DATA_DIR=str(home/"data"), JUPYTER_RUNTIME_DIR=str(home/"runtime"),
+                            IPYTHONDIR=str(home/"ipython"), JUPYTERLAB_SETTINGS_DIR=str(home/"settings"), JUPYTERLAB_WORKSPACES_DIR=str(home/"spaces"), OMP_NUM_THREADS="1")
+    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=",
+                               "--ServerApp.password="], cwd=home, env=env, stdout=open(home/"log", "w"), stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            if server.poll() is not None: pytest.fail("JupyterLab stopped: " + (home/"log").read_text()[-800:])
+            try: urllib.request.urlopen(f"{url}/api/status", timeout=2); break
+            except OSError: time.sleep(.5)
+        else: pytest.fail("JupyterLab does not answer: " + (home/"log").read_text()[-800:])
+        yield url, home
+    finally:
+        server.terminate()
+        try: server.wait(20)
+        except subprocess.TimeoutExpired: server.kill()
+
+def shot(page, name):
+    "A screenshot, where `MEMNET_SHOTS` names a folder."
+    if os.environ.get("MEMNET_SHOTS"): page.screenshot(path=Path(os.environ["MEMNET_SHOTS"])/f"{name}.png")
+
+def test_panel_in_jupyterlab(browser, lab):
+    "Train, move, sleep, switch, mistype, save: with mouse and keyboard, without an error."
+    url, home = lab
+    page = browser.new_page(viewport=dict(width=1500, height=1500))
+    wrong = []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.goto(f"{url}/lab/tree/try.ipynb?reset")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
+    page.keyboard.press("Shift+Enter")
+    say, alert = page.locator(".jp-OutputArea [role=status]"), page.locator(".jp-OutputArea [role=alert]")
+    button = lambda name: page.get_by_role("button", name=name, exact=True)
+    shows = lambda text: page.locator(f".jp-OutputArea img[alt*='{text}']").wait_for(timeout=20_000)
+    button("Train").wait_for(timeout=60_000)
+    shot(page, "0-open")
+
+    page.get_by_label("steps").fill("50")
+    button("Train").focus(); page.keyboard.press("Enter")                      # keyboard: a button
+    say.filter(has_text="4 of 4 questions").wait_for(timeout=60_000)
+    shows("token 53 of 64")
+    shot(page, "1-trained")
+
+    handle = page.locator(".noUi-handle").first
+    handle.focus(); page.keyboard.press("ArrowRight")                          # keyboard: the slider
+    shows("token 54 of 64")
+    for _ in range(3): page.keyboard.press("ArrowLeft")
+    shows("token 51 of 64")
+    bar = page.locator(".noUi-base").first.bounding_box()                       # mouse: the slider
+    page.mouse.click(bar["x"] + bar["width"]/2, bar["y"] + bar["height"]/2)
+    page.locator(".jp-OutputArea img[alt*='token 3']").wait_for(timeout=20_000)
+    shot(page, "2-moved")
+
+    button("Sleep").click()
+    say.filter(has_text="slots in use (all heads)").wait_for(timeout=20_000)
+    shows("then sleep")
+    shot(page, "3-slept")
+
+    page.get_by_label("spreading").focus(); page.keyboard.press("Space")       # keyboard: a switch
+    page.get_by_text("as switched:").wait_for(timeout=20_000)
+    button("Try each switch").click()
+    page.get_by_text("policy uniform").nth(1).wait_for(timeout=30_000)
+    shot(page, "4-switched")
+
+    page.locator("textarea:visible").last.fill("A B Zebra"); button("Read").click()
+    alert.filter(has_text="'Zebra' is not in the alphabet").wait_for(timeout=20_000)
+    shot(page, "5-mistyped")
+    page.locator("textarea:visible").last.fill("A B · C D ·12· A? C?"); button("Read").click()
+    page.get_by_text("of 2 questions right").first.wait_for(timeout=20_000)
+    assert alert.count() == 0
+    button("Save view").click()
+    say.filter(has_text="saved explorer.svg").wait_for(timeout=20_000)
+    assert (home/"explorer.svg").stat().st_size > 10_000
+    shot(page, "6-own-row")
+
+    assert page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert wrong == []
+    page.close()
