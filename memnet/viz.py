@@ -434,17 +434,17 @@ def show_accuracy_matrix(
     ax.set(xlabel="task", ylabel="after part", title=title, xticks=range(R.shape[1]), yticks=range(0, len(R), 1 + len(R)//10)); ax.title.set_fontsize(8)
     return ax
 
-# %% ../nbs/14_viz.ipynb #c14c53fa
+# %% ../nbs/14_viz.ipynb #c148189a
 def accuracy_by_bytes(
     df:pd.DataFrame,          # columns model, seed, bytes, value
     bar:float|None=None,      # a level to reach
     ax:plt.Axes|None=None,    # axes to draw on
 )->plt.Axes:                  # the axes drawn on
-    "Draw final accuracy with its 95 % interval against the bytes that are kept."
-    stats, ax = seed_band(df.assign(x=df.groupby("model")["bytes"].transform("mean")), ["model", "x"]), _axes(ax, (6.4, 4))
-    for i, (name, x, mean, high) in enumerate(stats[["model", "x", "mean", "high"]].itertuples(index=False)):
-        look = model_look(name)
-        ax.errorbar(max(x, 300), mean, yerr=0 if np.isnan(high) else high - mean, fmt=look.marker, color=plt.get_cmap("tab20")(i % 20), capsize=2, ms=4, label=look.label)
+    "Draw final accuracy with its 95 % interval against the bytes that are kept; a line joins the sizes of one model."
+    stats, ax = seed_band(df, ["model", "bytes"]), _axes(ax)
+    for i, name in enumerate(df["model"].unique()):
+        part = stats[stats["model"] == name].sort_values("bytes")
+        ax.errorbar(part["bytes"].clip(lower=300), part["mean"], yerr=(part["high"] - part["mean"]).fillna(0), fmt="-" + "osD^vPX"[i//10 % 7], color=plt.get_cmap("tab10")(i % 10), capsize=2, ms=4, lw=1, label=model_look(name).label)
     if bar is not None: ax.axhline(bar, ls="--", color="grey", lw=1)
     ax.set(xscale="log", xlabel="bytes kept of the stream (none drawn at 300)", ylabel="average accuracy at the end")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats).replace("band", "interval"), fontsize=7)
@@ -466,11 +466,11 @@ def stability_gap(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_seeds(stats))
     return ax
 
-# %% ../nbs/14_viz.ipynb #c1494269
+# %% ../nbs/14_viz.ipynb #c14a4de5
 def show_slots(
     images,        # what slots imagine, `n f` with f a square number
     strength=None, # number above each, `n`
-    columns:int=10,
+    columns:int=10,  # pictures in a row
 )->np.ndarray:     # axes
     "Draw what slots stand for as small pictures."
     x = _array(images, "n f", "images"); side = int(x.shape[1]**.5); rows = -(-len(x)//columns)
