@@ -133,10 +133,12 @@ def plan_writes(
 )->Plan:
     "Decide, outside of the gradient, which slot every write goes to."
     b, h, W, N = cos_slot.shape
-    rows = lambda x: x.detach().expand(b, h, *x.shape[2:]).flatten(0, 1).contiguous().cpu().numpy()
+    wide = lambda x: x.float() if x.dtype in (torch.bfloat16, torch.float16) else x       # numpy knows no half precision
+    rows = lambda x: wide(x.detach()).expand(b, h, *x.shape[2:]).flatten(0, 1).contiguous().cpu().numpy()
     per_row = (cos_slot, cos_self, active, state.strength, rate, logit, state.age, state.last_read, gate, write_logit, step)
     out = _plan_rows(*map(rows, per_row), W if reads else 0, match, forgetting, evict)
-    return Plan(*(torch.from_numpy(x).to(gate.device).unflatten(0, (b, h)) for x in out))
+    back = lambda x: x.to(gate.device, gate.dtype if x.is_floating_point() else x.dtype)
+    return Plan(*(back(torch.from_numpy(x)).unflatten(0, (b, h)) for x in out))
 
 # %% ../nbs/04_allocation.ipynb #a8cb027d
 def lineage_onehot(

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from .addressing import DEAD, POLICIES, log_strength, mix_policies, unit
+from .addressing import DEAD, POLICIES, log_strength, mix_policies, random_policy, topk_policy, uniform_policy, unit
 from .allocation import Plan, Versions, lineage_onehot, plan_writes, write_versions
+from .fused import Rules, Slots, Tokens, fused_scan
 from .hebbian import eligibility, last_trace, no_self, power_kernel, rivalry, stdp
 from .spreading import PendingGraph, spread_pending
 from .notation import need, need_counts
@@ -384,7 +385,8 @@ def commit(self:MultiHeadMemoryBank, w:Writes, state:MemoryState)->Writes:
     "The writes that stay: all of them, or the `n_writes` most salient."
     if self.commits_all: return w
     c = w.cand
-    top = torch.where(c.active, c.gate, -1.).topk(min(self.config.n_writes, c.gate.shape[-1]), dim=-1).indices.sort(-1).values
+    order = torch.where(c.active, c.gate, -1.).argsort(dim=-1, descending=True, stable=True)   # of equals the first
+    top = order[..., :min(self.config.n_writes, c.gate.shape[-1])].sort(-1).values
     few = Candidates(*(take(x, top) for x in c))
     few = few._replace(cos_self=few.cos_self.gather(-1, top.unsqueeze(-2).expand(*top.shape, top.shape[-1])))
     return self.place(few, state, evict=True, reads=False, tokens=top)
@@ -493,6 +495,55 @@ def dream_if_due(
     pick = lambda d, x: torch.where(due.view(-1, *[1]*(x.dim() - 1)), d, x)
     return MemoryState(*(pick(d, x) for d, x in zip(dream(state), state)))
 
+# %% ../nbs/05_bank.ipynb #45267919
+@patch
+def by_chunks(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None, generator=None, record=False, dream=None, dream_every=0):
+    "Read and write with tensors, on any device: reads `b h t d`, new state, read weight of every slot, record or None."
+    C, T, reads, records, mass = self.config.chunk_size, f.gate.shape[2], [], [], torch.zeros_like(state.strength)
+    masks = [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
+    for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
+        r = self.read_chunk(Features(*chunk), state, generator)
+        weights = r.weights if m is None else r.weights*m.unsqueeze(1).unsqueeze(-1)
+        new, mass, seen = self.write_chunk(r, weights, state, mass, m, record)
+        state = new if dream is None else dream_if_due(dream, dream_every*C, state.clock, new)
+        reads.append(r.read); records.append(seen)
+    return torch.cat(reads, 2), state, mass, records if record else None
+
+# %% ../nbs/05_bank.ipynb #d3cbe7c8
+@patch
+def can_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generator=None)->bool:
+    "The compiled scan does what is asked."
+    cfg, kinds = self.config, dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)
+    known = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies) and (generator is None or 'random' not in cfg.policies)
+    exact = all(y.device.type == 'cpu' and y.dtype == f.key.dtype for y in (*f, *state[:8])) and f.key.dtype in (torch.float32, torch.float64)
+    return known and exact and self.watcher is None and cfg.gamma == 1 and cfg.eta_minus == 0
+
+# %% ../nbs/05_bank.ipynb #769cfa88
+@patch
+def tokens(self:MultiHeadMemoryBank, f:Features)->Tokens:
+    "Features, row by row and head by head."
+    cfg, (B, H, T) = self.config, f.gate.shape
+    look = [p == 'topk' for p in cfg.policies]
+    share = lambda which: f.pi[..., which].sum(-1)   # without a generator, a drawn policy is its mean, the uniform one
+    lam = self.lam.view(H).repeat(B) if cfg.graph else f.gate.new_zeros(B*H)
+    rows = (f.query[..., :cfg.d_key], f.key, f.value, f.gate, self.logits(f.value), share(look), share([not y for y in look]), f.share)
+    return Tokens(*(y.flatten(0, 1) for y in rows), lam)
+
+# %% ../nbs/05_bank.ipynb #2e3f31e5
+@patch
+def by_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None):
+    "Read and write with the compiled scan: the same as `by_chunks`."
+    cfg, s, (B, H, T) = self.config, state, f.gate.shape
+    C = min(cfg.chunk_size, T)
+    ru = Rules(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
+    real = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
+    slots = Slots(s.keys, s.values, s.strength, self.logits(s.values), s.edges, s.trace, torch.zeros_like(s.strength), s.age, s.last_read, s.usage)
+    read, new = fused_scan(self.tokens(f), Slots(*(y.flatten(0, 1) for y in slots)), real.repeat_interleave(H, 0), s.clock.repeat_interleave(H),
+                           self.log_temperature.detach().exp().repeat(B), ru)
+    read, n = read.unflatten(0, (B, H)), Slots(*(y.unflatten(0, (B, H)) for y in new))
+    graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
+    return read, MemoryState(n.keys, n.values, n.strength, n.age, n.last_read, n.usage, *graph, s.clock + real.sum(-1)), n.mass, None
+
 # %% ../nbs/05_bank.ipynb #7c18caf6
 @patch
 def forward(self:MultiHeadMemoryBank,
@@ -506,18 +557,11 @@ def forward(self:MultiHeadMemoryBank,
 ):                                   # read vectors `b t (h d)`, new state, info
     "Read and write a sequence, chunk by chunk."
     self.check_input(x, state, mask)
-    C, (B, T, _) = self.config.chunk_size, x.shape
-    if state is None: state = self.empty_state(B)
+    if state is None: state = self.empty_state(len(x))
     f = self.features(x, mask)
-    reads, records, mass = [], [], torch.zeros_like(state.strength)
-    masks = [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
-    for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
-        r = self.read_chunk(Features(*chunk), state, generator)
-        weights = r.weights if m is None else r.weights*m.unsqueeze(1).unsqueeze(-1)
-        new, mass, seen = self.write_chunk(r, weights, state, mass, m, record)
-        state = new if dream is None else dream_if_due(dream, dream_every*C, state.clock, new)
-        reads.append(r.read); records.append(seen)
-    return torch.cat(reads, 2).transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records if record else None)
+    scan = dream is None and not record and self.can_scan(f, state, generator)
+    read, state, mass, records = self.by_scan(f, state, mask) if scan else self.by_chunks(f, state, mask, generator, record, dream, dream_every)
+    return read.transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records)
 
 # %% ../nbs/05_bank.ipynb #07e55527
 @patch
