@@ -1,0 +1,65 @@
+"""The log of lives in whole runs: training, evaluation in pieces, streams, several processes of the kit on one table."""
+import copy
+import pandas as pd, pytest, torch
+from memnet.lifetimes import EventLog, compare_lives, label_lives, lives, median_life, over_time, read_log, reuse, survival, utilisation, watch
+from memnet.model import MemNet, MemNetConfig
+from memnet.tasks import SuccessorRecall
+from memnet.training import TrainConfig, evaluate, fit, generator_for
+
+torch.set_num_threads(1)
+def gen(seed): return torch.Generator().manual_seed(seed)
+TASK = SuccessorRecall()
+CFG = dict(vocab_size=TASK.vocab_size, dim=16, n_layers=0, n_heads=2, n_slots=12, d_key=8, d_value=8, chunk_size=16, topk=4)
+
+def trained(log=None):
+    model = MemNet(MemNetConfig(**CFG), gen(0))
+    run = lambda: fit(model, TASK, TrainConfig(steps=4, batch_size=6, seed=0), progress=False)
+    if log is None: return model, run()
+    with watch(model, log): return model, run()
+
+def test_training_is_the_same_under_watch_and_all_of_it_is_on_record():
+    log = EventLog(rows=3); (a, plain), (b, seen) = trained(), trained(log)
+    assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+    pd.testing.assert_frame_equal(plain.metrics, seen.metrics)
+    table = lives(log.frame())
+    assert table.groupby("training").stream.nunique()[True] == 4*3 and table.groupby("training").stream.nunique()[False] > 0
+    assert set(table.cause) <= {"evicted", "alive"} and (table.duration > 0).all() and (table.writes >= 1).all()
+    assert b.controller.bank.watcher is None and copy.deepcopy(b) is not None
+
+def test_a_stream_in_pieces_is_one_stream():
+    model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 96), generator=gen(1))
+    with torch.no_grad():
+        with watch(model, rows=3) as whole: model(tokens)
+        with watch(model, rows=3) as pieces:
+            state = None
+            for x in tokens.split(32, 1): state = model(x, state=state).state
+        with watch(model, EventLog(rows=3)) as first: state = model(tokens[:, :48]).state
+        with watch(model, first): model(tokens[:, 48:], state=state)
+    pd.testing.assert_frame_equal(whole.frame(), pieces.frame()); pd.testing.assert_frame_equal(whole.frame(), first.frame())
+
+def test_reset_begins_a_new_stream_and_a_strange_state_is_found_not_born():
+    model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (2, 32), generator=gen(1))
+    with torch.no_grad():
+        state = model(tokens).state
+        with watch(model) as log:
+            out = model(tokens, state=state); model(tokens, state=out.state, reset=torch.tensor([True, False])); model(tokens, state=state)
+    table = lives(log.frame()); per = table.groupby("stream").known.agg(["size", "sum"])
+    # two rows begin with strangers; one is reset, and afterwards its state is the one that the last call goes on from; the other is thrown back
+    assert (per["sum"] < per["size"]).tolist() == [True, True, False, True]
+    assert (table[~table.known].born == 31).all()
+
+def test_evaluation_in_pieces_and_every_measure(tmp_path):
+    model = MemNet(MemNetConfig(**CFG, n_writes=4), gen(0))
+    with watch(model, rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), piece=32)
+    events = read_log(log.save(tmp_path/"a"/"log.parquet")); table = lives(events)
+    T = int(events[events.kind == "end"].time.max())
+    table = label_lives(table, torch.arange(T).expand(8, T) % 2, "parity"); assert (table.parity == table.born % 2).all()
+    curve = survival(table, "parity"); assert curve.survival.between(0, 1).all() and len(median_life(curve)) == 2
+    assert 0 < compare_lives(table, "parity", draws=20)["p_dealt"] <= 1
+    assert len(reuse(events)) == (table.set_index("life").reads[table.known.to_numpy()]).sum()
+    assert utilisation(events, "write").effective.between(1, 12).all()
+    use = over_time(events, 16); assert (use.living <= 2*12).all() and (use[["birth", "update"]].sum(axis=1) <= 2*4/16 + 1e-9).all()   # the budget holds
+
+def test_nothing_was_logged():
+    log = EventLog(); assert log.frame().empty and lives(log.frame()).empty
+    with pytest.raises(ValueError, match="no life"): survival(lives(log.frame()))
