@@ -186,7 +186,7 @@ class SlotConfig:
     @property
     def n_slots(self)->int: return slots_for(self.budget, self.d_code, self.n_edges, self.dtype)
 
-# %% ../nbs/20_continual.ipynb #af8ba052
+# %% ../nbs/20_continual.ipynb #37d09a0d
 def mlp(
     n_inputs:int,
     hidden:int,
@@ -210,7 +210,7 @@ class ContinualMemNet:
         self.config, self.generator = cfg, generator
         self.head = mlp(cfg.n_inputs, cfg.hidden, cfg.n_classes, generator)
         self.basis = torch.linalg.qr(torch.randn(cfg.n_inputs, cfg.d_code, generator=generator))[0].mT.contiguous()  # d f
-        self.optimizer = torch.optim.AdamW(self.head.parameters(), cfg.lr, weight_decay=.01)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), cfg.lr, weight_decay=.01, fused=True)
         self.state = empty_slots(cfg.n_slots, cfg.d_code, cfg.n_edges, cfg.dtype)
         self.links, self.steps, self.dreams = open_links(self.state), 0, 0
 
@@ -381,7 +381,7 @@ class NetConfig:
     distill:float=0.      # weight of the squared distance to logits kept with the examples (dark experience replay)
     ewc:float=0.          # weight of the quadratic penalty (elastic weight consolidation)
 
-# %% ../nbs/20_continual.ipynb #b44995ad
+# %% ../nbs/20_continual.ipynb #1735b853
 class NetLearner:
     "Train on what comes; with a buffer also on raw examples kept by reservoir sampling."
     def __init__(self,
@@ -390,7 +390,7 @@ class NetLearner:
     ):
         self.config, self.generator, self.seen, self.part = cfg, generator, 0, 0
         self.net = make_net(cfg.net, cfg.n_inputs, cfg.n_classes, generator)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), cfg.lr, weight_decay=.01)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), cfg.lr, weight_decay=.01, fused=True)
         self.buffer = (torch.zeros(cfg.capacity, cfg.n_inputs), torch.zeros(cfg.capacity).long(), torch.zeros(cfg.capacity, cfg.n_classes))
         zeros = lambda: [torch.zeros_like(p) for p in self.net.parameters()]
         self.fisher, self.gathered, self.anchor, self.batches = zeros(), zeros(), zeros(), 0
@@ -502,7 +502,7 @@ def answer(self:MergeLearner, inputs:Tensor)->Tensor:
     near = torch.cdist(inputs, self.state.code[some].float()*self.state.scale).argmin(-1)
     return F.one_hot(self.state.label[some].long()[near], self.config.n_classes).float()
 
-# %% ../nbs/20_continual.ipynb #85582ea2
+# %% ../nbs/20_continual.ipynb #2445dd17
 @dataclass(frozen=True)
 class BankConfig:
     "A `MemNet` that reads the stream as one sequence."
@@ -519,8 +519,8 @@ class BankLearner:
         generator:torch.Generator,
     ):
         self.config = cfg
-        self.model = MemNet(MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=128, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, graph=cfg.graph), generator=generator)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), cfg.lr, weight_decay=.01)
+        self.model = MemNet(MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=96, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, graph=cfg.graph), generator=generator)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), cfg.lr, weight_decay=.01, fused=True)
         self.state, self.memory_bytes, self.n_parameters = None, self.model.state_bytes(1), self.model.num_parameters()
 
     def tokens(self, x, y=None):

@@ -18,7 +18,7 @@ from ..runner import TUNING_SEED, state_of
 from ..streams import Stream, blurred, digits, joined, permuted_digits, rotated_digits, shifting_recall, split_digits
 from ..training import generator_for
 
-# %% ../../nbs/experiments/continual_run.ipynb #aa4e795b
+# %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
 SMALL, LARGE = 12_800, 51_200   # bytes of 50 and of 200 images of 64 floats
 
 METHODS = dict(
@@ -35,6 +35,7 @@ GROUPS = dict(
     memnet=('memnet50', 'memnet200'), merging=('class_means', 'merge50', 'merge200', 'merge50_byte', 'merge200_byte'), replay=('er50', 'er200', 'er50_byte', 'er200_byte', 'der200'),
     nets=('finetune', 'ewc', 'joint'), without=('no_memory', 'no_replay', 'no_dream', 'with_graph', 'in_floats'), sizes=('slots_3k', 'slots_6k', 'slots_25k', 'merge_3k', 'merge_6k', 'merge_25k'),
     sequences=('transformer', 'lstm', 'bank'))
+GROUPS |= dict(main=GROUPS['memnet'] + GROUPS['merging'] + GROUPS['replay'] + GROUPS['nets'])   # one run for the whole comparison
 
 TUNED_AS = dict(er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in GROUPS['without'] + ('slots_3k', 'slots_6k', 'slots_25k')})  # settings taken from another's tuning
 
@@ -210,15 +211,15 @@ def note_controls(
     note("head_alone_accuracy", asked(learner, stream).mean())
     learner.config = cfg
 
-# %% ../../nbs/experiments/continual_run.ipynb #203d6858
+# %% ../../nbs/experiments/continual_run.ipynb #a14fe59e
 def watch_for(
     name:str,        # of a stream
     stream:Stream,
     every:int,       # `Config.watch`
 ):
-    "Which pieces are followed by a look: the first twenty after a switch and every eighth; only two after a switch on permuted digits, which have ten times the tests."
+    "Which pieces are followed by a look: on split digits and recall the first twenty of a part and every eighth, on the others two of a part."
     borders = np.cumsum([0] + [stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])[:-1]
-    soon, rest = ((2, 8), 10**9) if name == "permuted" else (range(1, 21, every), 8*every) if name in ("split", "recall") else ((), 16*every)
+    soon, rest = (range(1, 21, every), 8*every) if name in ("split", "recall") else ((2, 8), 10**9)
     first = {s + d for s in borders for d in soon}
     return lambda step: step % rest == 0 or step in first
 
@@ -253,7 +254,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/continual_run.ipynb #01e61f43
+# %% ../../nbs/experiments/continual_run.ipynb #5dbd67cf
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # orders of tasks
@@ -261,9 +262,8 @@ def settings(
     "The runs of a profile."
     runs = lambda groups, n, **over: [dict(group=g, seed=s) | over for g in groups for s in range(n)]
     if profile == "smoke": return runs(("memnet", "merging"), seeds, epochs=1, watch=20)
-    if profile == "quick": return runs(("memnet", "merging", "replay", "nets"), seeds, streams=("split", "rotated", "recall"), epochs=5, watch=4)
+    if profile == "quick": return runs(("main",), seeds, streams=("split", "rotated", "recall"), epochs=5, watch=4)
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet")]
     final = dict(streams=STREAMS, tuned=True, epochs=10, n_permuted=10, watch=1)
-    slow = ("sizes", "sequences")   # three orders at most
-    return tuning + runs([g for g in GROUPS if g not in slow], seeds, **final) + runs(slow, min(seeds, 3), **final)
+    return tuning + [dict(group=g, seed=s) | final for s in range(seeds) for g in ("main", "without", "sizes", "sequences") if s < 3 or g in ("main", "without")]   # sizes and the slow ones: three orders at most
