@@ -188,8 +188,9 @@ def test_panel_in_jupyterlab(browser, lab):
     page.locator(".jp-OutputArea img[alt*='token 3']").wait_for(timeout=20_000)
     shot(page, "2-moved")
 
+    page.get_by_label("merge above cosine").fill("0.3"); page.keyboard.press("Tab")
     button("Sleep").click()
-    say.filter(has_text="slots in use (all heads)").wait_for(timeout=20_000)
+    say.filter(has_text="folded together").wait_for(timeout=20_000)
     shows("then sleep")
     shot(page, "3-slept")
 
