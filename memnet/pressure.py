@@ -382,6 +382,7 @@ class FixedOrder(nn.Module):
 @patch
 def forward(self:FixedOrder,
     state:MemoryState,
+    rate_of=None,    # not used: the rule does not look at decay
 )->MemoryState:      # with other strengths
     "Write the order into the strengths."
     full, clock = state.strength > 0, state.clock.reshape(-1, 1, 1)
@@ -395,21 +396,23 @@ def forward(self:FixedOrder,
 class TightRoom(nn.Module):
     "Eviction with a gradient: in a roomy memory, what would not fit into `room` slots fades, @eq-room."
     def __init__(self,
-        bank:nn.Module,     # gives effective strengths; not owned
         room:int,           # slots that there will be
         tau:float=.5,       # width of the soft border, in units of log strength
     ):
         super().__init__()
         need_counts(room=room)
         need(tau > 0, f"tau must be > 0, got tau={tau}")
-        self.bank, self.room, self.tau = [bank], room, tau    # in a list: its parameters belong to the model
+        self.room, self.tau = room, tau
 
     def forward(self,
         state:MemoryState,
-    )->MemoryState:      # with other contents
+        rate_of=None,       # contents -> decay of strength per token, as `bank.rate_of`; None = none
+    )->MemoryState:         # with other contents
         "Fade what does not fit."
         if state.strength.shape[-1] <= self.room: return state
-        log = self.bank[0].effective_strength(state).clamp(min=1e-6).log()
+        left = state.strength if rate_of is None else state.strength*torch.exp(-rate_of(state.values)*state.age)
+        faded = (state.values == 0).all(-1)                                       # out of the race
+        log = left.masked_fill(faded, 0).clamp(min=1e-6).log()
         theta = log.topk(self.room + 1, -1).values[..., -1:]
         soft = ((log - theta)/self.tau).sigmoid()
         m = soft + ((log > theta).to(soft.dtype) - soft).detach()                 # eq-room
