@@ -367,7 +367,7 @@ def settings(
     seeds:int=5,   # runs of each model
 )->list:           # of dicts of `Config` fields
     "The runs of a profile."
-    runs = lambda which, n, **over: [dict(part=p, model=m, seed=s) | over for p in which for m in which[p] for s in range(n)]
+    runs = lambda which, n, **over: [dict(part=p, model=m, seed=s) | over for s in range(n) for p in which for m in which[p]]
     if profile == "smoke": return runs(dict(pressure=("learned", "fifo"), overwrite=("rho",)), seeds, probe_rows=48)
     if profile == "quick": return runs(dict(pressure=("learned", "fifo", "lru"), overwrite=("rho", "no_rho")), seeds, steps=90, batch_size=32, test_rows=32, probe_rows=400)
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
