@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'rms_unit', 'partner_prior', 'listen', 'precedes', 'merge_map', 'fold', 'fold_edges', 'merge', 'merge_report',
-           'transitions', 'successors', 'add_shortcuts', 'replay', 'walk', 'starts', 'walk_traces', 'learn_walks',
-           'recall_walks', 'DreamConfig', 'MemorySynthesizer']
+           'scaled_edges', 'transitions', 'successors', 'add_shortcuts', 'replay', 'walk', 'starts', 'walk_traces',
+           'learn_walks', 'recall_walks', 'DreamConfig', 'MemorySynthesizer']
 
 # %% ../nbs/06_dreaming.ipynb #74bd5bb8
 import math
@@ -134,18 +134,27 @@ def merge_report(
     return dict(freed=(to != own).sum(-1), overlap=(state.strength - after.strength).sum(-1), inside=fold_edges(state.edges, to)[1].sum(-1))
 
 # %% ../nbs/06_dreaming.ipynb #0034998a
-def transitions(
+def scaled_edges(
     state:MemoryState,
 )->Tensor:  # rows sum to at most 1, zero diagonal, `b h n m`
-    "Probability that a walk goes from slot to slot."
+    "Edges among occupied slots, as a read sees them."
     used = (state.strength > 0).to(state.edges.dtype)
     A = state.edges.relu()*used.unsqueeze(-1)*used.unsqueeze(-2)
     return A*row_scale(A.sum(-1)).unsqueeze(-1)
 
+def transitions(
+    state:MemoryState,
+    sharp:float=4.,     # how much walks prefer the stronger edges; 1 = as much as they are stronger
+)->Tensor:              # rows sum to what those of `scaled_edges` do, `b h n m`
+    "Probability that a walk goes from slot to slot."
+    A = scaled_edges(state)
+    P = A**sharp
+    return P*(A.sum(-1)/P.sum(-1).clamp(min=1e-12)).unsqueeze(-1)  # eq-transitions
+
 def successors(
     A:Tensor,        # probabilities of a step, `… n m`
     steps:int=2,     # longest way that counts
-    lam:float=.9,    # what the trace keeps per step, in (0,1]
+    lam:float=.5,    # what the trace keeps per step, in (0,1]
 )->Tensor:           # zero diagonal, `… n m`
     "What walks of two and more steps find, on average."
     hop, out = A, torch.zeros_like(A)
@@ -159,10 +168,11 @@ def add_shortcuts(
     state:MemoryState,  # left alone
     S:Tensor,           # what walks found, `b h n m`
     eta:float=1.,       # share that is learned, in [0,1]
+    floor:float=.15,    # what is found less than this above the edge leaves no mark
 )->MemoryState:
     "Give every edge what the walks have beyond it; a full row stays as heavy as it was."
-    A, size = transitions(state), row_scale(state.edges.relu().sum(-1)).reciprocal().unsqueeze(-1)
-    more = eta*(S - A).relu()
+    A, size = scaled_edges(state), row_scale(state.edges.relu().sum(-1)).reciprocal().unsqueeze(-1)
+    more = eta*F.threshold(S - A, floor, 0.)
     full = A + more
     new = size*full*row_scale(full.sum(-1)).unsqueeze(-1) + state.edges.clamp(max=0)  # eq-replay
     return state._replace(edges=torch.where((more > 0).any(-1, keepdim=True), new, state.edges))
@@ -170,12 +180,14 @@ def add_shortcuts(
 def replay(
     state:MemoryState,  # left alone
     steps:int=2,        # longest way that becomes one edge
-    lam:float=.9,       # what the trace keeps per step
+    lam:float=.5,       # what the trace keeps per step
     eta:float=1.,       # share that is learned; 0 = no replay
+    floor:float=.15,    # what is found less than this above the edge leaves no mark
+    sharp:float=4.,     # how much walks prefer the stronger edges
 )->MemoryState:
     "Learn from all walks at once."
     if state.edges.shape[-1] == 0: return state
-    return add_shortcuts(state, successors(transitions(state), steps, lam), eta)
+    return add_shortcuts(state, successors(transitions(state, sharp), steps, lam), eta, floor)
 
 # %% ../nbs/06_dreaming.ipynb #f9076f20
 @torch.no_grad()
@@ -214,7 +226,7 @@ def starts(
 def walk_traces(
     walks:Tensor,    # `b h w l`
     n_slots:int,
-    lam:float=.9,    # what the trace keeps per step
+    lam:float=.5,    # what the trace keeps per step
     dtype=torch.float32,
 )->Tensor:           # the mean over the walks from each slot, zero where there were none, `b h n m`
     "What spike-timing plasticity learns from walks."
@@ -230,11 +242,12 @@ def walk_traces(
 def learn_walks(
     state:MemoryState,  # left alone
     walks:Tensor,       # `b h w l`
-    lam:float=.9,       # what the trace keeps per step
+    lam:float=.5,       # what the trace keeps per step
     eta:float=1.,       # share that is learned
+    floor:float=.15,    # what is found less than this above the edge leaves no mark
 )->MemoryState:
     "Learn from some walks as if they had been lived."
-    return add_shortcuts(state, walk_traces(walks, state.strength.shape[-1], lam, state.edges.dtype), eta)
+    return add_shortcuts(state, walk_traces(walks, state.strength.shape[-1], lam, state.edges.dtype), eta, floor)
 
 # %% ../nbs/06_dreaming.ipynb #30a34215
 def recall_walks(
@@ -262,8 +275,10 @@ class DreamConfig:
     parts:tuple=PARTS        # which of them, always in this order
     tau_merge:float=.8       # cosine of keys above which two slots are one; 1 = never
     steps:int=2              # longest way that replay makes one edge
-    lam:float=.9             # what a trace keeps per step of a walk
+    lam:float=.5             # what a trace keeps per step of a walk
     eta:float=1.             # share of the shortcuts that is learned; 0 = none
+    floor:float=.15          # a shortcut that is found less than this above its edge leaves no mark
+    sharp:float=4.           # how much walks prefer the stronger edges; 1 = as much as they are stronger
 
     def __post_init__(self):
         need(not isinstance(self.parts, str), f"parts must be a tuple of names, got the string {self.parts!r}: write ({self.parts!r},)")
@@ -272,7 +287,8 @@ class DreamConfig:
         need_counts(steps=self.steps)
         need(0 <= self.tau_merge <= 1, f"tau_merge must lie in [0, 1], got tau_merge={self.tau_merge}")
         need(0 < self.lam <= 1, f"lam must lie in (0, 1], got lam={self.lam}")
-        need(0 <= self.eta <= 1, f"eta must lie in [0, 1], got eta={self.eta}")
+        need(self.sharp >= 1, f"sharp must be ≥ 1, got sharp={self.sharp}")
+        for f in ('eta', 'floor'): need(0 <= getattr(self, f) <= 1, f"{f} must lie in [0, 1], got {f}={getattr(self, f)}")
 
 # %% ../nbs/06_dreaming.ipynb #6905e104
 class MemorySynthesizer(nn.Module):
@@ -302,7 +318,7 @@ class MemorySynthesizer(nn.Module):
         cfg = self.config
         if 'refine' in cfg.parts: state = self.refine(state)
         if 'merge' in cfg.parts: state = merge(state, cfg.tau_merge, rate_of)
-        if 'replay' in cfg.parts: state = replay(state, cfg.steps, cfg.lam, cfg.eta)
+        if 'replay' in cfg.parts: state = replay(state, cfg.steps, cfg.lam, cfg.eta, cfg.floor, cfg.sharp)
         return state
 
 # %% ../nbs/06_dreaming.ipynb #185b21d6
@@ -327,7 +343,7 @@ def replay(self:MemorySynthesizer,
     "Imaginative replay: what a night is about."
     self.check(state)
     need(state.edges.shape[-1] > 0, "replay needs a graph, got a memory with graph=False")
-    return walk(transitions(state), starts(state, n_walks, generator), length, generator)
+    return walk(transitions(state, self.config.sharp), starts(state, n_walks, generator), length, generator)
 
 # %% ../nbs/06_dreaming.ipynb #a5623a8f
 @patch

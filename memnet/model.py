@@ -34,7 +34,7 @@ class MemNetConfig(BankConfig):
     dream_parts:tuple=PARTS      # what happens in a dream: refine, merge, replay
     tau_merge:float=0.8          # cosine of keys above which a dream folds two slots into one
     replay_steps:int=2           # longest way over the graph that a dream makes one edge
-    replay_lam:float=0.9         # what a trace keeps per step of replay
+    replay_lam:float=0.5         # what a trace keeps per step of replay
     w_hallucination:float=0.1    # weight of each term of the objective, eq-objective
     w_utilisation:float=0.01
     w_sparsity:float=0.01

@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'SPARE', 'POLICIES', 'STYLE', 'SEQUENTIAL', 'DIVERGING', 'K
            'model_look', 'policy_colour', 'use_style', 'save_figure', 'pool_axis', 'Kind', 'slot_heatmap',
            'show_memory', 'policy_plot', 'ternary_plot', 'seed_band', 'accuracy_by_distance', 'value_by_distance',
            'interval_plot', 'condition_looks', 'learning_curves', 'forgetting_curves', 'show_accuracy_matrix',
-           'accuracy_by_bytes', 'stability_gap', 'show_slots']
+           'accuracy_by_bytes', 'stability_gap', 'show_slots', 'show_merge', 'show_walks']
 
 # %% ../nbs/14_viz.ipynb #f8ee5335
 import io, re, zlib
@@ -480,3 +480,41 @@ def show_slots(
         ax.imshow(image.reshape(side, side), cmap="Greys", vmin=0, vmax=1)
         if strength is not None: ax.set_title(f"{float(strength[i]):.0f}", fontsize=6, pad=1)
     return axes
+
+# %% ../nbs/14_viz.ipynb #d4c8b188
+def show_merge(
+    keys:Tensor,             # addresses of one row and head before the night, `n k`
+    into:Tensor,             # slot that each was folded into, itself where it stayed, -1 where it was empty, `n`
+    labels:list|None=None,   # a name for each slot
+    ax:plt.Axes|None=None,   # axes to draw on
+)->plt.Axes:                 # the axes drawn on
+    "Draw who merged with whom, on the two principal directions of the addresses."
+    x, to = _array(keys, "n k", "keys"), _array(into, "n", "into").astype(int)
+    if len(x) != len(to) or to.max() >= len(to): raise ValueError(f"into must give one slot of {len(x)} for each key, got {len(to)} up to {to.max()}")
+    ax, live = _axes(ax, (5, 4.2)), np.flatnonzero(to >= 0)
+    if not len(live): raise ValueError("into has no occupied slot: nothing to draw")
+    mid = x[live] - x[live].mean(0)
+    flat = np.zeros((len(x), 2)); two = mid @ np.linalg.svd(mid, full_matrices=False)[2][:2].T; flat[live, :two.shape[1]] = two
+    gone = [n for n in live if to[n] != n]; kept = [n for n in live if to[n] == n]
+    for n in gone: ax.plot(*flat[[n, to[n]]].T, color="0.6", lw=1, zorder=1)
+    ax.scatter(*flat[kept].T, s=40, color="#0072B2", label=f"stays ({len(kept)})", zorder=2)
+    ax.scatter(*flat[gone].T, s=36, marker="X", color="#D55E00", label=f"folded away ({len(gone)})", zorder=2)
+    for n in live if labels is not None else (): ax.annotate(str(labels[n]), flat[n], xytext=(4, 3), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="first direction of addresses", ylabel="second"); ax.legend()
+    return ax
+
+# %% ../nbs/14_viz.ipynb #cf56693b
+def show_walks(
+    walks:Tensor,            # slots of each walk in order, -1 after its end, `w l`
+    labels:list|None=None,   # a name for each slot
+    ax:plt.Axes|None=None,   # axes to draw on
+)->plt.Axes:                 # the axes drawn on
+    "Write walks over the graph, one to a line."
+    x = _array(walks, "w l", "walks").astype(int); ax = _axes(ax, (.9*x.shape[1] + .6, .34*len(x) + .7))
+    if labels is not None and x.max() >= len(labels): raise ValueError(f"labels must name {x.max() + 1} slots, got {len(labels)}")
+    for i, row in enumerate(x):
+        on = [j for j, n in enumerate(row) if n >= 0]
+        ax.plot(on, [i]*len(on), color="0.85", lw=9, solid_capstyle="round", zorder=1)
+        for j in on: ax.text(j, i, str(labels[row[j]] if labels is not None else row[j]), ha="center", va="center", fontsize=9, color="#D55E00" if j == 0 else "black")
+    ax.set(xlim=(-.6, x.shape[1] - .4), ylim=(len(x) - .4, -.6), xticks=range(x.shape[1]), xlabel="step of the walk", yticks=[])
+    return ax
