@@ -6,7 +6,7 @@
 __all__ = ['MODELS', 'N_SLOTS', 'RATIOS', 'REMOVED', 'PARTS', 'COLUMNS', 'Config', 'memory_config', 'make_task', 'make_model',
            'housed', 'rule_of', 'marks', 'choices', 'by_kind', 'train', 'by_fact', 'recall', 'pressure_tests',
            'with_lies', 'fact_lives', 'asked_when', 'overwrite_tests', 'told_first', 'told_state', 'probe',
-           'forget_tests', 'trace_tests', 'run_one', 'run', 'write_lives', 'settings']
+           'forget_tests', 'trace_tests', 'search_traces', 'run_one', 'run', 'write_lives', 'settings']
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #003005ed
 import time
@@ -23,13 +23,13 @@ from ..pressure import KINDS, RULES, FixedOrder, PressureRecall, Rebinding, Tigh
 from ..training import TrainConfig, evaluating, fit, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
-MODELS = dict(pressure=("learned", "salience", "direct", "strength", *RULES, "lstm"), overwrite=("rho", "no_rho", "fade", "lstm"))
+MODELS = dict(pressure=("learned", "salience", "direct", "strength", *RULES, "lstm"), overwrite=("rho", "no_rho", "fade", "lstm"), traces=("rho",))
 N_SLOTS, RATIOS = 8, (.5, 1, 2, 4, 8)   # places at a pressure of 4; pressures that are tested
 
 @dataclass(frozen=True)
 class Config:
     "One run of the forgetting experiment."
-    part:str="pressure"         # pressure or overwrite
+    part:str="pressure"         # pressure, overwrite or traces
     model:str="learned"         # one of `MODELS[part]`, or all of them, one after the other
     lr:float=1e-2               # peak learning rate, the same for all
     seed:int=0                  # of weights, data and rules that draw
@@ -50,7 +50,7 @@ def memory_config(
     task,
 )->MemNetConfig:
     "Sizes and mechanisms of the memory in a part."
-    if cfg.part == "overwrite":
+    if cfg.part != "pressure":
         how = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
         return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **how)
     return MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
@@ -131,7 +131,7 @@ def train(
 )->tuple:           # trained net, metrics of both phases
     "Train a net; under pressure in two phases."
     recipe = lambda steps, lr, seed: TrainConfig(steps=steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, steps//2), seed=seed, eval_every=0, log_every=10)
-    if cfg.part == "overwrite": return model, fit(model, task, recipe(cfg.steps, lr, cfg.seed), eval_tasks={}, progress=False).metrics
+    if cfg.part != "pressure": return model, fit(model, task, recipe(cfg.steps, lr, cfg.seed), eval_tasks={}, progress=False).metrics
     ours, first = isinstance(model, MemNet), cfg.steps//3
     measure = (lambda m: by_kind(m, task)) if ours else None
     if ours and model.config.forgetting: model.controller.bank.decay.requires_grad_(False)
@@ -313,7 +313,25 @@ def trace_tests(
     flat = lambda fields: torch.cat([getattr(memory, f).flatten(1).float() for f in fields], 1)
     return [("forget/probe", probe(flat(f), value - value.min()), f"both,{name}") for name, f in PARTS.items()]
 
-# %% ../../nbs/experiments/forgetting_run.ipynb #029005ed
+# %% ../../nbs/experiments/forgetting_run.ipynb #030005ed
+def search_traces(
+    model:MemNet,
+    task:Rebinding,
+    n:int,                        # rows; half of them train the probe
+    generator:torch.Generator,
+)->list:                          # (metric, value, slice)
+    "The probe, field by field, before and after both slots are forgotten."
+    told, _, values = told_first(task, n, generator)
+    small, rows, y = housed(model, 2*task.n_pairs + 4), [], values[:, 0] - values[:, 0].min()
+    for name in ("nothing", "both"):
+        with evaluating(small): m = told_state(small, told, REMOVED[name]).memory
+        for f in m._fields[:-1]: rows.append(("trace/probe", probe(getattr(m, f).flatten(1), y), f"{name},{f}"))
+    for f in ("usage", "strength"):
+        left = m._replace(**{f: torch.zeros_like(getattr(m, f))})
+        rows.append(("trace/probe", probe(torch.cat([x.flatten(1) for x in left[:-1]], 1), y), f"both,all but {f}"))
+    return rows
+
+# %% ../../nbs/experiments/forgetting_run.ipynb #031005ed
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
 
 def run_one(
@@ -326,7 +344,8 @@ def run_one(
     note = lambda metric, value, slice="all": rows.append((cfg.model, cfg.seed, cfg.steps, metric, float(value), slice))
     for metric, value in dict(train_cpu_seconds=time.process_time() - start, parameters=model.num_parameters(), chance=task.chance, state_bytes=model.state_bytes(1)).items(): note(metric, value)
     test = generator_for("test", cfg.seed)
-    if cfg.part == "overwrite": found = overwrite_tests(model, task, cfg.test_rows, test) + (forget_tests(model, task, cfg.probe_rows, test) if cfg.probe_rows and cfg.model == "rho" else [])
+    if cfg.part == "traces": found = search_traces(model, task, max(48, cfg.probe_rows), test)
+    elif cfg.part == "overwrite": found = overwrite_tests(model, task, cfg.test_rows, test) + (forget_tests(model, task, cfg.probe_rows, test) if cfg.probe_rows and cfg.model == "rho" else [])
     else: found = pressure_tests(cfg, model, task, task.sample(cfg.test_rows, test))
     for metric, value, slice in found: note(metric, value, slice)
     if cfg.part == "pressure" and cfg.model != "lstm": write_lives(cfg, model, task, test, out)
@@ -344,14 +363,14 @@ def run(
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
 
-# %% ../../nbs/experiments/forgetting_run.ipynb #030005ed
+# %% ../../nbs/experiments/forgetting_run.ipynb #032005ed
 def write_lives(cfg, model, task, generator, out):
     "The lives of facts with honest marks and with marks that lie, as Parquet."
     batch = task.sample(min(32, cfg.test_rows), generator)
     both = {"honest": batch, "lying": with_lies(task, batch, generator)}
     pd.concat([fact_lives(cfg, model, task, b).assign(marks=name) for name, b in both.items()]).to_parquet(out/f"facts-{cfg.model}.parquet", index=False)
 
-# %% ../../nbs/experiments/forgetting_run.ipynb #032005ed
+# %% ../../nbs/experiments/forgetting_run.ipynb #034005ed
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # runs of each part
@@ -361,5 +380,5 @@ def settings(
     if profile == "smoke": return each(dict(pressure=("learned", "fifo"), overwrite=("rho",)), probe_rows=48)
     if profile == "quick": return each(dict(pressure=("learned", "fifo"), overwrite=("rho", "no_rho")), steps=90, batch_size=32, test_rows=32, probe_rows=400)
     need(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    size = dict(pressure=dict(steps=150, test_rows=128), overwrite=dict(steps=80, test_rows=128, probe_rows=2000))
-    return [s | dict(batch_size=32) | size[s["part"]] for s in each(dict(pressure=("all",), overwrite=("all",)))]
+    size = dict(pressure=dict(steps=150, test_rows=128), overwrite=dict(steps=80, test_rows=128, probe_rows=2000), traces=dict(steps=80, probe_rows=4000))
+    return [s | dict(batch_size=32) | size[s["part"]] for s in each(dict(pressure=("all",), overwrite=("all",), traces=("rho",)))]
