@@ -231,7 +231,7 @@ def run(
     "Make one run and write it down."
     out, rows, task = Path(out_dir), [], make_task(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    ours = "memnet" if cfg.model in ("symmetric", "token_time") else cfg.model      # the controls are MemNet but for one thing
+    ours = "memnet" if cfg.model in MODELS[:4] else cfg.model      # the controls are MemNet but for one thing
     lr = tuned_rate(out.parent, "valid/accuracy", RATES, task=cfg.task, model=ours) if cfg.lr is None else cfg.lr
     model = make_model(cfg.model, task, generator_for("init", cfg.seed))
     recipe = TrainConfig(steps=cfg.steps, batch_size=max(1, cfg.tokens//task.seq_len), lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed, eval_every=25, eval_batches=2)
@@ -275,7 +275,7 @@ def test_all(
 
 # %% ../../nbs/experiments/associative_run.ipynb #52dfaee9
 OURS, PLAIN = ("memnet", "no_graph"), ("windowed", "lstm")
-HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + ("symmetric",) + PLAIN, paired=OURS + PLAIN, mqar=OURS + ("full", "lstm"))
+HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + ("symmetric",) + PLAIN, paired=OURS + PLAIN, mqar=("memnet", "full", "lstm"))
 GAP = dict(successor=32, chains=4)   # most fillers in training
 
 def settings(
@@ -287,6 +287,6 @@ def settings(
     if profile == "smoke": return [dict(task=t, model=m, seed=s) for t in TASKS for m in MODELS[:2] for s in range(seeds)]
     if profile == "quick": return [dict(task=t, model=m, seed=s, steps=60, tokens=2048, **gap(t)) for t in ("successor", "chains", "paired") for m in MODELS[:2] for s in range(seeds)]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
-    tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m not in ("symmetric", "token_time")]
+    tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
     many = lambda m: seeds if m == "memnet" else min(seeds, 3)
     return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=200, tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
