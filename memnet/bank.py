@@ -516,7 +516,7 @@ def can_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generator=
     cfg, kinds = self.config, dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)
     known = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies) and (generator is None or 'random' not in cfg.policies)
     exact = all(y.device.type == 'cpu' and y.dtype == f.key.dtype for y in (*f, *state[:8])) and f.key.dtype in (torch.float32, torch.float64)
-    return known and exact and self.watcher is None and cfg.gamma == 1 and cfg.eta_minus == 0
+    return known and exact and cfg.gamma == 1 and cfg.eta_minus == 0
 
 # %% ../nbs/05_bank.ipynb #769cfa88
 @patch
@@ -544,6 +544,13 @@ def by_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None):
     graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
     return read, MemoryState(n.keys, n.values, n.strength, n.age, n.last_read, n.usage, *graph, s.clock + real.sum(-1)), n.mass, None
 
+@patch
+def show(self:MultiHeadMemoryBank, f:Features, before:MemoryState, after:MemoryState, mask=None):
+    "The scan keeps weights to itself: go through the rows that the watcher wants once more, by chunks."
+    with self.watcher.rows(before, after) as R, torch.no_grad():
+        some = lambda x: x[:R].detach()
+        if R: self.by_chunks(Features(*map(some, f)), MemoryState(*map(some, before)), None if mask is None else mask[:R])
+
 # %% ../nbs/05_bank.ipynb #7c18caf6
 @patch
 def forward(self:MultiHeadMemoryBank,
@@ -560,7 +567,9 @@ def forward(self:MultiHeadMemoryBank,
     if state is None: state = self.empty_state(len(x))
     f = self.features(x, mask)
     scan = dream is None and not record and self.can_scan(f, state, generator)
+    before = state
     read, state, mass, records = self.by_scan(f, state, mask) if scan else self.by_chunks(f, state, mask, generator, record, dream, dream_every)
+    if scan and self.watcher is not None: self.show(f, before, state, mask)
     return read.transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records)
 
 # %% ../nbs/05_bank.ipynb #07e55527

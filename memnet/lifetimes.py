@@ -23,7 +23,7 @@ CAUSES = ("none", "evicted", "decayed", "merged", "forgotten")
 START, READ, DEATH, BIRTH, FOUND, UPDATE, MERGE, END = range(len(EVENTS))
 COLUMNS = dict(stream=np.int32, row=np.int16, head=np.int16, slot=np.int32, time=np.int64, kind=np.int8, cause=np.int8, asof=np.int64, weight=np.float32)
 
-# %% ../nbs/17_lifetimes.ipynb #5146be57
+# %% ../nbs/17_lifetimes.ipynb #b45a92ee
 class EventLog:
     "What happened to every slot in a few rows of a batch."
     def __init__(self,
@@ -31,11 +31,13 @@ class EventLog:
         read_threshold:float=READ_THRESHOLD,  # a weight above it counts as a read
         floor:float=0.,                       # a slot whose strength has decayed below this has died; 0 = never
         limit:int=2_000_000,                  # most events that are kept
+        every:int=8,                          # while training, one batch in so many is on record; 1 = all. Without gradients all are
     ):
         need(isinstance(rows, int) and rows >= 1, f"rows must be a whole number ≥ 1, got rows={rows!r}")
         need(0 <= read_threshold < 1 and 0 <= floor < 1, f"read_threshold and floor must lie in [0, 1), got {read_threshold} and {floor}")
+        need(isinstance(every, int) and every >= 1, f"every must be a whole number ≥ 1, got every={every!r}")
         need(limit >= 1000, f"limit must be at least 1000 events, got limit={limit}")
-        self.rows, self.read_threshold, self.floor, self.limit = rows, read_threshold, floor, limit
+        self.rows, self.read_threshold, self.floor, self.limit, self.every, self.batches = rows, read_threshold, floor, limit, every, 0
         self.parts, self.size, self.streams, self.stride, self.full = [], 0, 0, 1, False
         self.stream, self.clock, self.strength, self.faded, self.emptied = np.full(rows, -1), np.zeros(rows, np.int64), None, None, None
 
@@ -79,13 +81,13 @@ def _thin(log):
         alone = len({s for p in log.parts for s in np.unique(p["stream"])}) <= 1
         if alone and log.size > log.limit: _close(log, range(log.rows)); log.full = True
 
-# %% ../nbs/17_lifetimes.ipynb #5624e2f7
+# %% ../nbs/17_lifetimes.ipynb #ede142ec
 def _begin(log, before, training):
     "Match the rows of a state with the streams of the log; returns the clocks of the watched rows."
     R = min(log.rows, len(before.clock)); clock, s = _host(before.clock[:R]), np.array(_host(before.strength[:R]))
     if log.strength is None: log.strength, log.faded = np.zeros((log.rows, *s.shape[1:]), s.dtype), np.zeros((log.rows, *s.shape[1:]), bool)
     need(s.shape[1:] == log.strength.shape[1:], f"a log follows one memory: it began with (heads, slots) {log.strength.shape[1:]}, got {s.shape[1:]}")
-    same = ((s == log.strength[:R]) | (s == 0)).all((1, 2)) | (log.emptied is not None)
+    same = (np.isclose(s, log.strength[:R], rtol=1e-3, atol=1e-4) | (s == 0)).all((1, 2)) | (log.emptied is not None)
     new = (clock == 0) | (clock != log.clock[:R]) | ~same
     _close(log, np.flatnonzero(new)); log.clock[:R] = clock
     for r in np.flatnonzero(new): _open(log, r, clock[r], s[r], training)
@@ -131,10 +133,21 @@ def _decay(log, after, left):
         log.faded[r, h, n] = True
     if log.size > log.limit: _thin(log)
 
-# %% ../nbs/17_lifetimes.ipynb #d55064f2
+# %% ../nbs/17_lifetimes.ipynb #847fbe22
+def _turn(log, before, after, training):
+    "Is what happens now on record? Streams that are go on; of new batches in training one in `every` is taken."
+    R = min(log.rows, len(before.clock)); clock = _host(before.clock[:R]); known = (clock > 0) & (clock == log.clock[:R])
+    if known.any(): on = (log.stream[:R] >= 0).any()
+    else:
+        on = not training or log.batches % log.every == 0
+        log.batches += training
+    if log.full or not on: _close(log, np.arange(R)); log.clock[:R] = _host(after.clock[:R])
+    return on and not log.full
+
+# %% ../nbs/17_lifetimes.ipynb #6ef02bfc
 def _chunk(log, weights, w, before, after, left=None, training=False):
     "What a bank tells its watcher after a chunk."
-    if log.full: return
+    if not _turn(log, before, after, training): return
     clock = _begin(log, before, training); R = len(clock)
     if (log.stream[:R] >= 0).any():
         N, slot = before.strength.shape[-1], _host(w.plan.slot[:R])
@@ -146,7 +159,25 @@ def _chunk(log, weights, w, before, after, left=None, training=False):
         _put(log, READ, r, h, n, clock[r] + t, asof=clock[r] + np.where(old, -1, l - N), weight=x.ravel()[at[keep]])
     _decay(log, after, left)
 
-# %% ../nbs/17_lifetimes.ipynb #b027bbab
+# %% ../nbs/17_lifetimes.ipynb #46bfa5bd
+class _Watcher:
+    "What a bank calls."
+    def __init__(self, log, bank): self.log, self.bank, self.training = log, bank, None
+    def __call__(self, weights, w, before, after):
+        "A chunk is over."
+        left = self.bank.effective_strength(after) if self.log.floor else None
+        _chunk(self.log, weights, w, before, after, left, self.trains() if self.training is None else self.training)
+    def trains(self): return self.bank.training and torch.is_grad_enabled()
+    @contextmanager
+    def rows(self, before, after):
+        "Rows that a bank should go through once more for us, and the block in which it does."
+        self.training, batches, clock = self.trains(), self.log.batches, self.log.clock.copy()
+        want = _turn(self.log, before, after, self.training)
+        if want: self.log.batches, self.log.clock = batches, clock      # the first chunk will ask again
+        try: yield self.log.rows if want else 0
+        finally: self.training = None
+
+# %% ../nbs/17_lifetimes.ipynb #6e31387c
 @contextmanager
 def watch(
     model,              # any module that holds one `MultiHeadMemoryBank`, or the bank itself
@@ -157,8 +188,7 @@ def watch(
     banks = [m for m in model.modules() if isinstance(m, MultiHeadMemoryBank)]
     need(len(banks) == 1, f"watch follows one memory, got {len(banks)} in {type(model).__name__}: pass the bank that you mean")
     log, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].watcher
-    left = lambda state: bank.effective_strength(state) if log.floor else None
-    bank.watcher = lambda weights, w, before, after: _chunk(log, weights, w, before, after, left(after), bank.training)
+    bank.watcher = _Watcher(log, bank)
     dreamer = getattr(model, "dreamer", None)
     hook = dreamer.register_forward_hook(lambda m, args, out: _slept(log, args[0], out, _map_of(m, args[0]))) if isinstance(dreamer, torch.nn.Module) else None
     try: yield log

@@ -18,13 +18,29 @@ def trained(log=None):
     with watch(model, log): return model, run()
 
 def test_training_is_the_same_under_watch_and_all_of_it_is_on_record():
-    log = EventLog(rows=3); (a, plain), (b, seen) = trained(), trained(log)
+    log = EventLog(rows=3, every=1); (a, plain), (b, seen) = trained(), trained(log)
     assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
     pd.testing.assert_frame_equal(plain.metrics, seen.metrics)
     table = lives(log.frame())
     assert table.groupby("training").stream.nunique()[True] == 4*3 and table.groupby("training").stream.nunique()[False] > 0
     assert set(table.cause) <= {"evicted", "alive"} and (table.duration > 0).all() and (table.writes >= 1).all()
     assert b.controller.bank.watcher is None and copy.deepcopy(b) is not None
+
+def test_one_training_batch_in_so_many_is_on_record():
+    log = EventLog(rows=3, every=3); trained(log); table = lives(log.frame())
+    assert table[table.training].stream.nunique() == 2*3                                 # batches 0 and 3 of four
+    with pytest.raises(ValueError, match="every=0"): EventLog(every=0)
+
+def test_the_compiled_scan_is_watched_too():
+    model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 32), generator=gen(1))
+    with watch(model, EventLog(rows=2, every=4)) as log:
+        for _ in range(5): out = model(tokens)                                            # no generator: nothing is drawn, the scan runs
+        model(tokens, state=out.state)                                                   # and goes on with the streams of the fifth
+    with torch.no_grad(), watch(model, rows=2) as chunks: model(tokens, record=True)      # a record is made by chunks
+    fast, slow = (lives(x.frame()) for x in (log, chunks))
+    assert sorted(fast.groupby("stream").ended.max()) == [32, 32, 64, 64] and fast.training.all()
+    one = fast[fast.stream.isin(fast.stream.unique()[:2])]
+    pd.testing.assert_frame_equal(one.drop(columns=["training", "weight"]).reset_index(drop=True), slow.drop(columns=["training", "weight"]))
 
 def test_a_stream_in_pieces_is_one_stream():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 96), generator=gen(1))
