@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['accuracy', 'accuracy_by', 'log_bin', 'bits_per_byte', 'interval', 'interval_over', 'paired_difference',
            'read_entropy', 'effective_slots', 'read_sparsity', 'top_share', 'slots_used', 'write_frequency',
-           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'memory_metrics',
-           'learned_rows', 'average_accuracy', 'learning_accuracy', 'forgetting', 'backward_transfer',
-           'forward_transfer', 'min_accuracy', 'worst_case_accuracy', 'windowed_forgetting']
+           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'path_lengths',
+           'gate_statistics', 'policy_over_time', 'memory_metrics', 'learned_rows', 'average_accuracy',
+           'learning_accuracy', 'forgetting', 'backward_transfer', 'forward_transfer', 'min_accuracy',
+           'worst_case_accuracy', 'windowed_forgetting']
 
 # %% ../nbs/13_metrics.ipynb #941cea71
 import math
@@ -199,6 +200,43 @@ def graph_measures(
     degree = effective_slots(edges/out.clamp(min=1e-12).unsqueeze(-1))*linked
     mutual = torch.minimum(edges, edges.mT).sum((-1, -2))
     return dict(mass=out.sum(-1), out_degree=degree.sum(-1)/linked.sum(-1), reciprocity=mutual/out.sum(-1))
+
+# %% ../nbs/13_metrics.ipynb #6c57ac7f
+def path_lengths(
+    edges:Tensor,    # i → j, ≥ 0, `… n m`
+    floor:float=0.,  # weights up to this are no edge
+)->Tensor:           # fewest edges from slot to slot, infinite where there is no way, `… n m`
+    "Shortest paths, all pairs."
+    N, step = edges.shape[-1], (edges > floor).float()
+    length = torch.full_like(step, math.inf); length.diagonal(dim1=-2, dim2=-1).zero_()
+    front = torch.eye(N, device=edges.device).expand_as(step)
+    for hops in range(1, N):
+        front = ((front @ step > 0) & length.isinf()).float()
+        if not front.any(): break
+        length = torch.where(front > 0, float(hops), length)
+    return length
+
+# %% ../nbs/13_metrics.ipynb #d9a770cf
+def gate_statistics(
+    gate:Tensor,        # salience, `b h t`
+    mask:Tensor=None,   # True = real token, `b t`
+    floor:float=0.02,   # gates up to this write nothing
+)->dict:                # name → float
+    "Mean, spread and extremes of the write gate, and the share that writes at all."
+    real = gate if mask is None else gate[mask.unsqueeze(1).expand_as(gate)]
+    low, mid, high = torch.quantile(real.double().flatten(), torch.tensor([.05, .5, .95], dtype=torch.float64)).tolist()
+    return dict(mean=real.mean().item(), p5=low, median=mid, p95=high, open=(real > floor).double().mean().item())
+
+def policy_over_time(
+    pi:Tensor,       # policy mix, `b h t p`
+    names:tuple,     # one name per policy
+    every:int,       # tokens to a window
+)->pd.DataFrame:     # time (start of the window), and a column for each policy; rows sum to 1
+    "The mix, averaged over rows and heads in each window of time."
+    if len(names) != pi.shape[-1]: raise ValueError(f"names must be {pi.shape[-1]}, one per policy, got {len(names)}: {tuple(names)}")
+    if every < 1: raise ValueError(f"every must be ≥ 1 token, got {every}")
+    parts = [x.flatten(0, -2).mean(0).tolist() for x in pi.split(every, -2)]
+    return pd.DataFrame(parts, columns=list(names)).assign(time=lambda t: t.index*every)[["time", *names]]
 
 # %% ../nbs/13_metrics.ipynb #12fc8109
 def memory_metrics(
