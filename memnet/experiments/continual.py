@@ -254,7 +254,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/continual_run.ipynb #575393ac
+# %% ../../nbs/experiments/continual_run.ipynb #5c848d6f
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # orders of tasks
@@ -267,5 +267,5 @@ def settings(
     tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet")]
     final = dict(streams=STREAMS, tuned=True, epochs=10, n_permuted=10, watch=1)
     few = min(seeds, 3)   # orders for what is slow or a sideline
-    order = [("main", 0), ("without", 0)] + [("main", s) for s in range(1, seeds)] + [(g, s) for g in ("sequences", "without", "sizes") for s in range(g == "without", few)]
+    order = [("main", 0), ("without", 0), ("sizes", 0)] + [("main", s) for s in range(1, seeds)] + [(g, s) for g in ("sequences", "without", "sizes") for s in range(g != "sequences", few)]
     return tuning + [dict(group=g, seed=s) | final for g, s in order]
