@@ -254,7 +254,7 @@ def run(
     table.to_csv(out/"metrics.csv", index=False)
     return table
 
-# %% ../../nbs/experiments/continual_run.ipynb #9ebfb73f
+# %% ../../nbs/experiments/continual_run.ipynb #f7c60c77
 def settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # orders of tasks
@@ -267,6 +267,7 @@ def settings(
     tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet")]
     final = dict(streams=STREAMS, tuned=True, epochs=10, n_permuted=10, watch=1)
     few = min(seeds, 3)   # orders for what is slow or a sideline
-    order = [("main", 0), ("without", 0), ("sizes", 0)] + [("main", s) for s in range(1, few)] + [(g, s) for g in ("sequences", "without", "sizes") for s in range(g != "sequences", few)]
+    order = [("main", 0), ("without", 0), ("sizes", 0)] + [("main", s) for s in range(1, few)] + [("sequences", 0), ("slots", 0)]
+    order += [(g, s) for g in ("sequences", "without", "sizes") for s in range(1, few)] + [("main", s) for s in range(few, seeds)]
     slots = dict(group="memnet", seed=0, streams=("split",), tuned=True, epochs=10)   # once more, to keep what the slots hold
-    return tuning + [dict(group=g, seed=s) | final for g, s in order] + [slots] + [dict(group="main", seed=s) | final for s in range(few, seeds)]
+    return tuning + [slots if g == "slots" else dict(group=g, seed=s) | final for g, s in order]
