@@ -49,8 +49,8 @@ def memnet_config(
     task:LongRangeRecall,
     graph:bool=True,  # False: no edges, no spreading
 )->MemNetConfig:
-    "The defaults, with or without the graph, and a budget for twice the density of training."
-    return MemNetConfig(vocab_size=task.vocab_size, graph=graph, n_writes=16)
+    "The defaults, with or without the graph."
+    return MemNetConfig(vocab_size=task.vocab_size, graph=graph)
 
 def make_model(
     name:str,              # one of `MODELS`
