@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'PIECE', 'OURS', 'PLAIN', 'HERE', 'GAP',
-           'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'shuffled',
-           'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
+           'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'shuffled', 'control',
+           'hop_gate', 'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
 import time
@@ -97,10 +97,10 @@ def memnet_config(
     task:Task,
     model:str="memnet",  # one of the first four of `MODELS`
 )->MemNetConfig:
-    "As many hops as may be asked, a budget for what must be kept, attention only where a marker must be seen."
+    "A budget that lets everything in, as many hops as may be asked, attention only where a marker must be seen."
     hops = 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
-    return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, hops=hops,
-                        n_writes=8 if isinstance(task, SuccessorRecall) and hops == 1 else 32,   # pairs stand far apart, the rest is dense
+    return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
+                        w_sparsity=.3 if isinstance(task, SuccessorRecall) else .01,   # far apart: what is not ignored pushes out what is asked
                         n_layers=2 if hops > 1 else 0, window=4,       # a marker can only be seen by who looks at the token before
                         graph=model != "no_graph", eta_minus=-1. if model == "symmetric" else 0.)
 
@@ -277,7 +277,7 @@ def test_all(
 # %% ../../nbs/experiments/associative_run.ipynb #52dfaee9
 OURS, PLAIN = ("memnet", "no_graph"), ("windowed", "lstm")
 HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + PLAIN, paired=OURS + PLAIN, mqar=("memnet", "full", "lstm"))
-GAP, STEPS = dict(successor=8, chains=4), dict(successor=300)   # most fillers in training; steps where they are not 200
+GAP = dict(successor=8, chains=4)   # most fillers in training
 
 def settings(
     profile:str,   # smoke, quick or full
@@ -290,4 +290,4 @@ def settings(
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
     many = lambda m: seeds if m == "memnet" else min(seeds, 3)
-    return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS.get(t, 200), tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
+    return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=200, tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
