@@ -417,7 +417,6 @@ def forgetting_curves(
         ax.set(title=model_look(name).label, ylim=(-.02, 1.02)); ax.title.set_fontsize(8)
     for ax in axes[-1]: ax.set_xlabel("piece of the stream")
     for ax in axes[:, 0]: ax.set_ylabel("accuracy")
-    axes.flat[0].figure.tight_layout()
     return axes
 
 # %% ../nbs/14_viz.ipynb #c14f314e
