@@ -100,7 +100,7 @@ def memnet_config(
     "A budget that lets everything in, as many hops as may be asked, attention only where a marker must be seen."
     hops = 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
     return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
-                        w_sparsity=.3 if isinstance(task, SuccessorRecall) else .01,   # far apart: what is not ignored pushes out what is asked
+                        w_sparsity=.3 if isinstance(task, SuccessorRecall) and hops == 1 else .01,   # gaps are long: what is not ignored pushes out what is asked
                         n_layers=2 if hops > 1 else 0, window=4,       # a marker can only be seen by who looks at the token before
                         graph=model != "no_graph", eta_minus=-1. if model == "symmetric" else 0.)
 
