@@ -518,7 +518,9 @@ def load_metrics(
         config = _read_json(folder/"params.json")["config"]
         table = pd.read_csv(folder/"metrics.csv").assign(run=folder.name)
         tables.append(table.assign(**{k: [v]*len(table) for k, v in config.items() if k not in table}))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "seed", "step", "metric", "value", "slice"])
+    if not tables: return pd.DataFrame(columns=["run", "seed", "step", "metric", "value", "slice"])
+    columns = list(dict.fromkeys(c for t in tables for c in t))              # a column of None alone would lose its type in concat
+    return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(columns=columns)
 
 # %% ../nbs/15_runner.ipynb #1f22a446
 TUNING_SEED = 100  # never among the seeds that are reported
