@@ -119,7 +119,7 @@ def merge(
     strength = -torch.expm1(fold(torch.log1p(-s.clamp(max=1 - 1e-6)), to))  # eq-merge
     return forget(MemoryState(
         pick(unit(mean(state.keys)), state.keys), pick(mean(state.values), state.values), pick(strength, state.strength), age,
-        fold(state.last_read, to, 'amax'), fold(state.usage, to), fold_edges(state.edges, to)[0], fold(state.trace, to), state.clock), freed)
+        fold(state.last_read, to, 'amax'), fold(state.usage, to), fold_edges(state.edges, to)[0], fold(state.trace, to), state.clock), freed, beside=False)
 
 # %% ../nbs/06_dreaming.ipynb #413e4e40
 @torch.no_grad()
