@@ -16,8 +16,8 @@ from typing import NamedTuple
 __all__ = ['TOY_RUN', 'TOY_READ', 'BOOLS', 'PROFILES', 'WORKER', 'LIBRARIES', 'TUNING_SEED', 'console', 'toy_experiment',
            'find_root', 'checked_name', 'Experiment', 'experiments', 'load_module', 'parse_value', 'parse_overrides',
            'config_hash', 'Run', 'results_root', 'results_folder', 'without_checks', 'plan_runs', 'environment',
-           'state_of', 'begin', 'failing_cell', 'Outcome', 'finish', 'run_all', 'load_metrics', 'tuned_rate', 'report',
-           'time_in_turns', 'bench', 'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report', 'cmd_bench', 'main']
+           'state_of', 'begin', 'failing_cell', 'Outcome', 'finish', 'run_all', 'load_metrics', 'tuned_rate', 'in_turn',
+           'report', 'time_in_turns', 'bench', 'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report', 'cmd_bench', 'main']
 
 # %% ../nbs/15_runner.ipynb #597dae98
 import nbformat
@@ -530,6 +530,7 @@ def tuned_rate(
     metric:str,       # validation metric, its row with slice "all" at the last step
     rates:tuple,      # learning rates that were tried
     lowest:bool=False,# the smallest value wins, as for a loss
+    run:str=None,     # only rows of this run, where one table holds several
     **wanted,         # fields of `Config` that the tuning runs must have, e.g. model="lstm"
 )->float:
     "The learning rate that won the tuning runs beside a run."
@@ -537,10 +538,25 @@ def tuned_rate(
     for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
         config = _read_json(path.parent/"params.json")["config"]
         if state_of(path.parent) != "complete" or any(config[k] != v for k, v in wanted.items()): continue
-        found[config["lr"]] = pd.read_csv(path).query("metric == @metric and slice == 'all'")["value"].iloc[-1]*(1 if lowest else -1)
+        seen = pd.read_csv(path).query("metric == @metric and slice == 'all'")
+        found[config["lr"]] = seen[(seen["run"] == run) | (run is None)]["value"].iloc[-1]*(1 if lowest else -1)
     if missing := sorted(set(rates) - set(found)): raise ValueError(f"lr=None needs the tuning runs with seed {TUNING_SEED} for {wanted}; {missing} are not complete in {folder}: "
                                                                    "start the same command again once they are, or give lr")
     return min(sorted(found), key=found.get)
+
+# %% ../nbs/15_runner.ipynb #c1a0e202
+def in_turn(
+    cfg,           # of one model, or of "all"
+    models:tuple,  # what "all" stands for
+    run_one,       # config of one model, folder -> table
+    out_dir:Path,  # made if it is not there
+)->pd.DataFrame:   # what metrics.csv holds
+    "Run the model of a config, or all of them one after the other, and write one table."
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    table = pd.concat([run_one(replace(cfg, model=m), out) for m in (models if cfg.model == "all" else (cfg.model,))])
+    table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
+    return table
 
 # %% ../nbs/15_runner.ipynb #5af6ad42
 def _install(
