@@ -22,6 +22,7 @@ from PIL import Image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fastcore.basics import patch
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from .bank import MemoryState, MultiHeadMemoryBank, Features
 from .controller import ControllerState
 from .dreaming import DreamConfig, MemorySynthesizer, merge_map
@@ -513,7 +514,8 @@ def view(
 )->Figure:
     "One moment of a trace: the row so far, the graph, the read, and the policies."
     with plt.rc_context(STYLE):
-        fig = Figure(figsize=(13, 7.2), layout="none")   # places are fixed: nothing may jump from token to token
+        still = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)   # places are fixed: nothing may jump from token to token.
+        fig = Figure(figsize=(13, 7.2), layout=still)                                      # With "none" the first saving brings the house style's engine back
         ax = fig.subplot_mosaic([["read", "strength", "age"], ["graph", "hops", "policy"]], gridspec_kw=dict(left=.045, right=.96, top=.9, bottom=.12, wspace=.3, hspace=.42))
         over_time(seen, session, t, head, ax)
         at_once(seen, session, t, head, ax)

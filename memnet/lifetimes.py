@@ -27,11 +27,11 @@ COLUMNS = dict(stream=np.int32, row=np.int16, head=np.int16, slot=np.int32, time
 class EventLog:
     "What happened to every slot in a few rows of a batch."
     def __init__(self,
-        rows:int=8,                           # rows of the batch that are watched: the first ones
+        rows:int=1,                           # rows of the batch that are watched: the first ones; each costs time
         read_threshold:float=READ_THRESHOLD,  # a weight above it counts as a read
         floor:float=0.,                       # a slot whose strength has decayed below this has died; 0 = never
         limit:int=2_000_000,                  # most events that are kept
-        every:int=8,                          # while training, one batch in so many is on record; 1 = all. Without gradients all are
+        every:int=4,                          # while training, one batch in so many is on record; 1 = all. Without gradients all are
     ):
         need(isinstance(rows, int) and rows >= 1, f"rows must be a whole number ≥ 1, got rows={rows!r}")
         need(0 <= read_threshold < 1 and 0 <= floor < 1, f"read_threshold and floor must lie in [0, 1), got {read_threshold} and {floor}")

@@ -126,9 +126,10 @@ def browser():
         found.close()
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    "A JupyterLab of its own, on a folder with one notebook."
+def lab(tmp_path_factory, session):
+    "A JupyterLab of its own, on a folder with one notebook and one saved run."
     home = tmp_path_factory.mktemp("lab")
+    session.model.save(home/"results"/"forgetting"/"1-s0-x"/"model")
     cell = "from memnet.explorer import explorer\npanel = explorer(root='.')\npanel"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="python3"))), home/"try.ipynb")
     news = home/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
@@ -172,6 +173,15 @@ def test_panel_in_jupyterlab(browser, lab):
     button("Train").wait_for(timeout=60_000)
     shot(page, "0-open")
 
+    page.get_by_label("saved run").focus()                                     # keyboard: a list; closed, JupyterLab takes the arrows for its cells
+    for key in ("Space", "ArrowDown", "Enter"): page.keyboard.press(key)
+    page.wait_for_function("[...document.querySelectorAll('.jp-OutputArea input')].some(i => i.value.includes('forgetting'))")
+    button("Open").focus(); page.keyboard.press("Enter")
+    shot(page, "0-opening")
+    shows("token")
+    assert alert.filter(has_text=re.compile(".")).count() == 0
+    shot(page, "0-saved-run")
+
     page.get_by_label("steps").fill("50")
     button("Train").focus(); page.keyboard.press("Enter")                      # keyboard: a button
     say.filter(has_text="4 of 4 questions").wait_for(timeout=60_000)
@@ -183,9 +193,18 @@ def test_panel_in_jupyterlab(browser, lab):
     shows("token 54 of 64")
     for _ in range(3): page.keyboard.press("ArrowLeft")
     shows("token 51 of 64")
+    handle.focus(); page.keyboard.press("Home")
+    shows("token 1 of 64")
+    play = page.locator(".jp-OutputArea .widget-play button")
+    play.first.focus(); page.keyboard.press("Enter")                           # keyboard: play
+    shows("token 3 of 64")
+    play.first.click()                                                         # mouse: pause
+    at = page.locator(".jp-OutputArea img[alt^='token']").get_attribute("alt"); page.wait_for_timeout(2600)
+    assert int(page.locator(".jp-OutputArea img[alt^='token']").get_attribute("alt").split()[1]) <= int(at.split()[1]) + 1, "it goes on after pause"
+    shot(page, "2-played")
     bar = page.locator(".noUi-base").first.bounding_box()                       # mouse: the slider
     page.mouse.click(bar["x"] + bar["width"]/2, bar["y"] + bar["height"]/2)
-    page.locator(".jp-OutputArea img[alt*='token 3']").wait_for(timeout=20_000)
+    page.locator(".jp-OutputArea img[alt*='token 3']:not([alt*='token 3 '])").wait_for(timeout=20_000)
     shot(page, "2-moved")
 
     page.get_by_label("merge above cosine").fill("0.3"); page.keyboard.press("Tab")

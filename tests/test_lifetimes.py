@@ -57,7 +57,7 @@ def test_reset_begins_a_new_stream_and_a_strange_state_is_found_not_born():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (2, 32), generator=gen(1))
     with torch.no_grad():
         state = model(tokens).state
-        with watch(model) as log:
+        with watch(model, rows=2) as log:
             out = model(tokens, state=state); model(tokens, state=out.state, reset=torch.tensor([True, False])); model(tokens, state=state)
     table = lives(log.frame()); per = table.groupby("stream").known.agg(["size", "sum"])
     # two rows begin with strangers; one is reset, and afterwards its state is the one that the last call goes on from; the other is thrown back
