@@ -539,7 +539,7 @@ def tuned_rate(
         config = _read_json(path.parent/"params.json")["config"]
         if state_of(path.parent) != "complete" or any(config[k] != v for k, v in wanted.items()): continue
         seen = pd.read_csv(path).query("metric == @metric and slice == 'all'")
-        found[config["lr"]] = seen[(seen["run"] == run) | (run is None)]["value"].iloc[-1]*(1 if lowest else -1)
+        found[config["lr"]] = (seen if run is None else seen[seen["run"] == run])["value"].iloc[-1]*(1 if lowest else -1)
     if missing := sorted(set(rates) - set(found)): raise ValueError(f"lr=None needs the tuning runs with seed {TUNING_SEED} for {wanted}; {missing} are not complete in {folder}: "
                                                                    "start the same command again once they are, or give lr")
     return min(sorted(found), key=found.get)
