@@ -336,6 +336,7 @@ def tests(
         if cfg.model == "rho": model.save(out/"model")
         return overwrite_tests(model, task, cfg.test_rows, g) + (forget_tests(model, task, cfg.probe_rows, g) if cfg.probe_rows and cfg.model == "rho" else [])
     found = pressure_tests(cfg, model, task, task.sample(cfg.test_rows, g))
+    if cfg.model == "learned": housed(model, N_SLOTS).save(out/"model")
     if cfg.model not in OUTSIDE: write_lives(cfg, model, task, g, out)
     return found
 
