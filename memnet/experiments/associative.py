@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'PIECE', 'OURS', 'PLAIN', 'HERE', 'GAP',
-           'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'shuffled', 'control',
-           'hop_gate', 'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
+           'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'control', 'hop_gate',
+           'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
 import time
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..bank import MultiHeadMemoryBank
 from ..baselines import LSTMConfig, LSTMModel, match_parameters
 from ..hebbian import no_self, stdp
+from ..metrics import shuffled_edges
 from ..model import MemNet, MemNetConfig
 from ..notation import NOT_ASKED
 from ..runner import TUNING_SEED, tuned_rate
@@ -134,13 +135,6 @@ def tests(
     return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 
 # %% ../../nbs/experiments/associative_run.ipynb #9fdba160
-def shuffled(
-    edges:Tensor,  # `b h n m`
-    generator:torch.Generator,
-)->Tensor:
-    "The same out-weights to other slots."
-    return edges[..., torch.randperm(edges.shape[-1], generator=generator)]
-
 @torch.no_grad()
 def control(
     model:MemNet,
@@ -155,7 +149,7 @@ def control(
     state = model.eval()(batch.inputs[:, :cut]).state
     memory = state.memory
     if what == "emptied": memory = model.empty_state(rows).memory
-    if what == "shuffled": memory = memory._replace(edges=shuffled(memory.edges, generator_for("policy", seed)))
+    if what == "shuffled": memory = memory._replace(edges=shuffled_edges(memory.edges, memory.strength, generator_for("policy", seed)))
     if what == "turned": memory = memory._replace(edges=memory.edges.mT)
     logits, asked = model(batch.inputs[:, cut:], state._replace(memory=memory)).logits, batch.targets[:, cut:]
     return (logits.argmax(-1) == asked)[asked >= 0].double().mean().item()
