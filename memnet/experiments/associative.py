@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'PIECE', 'OURS', 'PLAIN', 'HERE', 'GAP',
-           'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'control', 'hop_gate',
-           'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
+           'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'control',
+           'hop_gate', 'holds', 'tell', 'keep_graph', 'run', 'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
 import time
@@ -99,9 +99,9 @@ def memnet_config(
     model:str="memnet",  # one of the first four of `MODELS`
 )->MemNetConfig:
     "A budget that lets everything in, as many hops as may be asked, attention only where a marker must be seen."
-    hops = 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
+    hops, gaps = 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1), isinstance(task, SuccessorRecall)
     return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
-                        w_sparsity=.3 if isinstance(task, SuccessorRecall) and hops == 1 else .01,   # gaps are long: what is not ignored pushes out what is asked
+                        gate_floor=.1 if gaps else .02, w_sparsity=(.3 if hops == 1 else .03) if gaps else .01,   # what is not ignored in a gap breaks the association
                         n_layers=2 if hops > 1 else 0, window=4,       # a marker can only be seen by who looks at the token before
                         graph=model != "no_graph", eta_minus=-1. if model == "symmetric" else 0.)
 
@@ -272,6 +272,7 @@ def test_all(
 OURS, PLAIN = ("memnet", "no_graph"), ("windowed", "lstm")
 HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + PLAIN, paired=OURS + PLAIN, mqar=("memnet", "full", "lstm"))
 GAP = dict(successor=8, chains=4)   # most fillers in training
+STEPS = dict(successor=200, chains=300, paired=200, mqar=200)   # optimiser steps of the runs that are reported
 
 def settings(
     profile:str,   # smoke, quick or full
@@ -284,4 +285,4 @@ def settings(
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
     many = lambda m: seeds if m == "memnet" else min(seeds, 3)
-    return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=200, tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
+    return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
