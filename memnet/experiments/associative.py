@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'LATE', 'PIECE', 'OURS', 'PLAIN', 'HERE',
-           'GAP', 'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'memnet_config', 'make_model', 'tests', 'control',
-           'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons', 'learn', 'run', 'test_all', 'settings']
+           'GAP', 'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'hops_asked', 'memnet_config', 'make_model', 'tests',
+           'first_question', 'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons', 'learn', 'run',
+           'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
 import time
@@ -94,12 +95,18 @@ class TokenTimeBank(MultiHeadMemoryBank):
         return edges, state.trace*keep*(cfg.chunk_size*rate.squeeze(-1)).exp() + (late.unsqueeze(-2) @ post).squeeze(-2)
 
 # %% ../../nbs/experiments/associative_run.ipynb #407fb2c5
+def hops_asked(
+    task:Task,
+)->int:
+    "Most steps that a question asks for; above 1 a marker before it says how many."
+    return 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
+
 def memnet_config(
     task:Task,
     model:str="memnet",  # one of the first four of `MODELS`
 )->MemNetConfig:
     "A budget that lets everything in, as many hops as may be asked, attention only where a marker must be seen."
-    hops, gaps = 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1), isinstance(task, SuccessorRecall)
+    hops, gaps = hops_asked(task), isinstance(task, SuccessorRecall)
     return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
                         gate_floor=.1 if gaps else .02,               # what is not ignored in a gap breaks the association
                         n_layers=2 if hops > 1 else 0, window=4,       # a marker can only be seen by who looks at the token before
@@ -135,6 +142,13 @@ def tests(
     return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 
 # %% ../../nbs/experiments/associative_run.ipynb #9fdba160
+def first_question(
+    batch,   # of `test`
+    test:Task,
+)->int:      # tokens before it, and before its marker
+    "Where the facts end."
+    return int((batch.targets != NOT_ASKED).nonzero()[:, 1].min()) - int(hops_asked(test) > 1)
+
 @torch.no_grad()
 def control(
     model:MemNet,
@@ -145,7 +159,7 @@ def control(
 )->float:      # accuracy
     "Read the facts, change the memory, read the questions."
     batch = test.sample(rows, generator_for("test", seed))
-    cut = int((batch.targets != NOT_ASKED).nonzero()[:, 1].min()) - 1      # a marker may stand before the first question
+    cut = first_question(batch, test)
     state = model.eval()(batch.inputs[:, :cut]).state
     memory = state.memory
     if what == "emptied": memory = model.empty_state(rows).memory
@@ -212,7 +226,7 @@ def keep_graph(
 ):
     "The graph of one row as it stands before its questions: edges of every head, and which word each slot holds."
     batch = test.sample(1, generator_for("test", 0))
-    cut = int((batch.targets != NOT_ASKED).nonzero()[0, 1]) - 1
+    cut = first_question(batch, test)
     out = model.eval()(batch.inputs[:, :cut], record=True)
     memory = out.state.memory
     np.savez_compressed(path, edges=memory.edges[0].half().numpy(), holds=holds(out.info, batch.inputs[0], memory.strength.shape[-1]).astype(np.int16),
