@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['accuracy', 'accuracy_by', 'log_bin', 'bits_per_byte', 'interval', 'interval_over', 'paired_difference',
            'read_entropy', 'effective_slots', 'read_sparsity', 'top_share', 'slots_used', 'write_frequency',
-           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'path_lengths',
-           'gate_statistics', 'policy_over_time', 'memory_metrics', 'learned_rows', 'average_accuracy',
+           'hit_fraction', 'slot_reuse', 'reuse_distance', 'policy_means', 'graph_measures', 'shuffled_edges',
+           'path_lengths', 'gate_statistics', 'policy_over_time', 'memory_metrics', 'learned_rows', 'average_accuracy',
            'learning_accuracy', 'forgetting', 'backward_transfer', 'forward_transfer', 'min_accuracy',
            'worst_case_accuracy', 'windowed_forgetting']
 
@@ -200,6 +200,21 @@ def graph_measures(
     degree = effective_slots(edges/out.clamp(min=1e-12).unsqueeze(-1))*linked
     mutual = torch.minimum(edges, edges.mT).sum((-1, -2))
     return dict(mass=out.sum(-1), out_degree=degree.sum(-1)/linked.sum(-1), reciprocity=mutual/out.sum(-1))
+
+# %% ../nbs/13_metrics.ipynb #ab772626
+def shuffled_edges(
+    edges:Tensor,     # i → j, `b h n m`
+    strength:Tensor,  # of the slots, 0 = empty, `b h n`
+    generator:torch.Generator,
+)->Tensor:            # zero diagonal, `b h n m`
+    "The same out-weights to other occupied slots; an edge that would lead to its own slot is dropped."
+    full = strength > 0
+    order = (torch.rand(strength.shape, generator=generator).to(strength.device) + full).argsort(-1, descending=True)   # occupied slots first
+    n, place = full.sum(-1, keepdim=True), torch.arange(strength.shape[-1], device=strength.device).expand_as(order)
+    after = torch.where(place + 1 < n, place + 1, torch.where(place < n, 0, place))
+    to = torch.zeros_like(order).scatter(-1, order, order.gather(-1, after))
+    moved = torch.zeros_like(edges).scatter(-1, to.unsqueeze(-2).expand_as(edges), edges)
+    return moved*(1 - torch.eye(edges.shape[-1], dtype=edges.dtype, device=edges.device))
 
 # %% ../nbs/13_metrics.ipynb #6c57ac7f
 def path_lengths(

@@ -17,13 +17,15 @@ __all__ = ['TOY_RUN', 'TOY_READ', 'BOOLS', 'PROFILES', 'WORKER', 'LIBRARIES', 'T
            'find_root', 'checked_name', 'Experiment', 'experiments', 'load_module', 'parse_value', 'parse_overrides',
            'config_hash', 'Run', 'results_root', 'results_folder', 'without_checks', 'plan_runs', 'environment',
            'state_of', 'begin', 'failing_cell', 'Outcome', 'finish', 'run_all', 'load_metrics', 'tuned_rate', 'in_turn',
-           'report', 'time_in_turns', 'bench', 'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report', 'cmd_bench', 'main']
+           'report', 'time_in_turns', 'bench', 'conclusions', 'cmd_list', 'cmd_run', 'cmd_sweep', 'cmd_report',
+           'cmd_bench', 'main']
 
 # %% ../nbs/15_runner.ipynb #597dae98
 import nbformat
 import pandas as pd
 import psutil
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -533,13 +535,14 @@ def tuned_rate(
     run:str=None,     # only rows of this run, where one table holds several
     **wanted,         # fields of `Config` that the tuning runs must have, e.g. model="lstm"
 )->float:
-    "The learning rate that won the tuning runs beside a run."
+    "The learning rate that won the tuning runs beside a run; of equals the one that got there sooner."
     found = {}
     for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
         config = _read_json(path.parent/"params.json")["config"]
         if state_of(path.parent) != "complete" or any(config[k] != v for k, v in wanted.items()): continue
         seen = pd.read_csv(path).query("metric == @metric and slice == 'all'")
-        found[config["lr"]] = (seen if run is None else seen[seen["run"] == run])["value"].iloc[-1]*(1 if lowest else -1)
+        seen = (seen if run is None else seen[seen["run"] == run])["value"]*(1 if lowest else -1)
+        found[config["lr"]] = seen.iloc[-1], seen.mean()
     if missing := sorted(set(rates) - set(found)): raise ValueError(f"lr=None needs the tuning runs with seed {TUNING_SEED} for {wanted}; {missing} are not complete in {folder}: "
                                                                    "start the same command again once they are, or give lr")
     return min(sorted(found), key=found.get)
@@ -664,8 +667,7 @@ def _table(
     most:int=40,  # rows shown
 ):
     "Print a data frame as a table."
-    console.print(f"[bold]{title}[/]")
-    table = Table(header_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     number = {c: pd.api.types.is_numeric_dtype(frame[c]) for c in frame}
     for c in frame: table.add_column(str(c), justify="right" if number[c] else "left", overflow="fold")
     for row in frame.head(most).itertuples(index=False): table.add_row(*map(_cell, row))
@@ -708,17 +710,30 @@ def _say_outcomes(
     if stopped: console.print(f"Finished runs are whole. To go on: {again}", markup=False)
     return not (count["failed"] or stopped)
 
+def conclusions(
+    notebook:Path,  # executed
+)->list:            # of markdown texts
+    "What a reading notebook says in sentences that it computed."
+    cells = nbformat.read(notebook, 4).cells
+    return ["".join(o["data"]["text/markdown"]) for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})]
+
 def _say_report(
     outcome:Outcome,  # of `report`
+    rows:int=40,      # of the summary, printed as a table; 0 = none
 )->bool:              # it went through
-    "Print the summary of an experiment and where its figures are."
+    "Print what comes out of an experiment and where its figures are."
     exp, folder = outcome.run.exp, outcome.run.folder
     if outcome.status == "failed":
         console.print(f"{exp.read_nb.name} failed: {outcome.message}", markup=False)
         return False
-    if (folder/"summary.csv").exists(): _table(f"{exp.title}: {exp.question}", pd.read_csv(folder/"summary.csv"))
-    figures = sorted((folder/"figures").glob("*.*"))
-    for f in figures: console.print(f"  figure: {_shown(f, exp.root)}", markup=False)
+    console.print(f"\n[bold]{exp.title}: {exp.question}[/]")
+    if (folder/"_report.ipynb").exists():
+        for text in conclusions(folder/"_report.ipynb"): console.print(Markdown(text), soft_wrap=False)
+    summary = folder/"summary.csv"
+    if summary.exists():
+        if rows: _table("", pd.read_csv(summary), rows)
+        console.print(f"  table: {_shown(summary, exp.root)}", markup=False)
+    for f in sorted((folder/"figures").glob("*.*")): console.print(f"  figure: {_shown(f, exp.root)}", markup=False)
     return True
 
 # %% ../nbs/15_runner.ipynb #4e823066
@@ -750,7 +765,7 @@ def cmd_run(args, root):
         runs += plan_runs(exp, [s | over for s in module.settings(args.profile, args.seeds or PROFILES[args.profile])], profile)
     ok = _say_outcomes(_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads), args.again)
     if args.p: _last_values(runs)
-    else: ok = all([_say_report(report(e, profile, args.threads)) for e in exps]) and ok
+    else: ok = all([_say_report(report(e, profile, args.threads), 40 if len(exps) == 1 else 0) for e in exps]) and ok
     return 0 if ok else 1
 
 # %% ../nbs/15_runner.ipynb #24d69c6f

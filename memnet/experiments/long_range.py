@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'RATES', 'PIECE', 'FULL_ATTENTION_LIMIT', 'SPAN', 'LENGTHS', 'FIVE', 'Config', 'memnet_config', 'make_model',
-           'test_lengths', 'shuffled', 'control', 'stream', 'watch', 'keep_sequence', 'run', 'settings']
+           'test_lengths', 'control', 'stream', 'watch', 'keep_sequence', 'run', 'settings']
 
 # %% ../../nbs/experiments/long_range_run.ipynb #0a6af6d5
 import time
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
 from ..baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
-from ..metrics import memory_metrics
+from ..metrics import memory_metrics, shuffled_edges
 from ..model import MemNet, MemNetConfig
 from ..runner import TUNING_SEED, tuned_rate
 from ..tasks import LongRangeRecall
@@ -49,8 +49,8 @@ def memnet_config(
     task:LongRangeRecall,
     graph:bool=True,  # False: no edges, no spreading
 )->MemNetConfig:
-    "The defaults, with or without the graph."
-    return MemNetConfig(vocab_size=task.vocab_size, graph=graph)
+    "The defaults, with or without the graph, and a budget that holds a chunk full of facts: eight of a key and a value."
+    return MemNetConfig(vocab_size=task.vocab_size, n_writes=16, graph=graph)
 
 def make_model(
     name:str,              # one of `MODELS`
@@ -90,13 +90,6 @@ def test_lengths(
         note("state_bytes", reader.state_bytes(1), f"length={T}")
 
 # %% ../../nbs/experiments/long_range_run.ipynb #88be38ca
-def shuffled(
-    edges:Tensor,  # `b h n m`
-    generator:torch.Generator,
-)->Tensor:
-    "The same out-weights to other slots."
-    return edges[..., torch.randperm(edges.shape[-1], generator=generator)]
-
 @torch.no_grad()
 def control(
     model:MemNet,
@@ -109,7 +102,7 @@ def control(
     batch, half = task.sample(rows, generator), task.seq_len//2
     state = model.eval()(batch.inputs[:, :half]).state
     if what == "emptied": state = state._replace(memory=model.empty_state(rows).memory)
-    if what == "shuffled": state = state._replace(memory=state.memory._replace(edges=shuffled(state.memory.edges, generator)))
+    if what == "shuffled": state = state._replace(memory=state.memory._replace(edges=shuffled_edges(state.memory.edges, state.memory.strength, generator)))
     logits, asked = model(batch.inputs[:, half:], state).logits, batch.targets[:, half:]
     return (logits.argmax(-1) == asked)[asked >= 0].double().mean().item()
 
