@@ -149,7 +149,7 @@ def tiny(cls:BankConfig, **over):
 # %% ../nbs/05_bank.ipynb #766326c9
 class Features(NamedTuple):
     "What each token brings to the memory, `b h t …`."
-    query:Tensor    # scaled by temperature, then (1, -t): see `facet`
+    query:Tensor    # unit rows times temperature
     key:Tensor      # unit rows
     value:Tensor    # content, past the bottleneck
     gate:Tensor     # salience, in (0,1), 0 where padded, `b h t`
@@ -300,19 +300,24 @@ def effective_strength(self:MultiHeadMemoryBank, state:MemoryState)->Tensor:
 
 # %% ../nbs/05_bank.ipynb #686a17f1
 @patch
+def projections(self:MultiHeadMemoryBank, x:Tensor)->dict:
+    "All that is linear in the normed features, in one product."
+    layers = {n: getattr(self, n) for n in ('address', 'query', 'bottleneck', 'gate', 'policy', 'spread') if getattr(self, n, None) is not None}
+    bias = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers.values()]
+    y = F.linear(x, torch.cat([m.weight for m in layers.values()]), torch.cat(bias))
+    return dict(zip(layers, y.split([m.out_features for m in layers.values()], -1)))
+
+@patch
 def features(self:MultiHeadMemoryBank, x:Tensor, mask:Tensor=None)->Features:
     "Project a whole sequence at once; only what depends on the state is done chunk by chunk."
     cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
     heads = lambda y: y.unflatten(-1, (H, -1)).transpose(1, 2)
-    x = self.norm(x)
-    key = unit(heads(self.address(x)))
-    query = (key if self.query is None else unit(heads(self.query(x))))*self.log_temperature.exp().view(1, H, 1, 1)
-    ahead = torch.arange(T, device=x.device, dtype=x.dtype) % cfg.chunk_size
-    time = torch.stack([torch.ones_like(ahead), -ahead], -1)[:, :1 + cfg.forgetting]   # eq-facet
-    gate = self.gate(x).sigmoid().transpose(1, 2)
-    share = F.pad(heads(self.spread(x)), (1, 0)).softmax(-1) if cfg.graph else x.new_ones(B, H, T, 1)
-    return Features(torch.cat([query, time.expand(B, H, -1, -1)], -1), key, heads(self.content(self.bottleneck(x))),
-                    gate if mask is None else gate*mask.unsqueeze(1), heads(self.policy(x)).softmax(-1), share)
+    y = self.projections(self.norm(x))
+    key = unit(heads(y['address']))
+    query = (key if self.query is None else unit(heads(y['query'])))*self.log_temperature.exp().view(1, H, 1, 1)
+    gate = y['gate'].sigmoid().transpose(1, 2)
+    share = F.pad(heads(y['spread']), (1, 0)).softmax(-1) if cfg.graph else x.new_ones(B, H, T, 1)
+    return Features(query, key, heads(self.content(y['bottleneck'])), gate if mask is None else gate*mask.unsqueeze(1), heads(y['policy']).softmax(-1), share)
 
 # %% ../nbs/05_bank.ipynb #12d2f76f
 @patch
@@ -347,10 +352,11 @@ def scores(self:MultiHeadMemoryBank, f:Features, state:MemoryState, w:Writes)->T
     "Scores over the slots of the start and the chunk's births, `b h t l`."
     (B, H, C), v, step = f.gate.shape, w.versions, w.cand.step
     slots = self.facet(state.keys, state.strength, self.decay_rate(state.values) if self.config.forgetting else None, state.age + 1)
-    old = f.query @ slots.mT
-    if v.root is None: return torch.cat([old, f.query @ self.facet(f.key, v.strength, v.rate, -step).mT], -1)
+    query = torch.cat([f.query, torch.stack([torch.ones_like(step), -step], -1)[..., :1 + self.config.forgetting]], -1)   # eq-facet
+    old = query @ slots.mT
+    if v.root is None: return torch.cat([old, query @ self.facet(f.key, v.strength, v.rate, -step).mT], -1)
     key = w.address @ torch.cat([state.keys, f.key], 2)           # the address of a content is that of its birth
-    new = f.query @ self.facet(key, v.strength, v.rate, -step).mT
+    new = query @ self.facet(key, v.strength, v.rate, -step).mT
     was = old.gather(-1, v.root.unsqueeze(-2).expand(B, H, C, C))*v.rooted.unsqueeze(-2)
     return F.pad(old, (0, C)) + (w.plan.current*(new - was)) @ w.address   # eq-scores
 
@@ -534,10 +540,10 @@ def can_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generator=
 def tokens(self:MultiHeadMemoryBank, f:Features)->Tokens:
     "Features, row by row and head by head."
     cfg, (B, H, T) = self.config, f.gate.shape
-    look = [p == 'topk' for p in cfg.policies]
-    share = lambda which: f.pi[..., which].sum(-1)   # without a generator, a drawn policy is its mean, the uniform one
+    kinds = f.pi.new_tensor([[p == 'topk', p != 'topk'] for p in cfg.policies])
+    look, even = (f.pi @ kinds).unbind(-1)           # without a generator, a drawn policy is its mean, the uniform one
     lam = self.lam.view(H).repeat(B) if cfg.graph else f.gate.new_zeros(B*H)
-    rows = (f.query[..., :cfg.d_key], f.key, f.value, f.gate, self.logits(f.value), share(look), share([not y for y in look]), f.share)
+    rows = (f.query, f.key, f.value, f.gate, self.logits(f.value), look, even, f.share)
     return Tokens(*(y.flatten(0, 1) for y in rows), lam)
 
 # %% ../nbs/05_bank.ipynb #2e3f31e5
