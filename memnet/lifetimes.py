@@ -31,7 +31,7 @@ class EventLog:
         read_threshold:float=READ_THRESHOLD,  # a weight above it counts as a read
         floor:float=0.,                       # a slot whose strength has decayed below this has died; 0 = never
         limit:int=2_000_000,                  # most events that are kept
-        every:int=4,                          # while training, one batch in so many is on record; 1 = all. Without gradients all are
+        every:int=8,                          # while training, one batch in so many is on record; 1 = all. Without gradients all are
     ):
         need(isinstance(rows, int) and rows >= 1, f"rows must be a whole number ≥ 1, got rows={rows!r}")
         need(0 <= read_threshold < 1 and 0 <= floor < 1, f"read_threshold and floor must lie in [0, 1), got {read_threshold} and {floor}")
