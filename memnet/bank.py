@@ -528,45 +528,68 @@ def by_chunks(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None
 
 # %% ../nbs/05_bank.ipynb #d3cbe7c8
 @patch
-def can_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generator=None)->bool:
+def can_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState)->bool:
     "The compiled scan does what is asked."
     cfg, kinds = self.config, dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)
-    known = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies) and (generator is None or 'random' not in cfg.policies)
+    known = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies)
     exact = all(y.device.type == 'cpu' and y.dtype == f.key.dtype for y in (*f, *state[:8])) and f.key.dtype in (torch.float32, torch.float64)
     return known and exact and cfg.gamma == 1 and cfg.eta_minus == 0
 
 # %% ../nbs/05_bank.ipynb #769cfa88
 @patch
-def tokens(self:MultiHeadMemoryBank, f:Features)->Tokens:
-    "Features, row by row and head by head."
+def tokens(self:MultiHeadMemoryBank, f:Features, generator=None)->Tokens:
+    "Features, row by row and head by head; without a generator the drawn policy is its mean, the uniform one."
     cfg, (B, H, T) = self.config, f.gate.shape
-    kinds = f.pi.new_tensor([[p == 'topk', p != 'topk'] for p in cfg.policies])
-    look, even = (f.pi @ kinds).unbind(-1)           # without a generator, a drawn policy is its mean, the uniform one
+    kinds = [p if p != 'random' or generator is not None else 'uniform' for p in cfg.policies]
+    look, even, one = (f.pi @ f.pi.new_tensor([[k == kind for kind in ('topk', 'uniform', 'random')] for k in kinds])).unbind(-1)
+    draw = torch.zeros_like(f.gate)
+    if 'random' in kinds:   # chunk by chunk, as `by_chunks` draws
+        draw = torch.cat([torch.rand(B, H, c.shape[2], 1, generator=generator, dtype=f.key.dtype) for c in f.gate.split(cfg.chunk_size, 2)], 2).squeeze(-1)
     lam = self.lam.view(H).repeat(B) if cfg.graph else f.gate.new_zeros(B*H)
-    rows = (f.query, f.key, f.value, f.gate, self.logits(f.value), look, even, f.share)
+    rows = (f.query, f.key, f.value, f.gate, self.logits(f.value), look, even, one, draw, f.share)
     return Tokens(*(y.flatten(0, 1) for y in rows), lam)
 
 # %% ../nbs/05_bank.ipynb #2e3f31e5
 @patch
-def by_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None):
-    "Read and write with the compiled scan: the same as `by_chunks`."
+def by_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None, generator=None, mass=None):
+    "Read and write with the compiled scan: the same as `by_chunks` between two dreams."
     cfg, s, (B, H, T) = self.config, state, f.gate.shape
     C = min(cfg.chunk_size, T)
     ru = Rules(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
     real = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
-    slots = Slots(s.keys, s.values, s.strength, self.logits(s.values), s.edges, s.trace, torch.zeros_like(s.strength), s.age, s.last_read, s.usage)
-    read, new = fused_scan(self.tokens(f), Slots(*(y.flatten(0, 1) for y in slots)), real.repeat_interleave(H, 0), s.clock.repeat_interleave(H),
+    slots = Slots(s.keys, s.values, s.strength, self.logits(s.values), s.edges, s.trace, torch.zeros_like(s.strength) if mass is None else mass, s.age, s.last_read, s.usage)
+    read, new = fused_scan(self.tokens(f, generator), Slots(*(y.flatten(0, 1) for y in slots)), real.repeat_interleave(H, 0), s.clock.repeat_interleave(H),
                            self.log_temperature.detach().exp().repeat(B), ru)
     read, n = read.unflatten(0, (B, H)), Slots(*(y.unflatten(0, (B, H)) for y in new))
     graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
-    return read, MemoryState(n.keys, n.values, n.strength, n.age, n.last_read, n.usage, *graph, s.clock + real.sum(-1)), n.mass, None
+    return read, MemoryState(n.keys, n.values, n.strength, n.age, n.last_read, n.usage, *graph, s.clock + real.sum(-1)), n.mass
 
 @patch
-def show(self:MultiHeadMemoryBank, f:Features, before:MemoryState, after:MemoryState, mask=None):
-    "The scan keeps weights to itself: go through the rows that the watcher wants once more, by chunks."
+def by_scans(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None, generator=None, dream=None, dream_every=0):
+    "Scan from dream to dream: the same as `by_chunks`."
+    C, T, every, start, reads, mass = self.config.chunk_size, f.gate.shape[2], dream_every*self.config.chunk_size, 0, [], None
+    for end in self.nights(state.clock, T, every, mask) + [T] if dream is not None else [T]:
+        if end == start: continue
+        before, piece = state.clock, Features(*(x[:, :, start:end] for x in f))
+        read, state, mass = self.by_scan(piece, state, None if mask is None else mask[:, start:end], generator, mass)
+        if dream is not None: state = dream_if_due(dream, every, before, state)
+        reads.append(read); start = end
+    return torch.cat(reads, 2), state, mass, None
+
+@patch
+def nights(self:MultiHeadMemoryBank, clock, T:int, every:int, mask=None)->list:
+    "Chunk borders at which a row's clock has passed a multiple of `every`."
+    C = self.config.chunk_size
+    real = torch.ones(len(clock), T, dtype=torch.long, device=clock.device) if mask is None else mask.long()
+    past = [clock//every] + [(clock + real[:, :end].sum(-1))//every for end in range(C, T + C, C)]
+    return [min((i + 1)*C, T) for i in range(len(past) - 1) if (past[i + 1] > past[i]).any()]
+
+@patch
+def show(self:MultiHeadMemoryBank, f:Features, before:MemoryState, after:MemoryState, mask=None, dream=None, dream_every=0):
+    "The scan keeps weights to itself: go through the rows that the watcher wants once more, by chunks, with the mean of what is drawn."
     with self.watcher.rows(before, after) as R, torch.no_grad():
         some = lambda x: x[:R].detach()
-        if R: self.by_chunks(Features(*map(some, f)), MemoryState(*map(some, before)), None if mask is None else mask[:R])
+        if R: self.by_chunks(Features(*map(some, f)), MemoryState(*map(some, before)), None if mask is None else mask[:R], dream=dream, dream_every=dream_every)
 
 # %% ../nbs/05_bank.ipynb #7c18caf6
 @patch
@@ -583,10 +606,10 @@ def forward(self:MultiHeadMemoryBank,
     self.check_input(x, state, mask)
     if state is None: state = self.empty_state(len(x))
     f = self.features(x, mask)
-    scan = dream is None and not record and self.can_scan(f, state, generator)
+    scan = not record and self.can_scan(f, state)
     before = state
-    read, state, mass, records = self.by_scan(f, state, mask) if scan else self.by_chunks(f, state, mask, generator, record, dream, dream_every)
-    if scan and self.watcher is not None: self.show(f, before, state, mask)
+    read, state, mass, records = self.by_scans(f, state, mask, generator, dream, dream_every) if scan else self.by_chunks(f, state, mask, generator, record, dream, dream_every)
+    if scan and self.watcher is not None: self.show(f, before, state, mask, dream, dream_every)
     return read.transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records)
 
 # %% ../nbs/05_bank.ipynb #07e55527

@@ -6,11 +6,11 @@
 __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'dot', 'add', 'move', 'block', 'product', 'mul',
            'mul_tn', 'mul_nt', 'mul_turned', 'Rules', 'Tokens', 'Slots', 'Page', 'Book', 'Work', 'lineages',
            'workspace', 'tokens_of', 'page_of', 'slots_of', 'note', 'soft', 'sigmoid', 'nearest_of', 'weakest_of',
-           'open_book', 'place', 'bar', 'look_up', 'new_version', 'cosines', 'levels', 'plan_and_look', 'base_weights',
-           'leaving', 'pending', 'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions',
-           'to_lineages', 'read_contents', 'choose', 'write_slot', 'look_again', 'write_event', 'commit', 'scan',
-           'Back', 'back_space', 'event_back', 'birth_back', 'update_back', 'commit_back', 'contents_back', 'hop_back',
-           'spread_back', 'relink', 'events_back', 'value_back', 'version_back', 'looks_back', 'score_back',
+           'open_book', 'place', 'bar', 'look_up', 'new_version', 'cosines', 'levels', 'plan_and_look', 'drawn',
+           'base_weights', 'leaving', 'pending', 'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of',
+           'to_versions', 'to_lineages', 'read_contents', 'choose', 'write_slot', 'look_again', 'write_event', 'commit',
+           'scan', 'Back', 'back_space', 'event_back', 'birth_back', 'update_back', 'commit_back', 'contents_back',
+           'hop_back', 'spread_back', 'relink', 'events_back', 'value_back', 'version_back', 'looks_back', 'score_back',
            'versions_back', 'start_back', 'scan_back', 'fused_scan']
 
 # %% ../nbs/19_fused.ipynb #19c4eb21
@@ -158,6 +158,8 @@ class Tokens(NamedTuple):
     logit:Tensor   # logit of the decay that the content asks for, `r t`
     look:Tensor    # share of the look-up, `r t`
     even:Tensor    # share of the uniform policy, `r t`
+    one:Tensor     # share of the random policy, `r t`
+    draw:Tensor    # which slot that one takes, in [0,1), `r t`
     share:Tensor   # of the read that is 0, 1, … hops away, `r t hops+1`
     lam:Tensor     # decay of the trace, `r`
 
@@ -229,7 +231,7 @@ def workspace(C, N, k, like):
 @outer
 def tokens_of(x, r, t):
     "The tokens of one row from t on."
-    return Tokens(x.query[r, t:], x.key[r, t:], x.value[r, t:], x.gate[r, t:], x.logit[r, t:], x.look[r, t:], x.even[r, t:], x.share[r, t:], x.lam[r:r + 1])
+    return Tokens(x.query[r, t:], x.key[r, t:], x.value[r, t:], x.gate[r, t:], x.logit[r, t:], x.look[r, t:], x.even[r, t:], x.one[r, t:], x.draw[r, t:], x.share[r, t:], x.lam[r:r + 1])
 
 @outer
 def page_of(p, r, c):
@@ -431,6 +433,15 @@ def plan_and_look(b, x, s, pg, wk, m, ru):
 
 # %% ../nbs/19_fused.ipynb #d6ec99a9
 @inner
+def drawn(can, k):
+    "The k-th of the lineages that can be read."
+    for l in range(len(can)):
+        if not can[l]: continue
+        if k == 0: return l
+        k -= 1
+    return -1
+
+@inner
 def base_weights(x, pg, wk, m, topk):
     "The mixture of policies."
     f, L = wk.w.dtype, len(wk.level)
@@ -441,6 +452,7 @@ def base_weights(x, pg, wk, m, topk):
         for l in range(L): w[l] = even*f.type(can[l])
         for i in range(topk):
             if pg.at[t, i] >= 0: w[pg.at[t, i]] += x.look[t]*pg.p[t, i]
+        if x.one[t] > 0 and count > 0: w[drawn(can, min(int(x.draw[t]*f.type(count)), count - 1))] += x.one[t]
 
 # %% ../nbs/19_fused.ipynb #ea668e9c
 @inner
@@ -901,6 +913,7 @@ def looks_back(x, dx, pg, bk, m, topk):
         s, count = f.type(0), 0
         for l in range(L): s += da[t, l]*f.type(pg.can[t, l]); count += pg.can[t, l]
         dx.even[t], s = s/f.type(max(count, 1)), f.type(0)
+        if x.one[t] > 0 and count > 0: dx.one[t] = da[t, drawn(pg.can[t], min(int(x.draw[t]*f.type(count)), count - 1))]
         for i in range(topk):
             if pg.at[t, i] >= 0: s += pg.p[t, i]*da[t, pg.at[t, i]]
         dx.look[t] = s
@@ -1004,7 +1017,7 @@ def _own(x):
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, real, steps, clock, temperature, keep, ru, *xs):
-        tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:9])), Slots(*map(_own, xs[9:]))
+        tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:11])), Slots(*map(_own, xs[11:]))
         (R, T, k), N, d = tok.key.shape, slots.strength.shape[1], tok.value.shape[-1]
         read = tok.key.new_empty(R, T, d)
         pages = _new_pages(-(-T//ru.chunk) if keep else 1, R, N, k, d, ru, read.numpy().dtype)
