@@ -7,10 +7,10 @@ __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'd
            'mul_tn', 'mul_nt', 'mul_turned', 'Rules', 'Tokens', 'Slots', 'Page', 'Book', 'Work', 'lineages',
            'workspace', 'tokens_of', 'page_of', 'slots_of', 'note', 'soft', 'sigmoid', 'nearest_of', 'weakest_of',
            'open_book', 'place', 'bar', 'look_up', 'new_version', 'cosines', 'levels', 'plan_and_look', 'drawn',
-           'base_weights', 'leaving', 'pending', 'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of',
+           'base_weights', 'leaving', 'pending', 'unlink', 'blank', 'times', 'hop_to', 'mix_hops', 'tally', 'end_of',
            'to_versions', 'to_lineages', 'read_contents', 'choose', 'write_slot', 'look_again', 'write_event', 'commit',
            'scan', 'Back', 'back_space', 'event_back', 'birth_back', 'update_back', 'commit_back', 'contents_back',
-           'hop_back', 'spread_back', 'relink', 'events_back', 'value_back', 'version_back', 'looks_back', 'score_back',
+           'hop_back', 'spread_back', 'relink', 'events_back', 'value_back', 'version_back', 'looks_back', 'keys_back',
            'versions_back', 'start_back', 'scan_back', 'fused_scan']
 
 # %% ../nbs/19_fused.ipynb #19c4eb21
@@ -123,7 +123,7 @@ def mul_nt(C, A, B, M, K, N):
     for i in range(M4, M):
         for j in range(N): C[i, j] = dot(A[i], B[j], K)
 
-# %% ../nbs/19_fused.ipynb #564ecb84
+# %% ../nbs/19_fused.ipynb #d162b6c9
 @jit
 def mul_turned(C, A, B, T, M, K, N):
     "C = A Bᵀ for few columns of B: turn it round, then `mul`."
@@ -475,14 +475,14 @@ def pending(x, pg, wk, E, m, ru):
         if a < 0: g = zero
         else: wk.echo[t], tr[a] = tr[a], zero
         fade, eg, some = lam**g, ru.eta*g, one if a >= 0 else zero
-        for l in range(L): wk.scale[t, l] = left[t, l]/max(left[t, l]*raw[t, l], one)
-        for l in range(L): wk.pre[t, l] = some*tr[l]/left[t, l]
-        for l in range(L): raw[t + 1, l] = raw[t, l] + eg*wk.pre[t, l]
-        for l in range(L): left[t + 1, l], tr[l] = left[t, l], fade*tr[l]
+        for l in range(L): wk.pre[t, l], tr[l] = some*tr[l]/left[t, l], fade*tr[l]
+        for l in range(L): raw[t + 1, l], left[t + 1, l] = raw[t, l] + eg*wk.pre[t, l], left[t, l]
         if a < 0: continue
         tr[a] = fade*wk.echo[t] + g
         left[t + 1, a] *= one - ru.rho*g
         if pg.dies[t] >= 0: unlink(raw[t + 1], pg.dies[t], x, pg, wk, E, t, ru.eta)
+    scale, before, sums = wk.scale.reshape(-1), left.reshape(-1), raw.reshape(-1)
+    for i in range(m*L): scale[i] = before[i]/max(before[i]*sums[i], one)
 
 # %% ../nbs/19_fused.ipynb #fe78198e
 @inline
@@ -503,13 +503,17 @@ def blank(y, dies, m):
 
 # %% ../nbs/19_fused.ipynb #4c437224
 @inner
+def times(y, a, b, n):
+    "y = a b, entry by entry"
+    p, q, r = y.reshape(-1), a.reshape(-1), b.reshape(-1)
+    for i in range(n): p[i] = q[i]*r[i]
+
+@inner
 def hop_to(y, act, x, pg, wk, E, m, eta):
     "One hop of all tokens of the chunk."
-    f, N, L = E.dtype, E.shape[0], len(wk.level)
-    for t in range(m):
-        src, a, scale = wk.src[t], act[t], wk.scale[t]
-        for l in range(L): src[l] = a[l]*scale[l]
-        y[t] = 0
+    N, L = E.shape[0], len(wk.level)
+    times(wk.src, act, wk.scale, m*L)
+    y[:] = 0
     mul(y, wk.src, E, m, N, N)
     for i in range(0, m, 8): mul_nt(wk.along[i:], wk.src[i:], wk.pre, min(8, m - i), L, min(i + 8, m))   # causal
     for t in range(m):
@@ -683,16 +687,16 @@ def scan(tok, slots, pages, read, real, steps, clock, temperature, keep, ru):
 class Back(NamedTuple):
     "Scratch paper of the way back: gradients."
     w:Tensor; act:Tensor; src:Tensor; scale:Tensor; pre:Tensor   # `t l`
-    along:Tensor; score:Tensor                                   # `t t`, `t topk`
+    along:Tensor                                                 # `t t`
     got:Tensor; trace:Tensor; raw:Tensor; left:Tensor; level:Tensor; rate:Tensor   # `l`
     contents:Tensor; strengths:Tensor; logits:Tensor; slope:Tensor   # of versions, `t …`; derivative of their decay
 
 @outer
-def back_space(C, N, d, topk, like):
+def back_space(C, N, d, like):
     "Empty scratch paper."
     L, f = lineages(N, C), like.dtype
     z = np.zeros
-    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z((C, topk), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
+    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
 
 # %% ../nbs/19_fused.ipynb #7c4f2719
 @inline
@@ -794,37 +798,36 @@ def hop_back(act, x, pg, E, dE, wk, bk, m, eta):
     "From the gradient of an activation, `bk.act`, to that of the activation one hop before."
     N, L, zero = E.shape[0], len(wk.level), E.dtype.type(0)
     blank(bk.act, pg.dies, m)
+    bk.src[:] = 0
     mul_nt(bk.src, bk.act, E, m, N, N)
+    times(wk.src, act, wk.scale, m*L)
     for t in range(m):
-        for l in range(N, L): bk.src[t, l] = zero
-        for l in range(L): wk.src[t, l] = act[t, l]*wk.scale[t, l]
         for s in range(m): bk.along[t, s] = eta*bk.act[t, pg.lineage[s]] if s < t and pg.lineage[s] >= 0 else zero
     mul_tn(dE, wk.src, bk.act, N, m, N)
     for i in range(0, m, 8): mul_tn(bk.pre, bk.along[i:], wk.src[i:], min(i + 8, m), min(8, m - i), L)    # causal
     for t in range(m):
         for s in range(t): bk.along[t, s] *= x.gate[s]
     for i in range(0, m, 8): mul(bk.src[i:], bk.along[i:], wk.pre, min(8, m - i), min(i + 8, m), L)       # causal
-    for t in range(m):
-        ds, a, d = bk.scale[t], act[t], bk.src[t]
-        for l in range(L): ds[l] += d[l]*a[l]
+    ds, d, a = bk.scale.reshape(-1), bk.src.reshape(-1), act.reshape(-1)
+    for i in range(m*L): ds[i] += d[i]*a[i]
 
 # %% ../nbs/19_fused.ipynb #c805fb90
 @inner
 def spread_back(x, dx, pg, E, dE, wk, bk, m, ru):
     "Gradient of the shares, of the graph, and of the base weights (`bk.act`)."
     L = len(wk.level)
+    bk.scale[:] = 0; bk.pre[:] = 0
     for t in range(m):
-        w, s = bk.w[t], x.share[t, ru.hops]
-        dx.share[t, 0] = dot(w, wk.act0[t], L)
-        for h in range(ru.hops): dx.share[t, h + 1] = dot(w, pg.act[h, t], L)
-        for l in range(L): bk.act[t, l] = s*w[l]
-        bk.scale[t] = 0; bk.pre[t] = 0
+        s = x.share[t, ru.hops]
+        dx.share[t, 0] = dot(bk.w[t], wk.act0[t], L)
+        for h in range(ru.hops): dx.share[t, h + 1] = dot(bk.w[t], pg.act[h, t], L)
+        for l in range(L): bk.act[t, l] = s*bk.w[t, l]
     for k in range(ru.hops):
         h = ru.hops - 1 - k
         hop_back(pg.act[h - 1] if h > 0 else wk.act0, x, pg, E, dE, wk, bk, m, ru.eta)
         for t in range(m):
-            w, s, act, d, scale = bk.w[t], x.share[t, h], bk.act[t], bk.src[t], wk.scale[t]
-            for l in range(L): act[l] = d[l]*scale[l] + s*w[l]
+            s = x.share[t, h]
+            for l in range(L): bk.act[t, l] = bk.src[t, l]*wk.scale[t, l] + s*bk.w[t, l]
 
 # %% ../nbs/19_fused.ipynb #4f590192
 @inner
@@ -839,26 +842,26 @@ def relink(t, gone, dE, pg, bk, eta):
 @inner
 def events_back(x, dx, dE, pg, wk, bk, m, ru):
     "Gradient of all events through what later tokens saw of them."
-    L, lam, pre, left, dpre, raw, dleft, gt = len(bk.raw), x.lam[0], wk.pre, wk.left, bk.pre, bk.raw, bk.left, bk.trace
+    L, lam, pre, left, dpre, raw, dleft, gt, out = len(bk.raw), x.lam[0], wk.pre, wk.left, bk.pre, bk.raw, bk.left, bk.trace, bk.src
     one, zero, log = gt.dtype.type(1), gt.dtype.type(0), np.log(lam)
     for l in range(L): raw[l], dleft[l], gt[l] = zero, zero, zero
+    scale, q, w, ds, y = wk.scale.reshape(-1), left.reshape(-1), wk.raw.reshape(-1), bk.scale.reshape(-1), out.reshape(-1)
+    for i in range(m*L): y[i] = ds[i]*scale[i]*scale[i] if q[i]*w[i] >= one else zero      # what leaves is scaled to 1
     for k in range(m):
         t = m - 1 - k
         a, g = pg.lineage[t], x.gate[t]
         if a >= 0:
             if pg.dies[t] >= 0: relink(t, pg.dies[t], dE, pg, bk, ru.eta)
-            fade, own, d, dfade, dg = lam**g, raw[a], zero, gt[a]*wk.echo[t], gt[a]
-            raw[a], dpre[t, a] = zero, zero
+            fade, d, dfade, dg = lam**g, zero, gt[a]*wk.echo[t], gt[a]
             for l in range(L): dpre[t, l] += ru.eta*raw[l]             # eq-fused-leaving
-            for l in range(L): d += dpre[t, l]*pre[t, l]
-            for l in range(L): dfade += gt[l]*pre[t, l]*left[t, l]
+            dpre[t, a] = zero
+            for l in range(L): d += dpre[t, l]*pre[t, l]; dfade += gt[l]*pre[t, l]*left[t, l]
             for l in range(L): gt[l] = fade*gt[l] + g*dpre[t, l]/left[t, l]
             if ru.rho > 0:
                 for l in range(L): dleft[l] -= g*dpre[t, l]*pre[t, l]
-            raw[a] = own
             dx.lam[0] += dfade*g*fade/lam
             dx.gate[t] += dg + d + dfade*fade*log - (dleft[a]*ru.rho/(one - ru.rho*g) if ru.rho > 0 else zero)
-        for l in range(L): raw[l] -= bk.scale[t, l]*wk.scale[t, l]*wk.scale[t, l] if left[t, l]*wk.raw[t, l] >= one else zero
+        for l in range(L): raw[l] -= out[t, l]
         if ru.rho > 0:
             for l in range(L): dleft[l] += zero if left[t, l]*wk.raw[t, l] >= one else bk.scale[t, l]*left[t, l]
 
@@ -909,6 +912,7 @@ def version_back(t, a, x, dx, s, gs, pg, bk, forgetting):
 def looks_back(x, dx, pg, bk, m, topk):
     "Gradient of the look-ups: only the chosen scores have one."
     L, f, da = len(bk.got), x.gate.dtype, bk.act
+    bk.src[:] = 0
     for t in range(m):
         s, count = f.type(0), 0
         for l in range(L): s += da[t, l]*f.type(pg.can[t, l]); count += pg.can[t, l]
@@ -920,18 +924,19 @@ def looks_back(x, dx, pg, bk, m, topk):
         for i in range(topk):
             l = pg.at[t, i]
             if l < 0: break
-            bk.score[t, i] = x.look[t]*pg.p[t, i]*(da[t, l] - s)
+            bk.src[t, l] = x.look[t]*pg.p[t, i]*(da[t, l] - s)
 
 @inner
-def score_back(t, l, e, query, keys, dquery, dkeys):
-    "A score is query · key."
-    for j in range(query.shape[1]): dquery[t, j] += e*keys[l, j]
-    for j in range(query.shape[1]): dkeys[l, j] += e*query[t, j]
+def keys_back(x, dx, s, gs, bk, m):
+    "From the gradient of the scores, `bk.src`, to that of queries and keys."
+    N, k, fresh = len(gs.strength), x.key.shape[1], bk.src[:, len(gs.strength):]
+    mul(dx.query, bk.src, s.keys, m, N, k); mul(dx.query, fresh, x.key, m, m, k)
+    mul_tn(gs.keys, bk.src, x.query, N, m, k); mul_tn(dx.key, fresh, x.query, m, m, k)
 
 @inner
 def versions_back(x, dx, s, gs, pg, bk, m, ru):
     "Gradient of all writes, and of levels and rates, through what later tokens read."
-    f, N = x.gate.dtype, len(gs.strength)
+    f = x.gate.dtype
     for l in range(len(bk.level)): bk.level[l], bk.rate[l] = 0, 0
     for t in range(m): bk.strengths[t], bk.logits[t], bk.slope[t] = 0, 0, sigmoid(pg.logits[t])
     for k in range(m):
@@ -939,11 +944,10 @@ def versions_back(x, dx, s, gs, pg, bk, m, ru):
         a = pg.lineage[t]
         if a >= 0: dx.gate[t] += version_back(t, a, x, dx, s, gs, pg, bk, ru.forgetting)
         for i in range(ru.topk):
-            l, e = pg.at[t, i], bk.score[t, i]
+            l = pg.at[t, i]
             if l < 0: break
+            e = bk.src[t, l]
             bk.level[l] += e; bk.rate[l] -= f.type(t)*e
-            if l < N: score_back(t, l, e, x.query, s.keys, dx.query, gs.keys)
-            else: score_back(t, l - N, e, x.query, x.key, dx.query, dx.key)
 
 
 
@@ -972,7 +976,7 @@ def start_back(pg, gs, bk, ru):
 def scan_back(tok, dtok, slots, gslots, pages, dread, real, ru):
     "The scan in reverse; `slots` go from those of the end to those of the start, `gslots` becomes the gradient of the start."
     (R, T), N, C, d = tok.gate.shape, gslots.strength.shape[1], ru.chunk, dread.shape[2]
-    (wk, _), bk = workspace(C, N, d, dread), back_space(C, N, d, ru.topk, dread)
+    (wk, _), bk = workspace(C, N, d, dread), back_space(C, N, d, dread)
     n = (T + C - 1)//C
     for r in range(R):
         gs, s = slots_of(gslots, r), slots_of(slots, r)
@@ -988,6 +992,7 @@ def scan_back(tok, dtok, slots, gslots, pages, dread, real, ru):
             if ru.hops > 0: events_back(x, dx, gs.edges, pg, wk, bk, m, ru)
             looks_back(x, dx, pg, bk, m, ru.topk)
             versions_back(x, dx, s, gs, pg, bk, m, ru)
+            keys_back(x, dx, s, gs, bk, m)
             start_back(pg, gs, bk, ru)
 
 # %% ../nbs/19_fused.ipynb #e068eecb

@@ -617,7 +617,7 @@ def _training_step(
     over:dict,    # fields of `MemNetConfig`
     batch:tuple,  # rows, tokens
 ):                # function that makes one training step
-    "A step of AdamW on random tokens, ready to be timed."
+    "A step of AdamW on random tokens, as `fit` makes it: drawn policies draw."
     import torch
     from memnet.model import MemNet, MemNetConfig
     g = torch.Generator().manual_seed(0)
@@ -627,7 +627,7 @@ def _training_step(
     x, y = (torch.randint(cfg.vocab_size, batch, generator=g) for _ in range(2))
     def step():
         opt.zero_grad()
-        model.objective(model(x), y)["total"].backward()
+        model.objective(model(x, generator=g), y)["total"].backward()
         opt.step()
     return step
 
