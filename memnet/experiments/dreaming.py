@@ -260,7 +260,7 @@ def test_repeated(
         recall("load/accuracy", f"asleep, {order}", full, batch, T)
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #dfc08b5b
-PERIOD = 64   # chunks between nights that we recommend in a stream
+PERIOD = 128   # chunks between nights that we recommend in a stream
 
 def test_cost(
     cfg:Config,
