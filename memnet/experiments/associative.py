@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'LATE', 'PIECE', 'OURS', 'PLAIN', 'HERE',
-           'GAP', 'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'hops_asked', 'memnet_config', 'make_model', 'tests',
-           'first_question', 'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons', 'learn', 'run',
+           'GAP', 'QUICK', 'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'hops_asked', 'memnet_config', 'make_model',
+           'tests', 'first_question', 'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons', 'learn', 'run',
            'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
@@ -310,6 +310,7 @@ def test_all(
 OURS, PLAIN = ("memnet", "no_graph"), ("windowed", "lstm")
 HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + PLAIN, paired=OURS + PLAIN, mqar=("memnet", "full", "lstm"))
 GAP = dict(successor=8, chains=4)   # most fillers in training
+QUICK = (("successor", 90, OURS), ("paired", 60, OURS), ("chains", 240, OURS[:1]))   # task, steps, models of a first look
 STEPS = dict(successor=200, chains=300, paired=200, mqar=200)   # optimiser steps of the runs that are reported
 
 def settings(
@@ -319,7 +320,7 @@ def settings(
     "The runs of a profile."
     gap = lambda t: dict(max_gap=GAP[t]) if t in GAP else {}
     if profile == "smoke": return [dict(task=t, model=m, seed=s) for t in TASKS for m in MODELS[:2] for s in range(seeds)]
-    if profile == "quick": return [dict(task=t, model=m, seed=s, steps=60, tokens=2048, **gap(t)) for t in ("successor", "chains", "paired") for m in MODELS[:2] for s in range(seeds)]
+    if profile == "quick": return [dict(task=t, model=m, seed=s, steps=n, tokens=2048, **gap(t)) for t, n, models in QUICK for m in models for s in range(seeds)]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
     many = lambda m: seeds if m == "memnet" else min(seeds, 3)
