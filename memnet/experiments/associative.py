@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'RATES', 'WINDOW', 'GAPS', 'ITEMS', 'SMALL', 'STORY', 'LATE', 'PIECE', 'OURS', 'PLAIN', 'HERE',
-           'GAP', 'QUICK', 'STEPS', 'Config', 'make_task', 'TokenTimeBank', 'hops_asked', 'memnet_config', 'make_model',
-           'tests', 'first_question', 'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons', 'learn', 'run',
-           'test_all', 'settings']
+           'GAP', 'QUICK', 'STEPS', 'STEADY', 'Config', 'make_task', 'TokenTimeBank', 'hops_asked', 'memnet_config',
+           'make_model', 'tests', 'first_question', 'control', 'hop_gate', 'holds', 'tell', 'keep_graph', 'lessons',
+           'learn', 'run', 'test_all', 'settings']
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
 import time
@@ -312,6 +312,7 @@ HERE = dict(successor=OURS + ("symmetric", "token_time") + PLAIN, chains=OURS + 
 GAP = dict(successor=8, chains=4)   # most fillers in training
 QUICK = (("successor", 90, OURS), ("paired", 60, OURS), ("chains", 240, OURS[:1]))   # task, steps, models of a first look
 STEPS = dict(successor=200, chains=300, paired=200, mqar=200)   # optimiser steps of the runs that are reported
+STEADY = 3e-3   # a second look at chains: the rate that tuning on one seed, which rewards speed, did not choose
 
 def settings(
     profile:str,   # smoke, quick or full
@@ -324,4 +325,5 @@ def settings(
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
     many = lambda m: seeds if m == "memnet" else min(seeds, 3)
-    return tuning + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
+    steady = [dict(task="chains", model="memnet", lr=STEADY, seed=s, steps=STEPS["chains"], tokens=4096, test_rows=32, **gap("chains")) for s in range(seeds)]
+    return tuning + steady + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
