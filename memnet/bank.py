@@ -585,11 +585,11 @@ def nights(self:MultiHeadMemoryBank, clock, T:int, every:int, mask=None)->list:
     return [min((i + 1)*C, T) for i in range(len(past) - 1) if (past[i + 1] > past[i]).any()]
 
 @patch
-def show(self:MultiHeadMemoryBank, f:Features, before:MemoryState, after:MemoryState, mask=None, dream=None, dream_every=0):
+def show(self:MultiHeadMemoryBank, f:Features, before:MemoryState, after:MemoryState, mask=None):
     "The scan keeps weights to itself: go through the rows that the watcher wants once more, by chunks, with the mean of what is drawn."
     with self.watcher.rows(before, after) as R, torch.no_grad():
         some = lambda x: x[:R].detach()
-        if R: self.by_chunks(Features(*map(some, f)), MemoryState(*map(some, before)), None if mask is None else mask[:R], dream=dream, dream_every=dream_every)
+        if R: self.by_chunks(Features(*map(some, f)), MemoryState(*map(some, before)), None if mask is None else mask[:R])
 
 # %% ../nbs/05_bank.ipynb #7c18caf6
 @patch
@@ -606,10 +606,10 @@ def forward(self:MultiHeadMemoryBank,
     self.check_input(x, state, mask)
     if state is None: state = self.empty_state(len(x))
     f = self.features(x, mask)
-    scan = not record and self.can_scan(f, state)
+    scan = not record and self.can_scan(f, state) and (dream is None or self.watcher is None)   # a watcher sees dreams in their order
     before = state
     read, state, mass, records = self.by_scans(f, state, mask, generator, dream, dream_every) if scan else self.by_chunks(f, state, mask, generator, record, dream, dream_every)
-    if scan and self.watcher is not None: self.show(f, before, state, mask, dream, dream_every)
+    if scan and self.watcher is not None: self.show(f, before, state, mask)
     return read.transpose(1, 2).flatten(2), state, self.info(f, mask, mass, records)
 
 # %% ../nbs/05_bank.ipynb #07e55527

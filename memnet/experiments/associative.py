@@ -316,7 +316,7 @@ STEADY = 3e-3   # a second look at chains: the rate that tuning on one seed, whi
 
 def settings(
     profile:str,   # smoke, quick or full
-    seeds:int=5,   # runs of each model; controls and baselines get three at most
+    seeds:int=5,   # runs of each model
 )->list:           # of dicts of `Config` fields
     "The runs of a profile."
     gap = lambda t: dict(max_gap=GAP[t]) if t in GAP else {}
@@ -324,6 +324,5 @@ def settings(
     if profile == "quick": return [dict(task=t, model=m, seed=s, steps=n, tokens=2048, **gap(t)) for t, n, models in QUICK for m in models for s in range(seeds)]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in HERE[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
-    many = lambda m: seeds if m == "memnet" else min(seeds, 3)
     steady = [dict(task="chains", model="memnet", lr=STEADY, seed=s, steps=STEPS["chains"], tokens=4096, test_rows=32, **gap("chains")) for s in range(seeds)]
-    return tuning + steady + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(many(m))]
+    return tuning + steady + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in HERE[t] for s in range(seeds)]

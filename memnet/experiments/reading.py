@@ -320,6 +320,7 @@ def run(
         for metric, value in (("test_bpb", r.bpb), ("test_bytes", r.bytes), ("copied", r.copied)): note(cfg.steps, metric, value, r.slice)
     facts = dict(lr_used=cfg.lr, parameters=model.num_parameters(), state_bytes=model.state_bytes(1), lzma_bpb=lzma_bpb(text.test))
     for metric, value in facts.items(): note(cfg.steps, metric, value)
+    model.save(out/"model")
     table = pd.DataFrame(rows, columns=["run", "seed", "step", "metric", "value", "slice"])
     table.to_csv(out/"metrics.csv", index=False)
     return table
