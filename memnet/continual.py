@@ -4,24 +4,28 @@
 
 # %% auto #0
 __all__ = ['SlotState', 'empty_slots', 'slots_for', 'Links', 'open_links', 'write', 'SlotConfig', 'mlp', 'ContinualMemNet',
-           'dense_edges', 'row_scaled', 'link', 'RowNet', 'make_net', 'NetConfig', 'NetLearner', 'MergeConfig',
-           'MergeLearner', 'BankConfig', 'BankLearner', 'Course', 'asked', 'learned_parts', 'follow']
+           'check_slots', 'dense_edges', 'row_scaled', 'link', 'RowNet', 'make_net', 'NetConfig', 'NetLearner',
+           'MergeConfig', 'MergeLearner', 'BankConfig', 'BankLearner', 'Course', 'asked', 'learned_parts', 'follow']
 
 # %% ../nbs/20_continual.ipynb #34b95b21
 import copy, math, time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import NamedTuple, Optional
 import numba as nb
 import numpy as np
 import torch
 import torch.nn.functional as F
+import json
 from fastcore.basics import patch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from .addressing import log_strength, topk_policy, unit
 from .bank import nbytes
 from .baselines import LSTMConfig, LSTMModel, WindowedTransformer
 from .metrics import average_accuracy, forgetting, learning_accuracy
-from .interface import map_state
+from .interface import FORMAT, VERSION, map_state, read_about
 from .model import MemNet, MemNetConfig
 from .notation import need, need_counts
 from .streams import Part, Piece, Stream, digits, joined, permuted_digits, pieces, split_digits
@@ -264,13 +268,22 @@ def dream(self:ContinualMemNet,
 
 # %% ../nbs/20_continual.ipynb #fa3e1419
 @patch
+def insert(self:ContinualMemNet,
+    inputs:Tensor,   # `b f`
+    targets:Tensor,  # `b`
+):
+    "Write examples, and link what they read."
+    cfg = self.config
+    read = self.weights(inputs)[0] if cfg.n_edges else None
+    self.state = write(self.state, self.links, self.encode(inputs), targets, self.generator, cfg.dream_every > 0)
+    if cfg.n_edges: self.state = link(self.state, self.links.place[:-1], read)
+
+@patch
 def remember(self:ContinualMemNet, piece:Piece):
     "Dream if it is time, then write every example of the piece."
     cfg = self.config
     if self.steps % cfg.dream_every == 0 if cfg.dream_every else self.state.clock == 0: self.dream(piece.inputs)
-    read = self.weights(piece.inputs)[0] if cfg.n_edges else None
-    self.state = write(self.state, self.links, self.encode(piece.inputs), piece.targets, self.generator, cfg.dream_every > 0)
-    if cfg.n_edges: self.state = link(self.state, self.links.place[:-1], read)
+    self.insert(piece.inputs, piece.targets)
     self.steps += 1
 
 # %% ../nbs/20_continual.ipynb #7ecb73cc
@@ -317,6 +330,57 @@ def answer(self:ContinualMemNet,
     if not self.config.memory: return expect.exp()
     says = F.one_hot(self.state.label.long(), self.config.n_classes).float()
     return torch.where((w.sum(-1, keepdim=True) > 0), w @ says, 1/self.config.n_classes)
+
+# %% ../nbs/20_continual.ipynb #bc22f1a5
+@patch
+def parts(self:ContinualMemNet)->dict:  # name -> tensor
+    "Everything that decides an answer, and the counters."
+    counts = torch.tensor([self.steps, self.dreams])
+    return {f"head.{k}": v.detach() for k, v in self.head.state_dict().items()} | {f"state.{k}": v for k, v in self.state._asdict().items()} | {"basis": self.basis, "counts": counts}
+
+@patch
+def save(self:ContinualMemNet,
+    folder,  # made where it is missing
+):
+    "Write `model.safetensors` and `model.json`."
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.clone().contiguous() for k, v in self.parts().items()}, folder/"model.safetensors")
+    about = dict(format=FORMAT, version=VERSION, model=type(self).__name__, config=asdict(self.config))
+    (folder/"model.json").write_text(json.dumps(about, indent=2) + "\n")
+
+# %% ../nbs/20_continual.ipynb #9a2d878c
+def check_slots(
+    state:SlotState,  # as read from a file
+    n_classes:int,
+):
+    "Refuse slots that no learner can have written."
+    used = state.strength > 0
+    need(bool((state.strength >= 0).all() and (used[:-1] | ~used[1:]).all()), "strengths must be ≥ 0, and the slots in use must come first")
+    need(bool((state.label < n_classes).all()), f"classes must be 0 … {n_classes - 1}, got {int(state.label.max())}")
+    need(bool((state.target >= 0).all() and (state.target < len(used)).all()), f"edges must lead to slots 0 … {len(used) - 1}")
+    need(bool(state.code.float().isfinite().all() and state.scale.isfinite().all() and (state.scale > 0).all()), "codes must be finite, and their steps above 0")
+
+@patch(cls_method=True)
+def load(cls:ContinualMemNet,
+    folder,                     # what `save` wrote
+    generator:torch.Generator,  # of what is drawn from now on
+)->ContinualMemNet:
+    "Read a learner back; its optimiser starts anew."
+    path, config = Path(folder)/"model.safetensors", read_about(folder, cls.__name__)["config"]
+    try:
+        learner, found = cls(SlotConfig(**config), generator), load_file(path)
+        mine = learner.parts()
+        odd = sorted(k for k in mine.keys() | found.keys() if k not in mine or k not in found or found[k].shape != mine[k].shape or found[k].dtype != mine[k].dtype)
+        need(not odd, f"{', '.join(odd)} missing, unknown or of another size")
+        need(bool(torch.cat([v.flatten() for k, v in found.items() if k == "basis" or k.startswith("head.")]).isfinite().all()), "weights must be finite")
+        learner.state = SlotState(**{k: found[f"state.{k}"] for k in SlotState._fields})
+        check_slots(learner.state, learner.config.n_classes)
+    except (SafetensorError, OSError, TypeError, ValueError) as e:
+        raise ValueError(f"{path} is missing, damaged, or not what model.json describes: make the run again ({e})") from e
+    learner.head.load_state_dict({k.removeprefix("head."): v for k, v in found.items() if k.startswith("head.")})
+    learner.basis, learner.links, (learner.steps, learner.dreams) = found["basis"], open_links(learner.state), found["counts"].tolist()
+    return learner
 
 # %% ../nbs/20_continual.ipynb #2d544d70
 def dense_edges(

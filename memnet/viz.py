@@ -140,7 +140,7 @@ class Kind(NamedTuple):
 SEQUENTIAL, DIVERGING = "BuPu", "RdBu_r"
 KINDS = dict(read=Kind("read weight", "max", SEQUENTIAL, 1), write=Kind("write weight", "max", SEQUENTIAL, 1),
              strength=Kind("strength", "mean", SEQUENTIAL, 1), age=Kind("age (tokens since the last write)", "mean", SEQUENTIAL, 0),
-             change=Kind("change", "peak", DIVERGING, 0))
+             change=Kind("change", "peak", DIVERGING, 0), examples=Kind("examples that a slot stands for", "max", SEQUENTIAL, 0))
 
 # %% ../nbs/14_viz.ipynb #604167ac
 def _scale(x, kind):
@@ -165,7 +165,7 @@ def _mark_writes(ax, writes, N, step):
 # %% ../nbs/14_viz.ipynb #fc0b3f7d
 def slot_heatmap(
     values:Tensor,              # one row and head of what is shown, `t n`
-    kind:str="read",            # a key of `KINDS`: read, write, strength, age, change
+    kind:str="read",            # a key of `KINDS`: read, write, strength, age, change, examples
     writes:Tensor|None=None,    # slot written at each step, `t`, -1 = none; drawn as rings
     step:int=1,                 # tokens per row of `values` (the chunk size for chunk-end values)
     cells:tuple[int,int]=(64, 256),  # most slots and most times to draw; beyond, summarised by the kind's rule

@@ -1,7 +1,9 @@
 """The explorer: its callbacks without a browser, then the panel in JupyterLab in a real one."""
 import html, importlib.util, json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+from dataclasses import asdict
 from pathlib import Path
-import nbformat, numpy as np, pytest
+import nbformat, numpy as np, pandas as pd, pytest
+from memnet.experiments import continual
 from memnet.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, trace, train_small
 from memnet.notation import NOT_ASKED
 
@@ -14,6 +16,33 @@ def session(): return train_small(steps=50)
 def panel(session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return explorer(session, root=tmp_path)
+
+def checkout(home):
+    "A folder that has this book's experiments, and results of its own."
+    (home/"nbs").mkdir(); (home/"nbs"/"experiments").symlink_to(ROOT/"nbs"/"experiments")
+    for name in ("settings.ini", "memnet"): (home/name).symlink_to(ROOT/name)
+    return home
+
+def continual_run(folder, **over):
+    "A smoke run of the continual experiment, as the runner leaves it."
+    cfg = continual.Config(**(dict(epochs=1, watch=20) | over))
+    continual.run(cfg, folder)
+    (folder/"params.json").write_text(json.dumps(dict(experiment="continual", config=asdict(cfg))))
+    return folder
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    "A folder with two runs of the continual experiment: one of a learner with slots, one of nets without."
+    home = checkout(tmp_path_factory.mktemp("continual"))
+    for i, group in enumerate(("memnet", "nets")): continual_run(home/"results"/"continual"/f"{i}-s0-x", group=group)
+    return home
+
+@pytest.fixture
+def learner_panel(results):
+    panel = explorer(root=results)
+    panel.runs.value = str(saved_runs(results)["continual/0-s0-x"]); panel.open_button.click()
+    assert not message(panel)
+    return panel
 
 def asked(session): return [t for t, y in enumerate(session.row.answers) if y != NOT_ASKED]
 def message(panel): return html.unescape(re.sub("<.*?>", "", panel.message.value))
@@ -83,6 +112,65 @@ def test_a_saved_run_opens(session, tmp_path):
     panel.open_button.click()
     assert not message(panel) and panel.session.task is None and panel.main_box.layout.display == ""
 
+# ---------------------------------------------------------------- a learner of a stream, sample by sample
+
+def test_only_the_continual_run_with_slots_is_listed(results):
+    assert list(saved_runs(results)) == ["continual/0-s0-x"]
+    assert sum(f.stat().st_size for f in (results/"results"/"continual"/"0-s0-x"/"model").iterdir()) < 300_000
+    with pytest.raises(ValueError, match="no saved model: runs that can be opened are continual/0-s0-x"): open_run(results/"results"/"continual"/"1-s0-x", results)
+
+def test_a_continual_run_answers_as_it_did(results):
+    "What is opened is the learner of the run: asked all tests, it has the accuracy that the run wrote down."
+    folder = results/"results"/"continual"/"0-s0-x"
+    s, table = open_run(folder), pd.read_csv(folder/"metrics.csv")
+    right = (s.learner.answer(s.names.inputs).argmax(-1) == s.names.targets).float()
+    found = [right[s.names.task == t].mean().item() for t in s.names.task.unique()]
+    assert np.mean(found) == pytest.approx(table[(table.metric == "average_accuracy") & (table.slice == "memnet50/split")].value.item(), abs=1e-6)
+
+def test_a_continual_run_is_stepped_and_asked(learner_panel):
+    panel = learner_panel; s = panel.session
+    told = [t for t, y in enumerate(s.row.answers) if y == NOT_ASKED]
+    assert panel.slider.description == "sample" and panel.slider.max == 24 and panel.head.layout.display == panel.tau.layout.display == panel.replay.layout.display == "none"
+    for t in (0, told[0], 23):
+        panel.slider.value = t + 1
+        assert f"sample {t + 1} of 24, {s.row.words[t]}" in panel.picture.value and not message(panel)
+    assert (panel.seen.slot[told] >= 0).all() and panel.seen.strength[-1].sum() == panel.seen.strength[0].sum() + len(told)
+    panel.text.value = "3 5 3? 5?"; panel.read_button.click()
+    assert not message(panel) and "of 2 questions" in panel.answers.value and "<b>5</b>" in panel.answers.value
+    panel.text.value = "3a 4zz?"; panel.read_button.click()
+    assert "'4zz' is no sample" in message(panel) and len(panel.session.row.words) == 4
+
+def test_a_continual_run_sleeps_forgets_and_is_taught(learner_panel):
+    panel = learner_panel
+    panel.text.value = "3 " + " ".join(map(str, range(10))) + " 8? 8?"; panel.read_button.click(); panel.slider.value = 1
+    before = panel.seen.prob
+    panel.sleep_button.click(); assert "slots in use 361 → 361, what they imagine has moved by" in message(panel)
+    panel.wake_button.click(); assert np.array_equal(panel.seen.prob, before)
+    panel.empty_button.click(); assert "361 → 0" in message(panel) and panel.seen.strength[-1].sum() == 10
+    panel.slider.value = 12; assert "✓" in panel.answers.value and "1 of 2" in panel.answers.value or "2 of 2" in panel.answers.value
+    panel.boxes["memory"].value = False; assert panel.answers.value.count("<caption") == 2
+    panel.each_button.click(); assert [m for m in panel.session.mechanisms() if m not in panel.table.value] == []
+    assert not message(panel)
+    panel.draw_button.click(); assert panel.slider.max == 24 and panel.session.switches.memory is False
+
+def test_a_net_is_opened_after_a_learner(learner_panel, session):
+    learner_panel.show(session)
+    assert learner_panel.slider.description == "token" and learner_panel.tau.layout.display == "" and "token" in learner_panel.picture.value and not message(learner_panel)
+
+@pytest.mark.parametrize("damage,says", [(lambda m: (m/"model.safetensors").write_bytes(b"x"), "missing, damaged"), (lambda m: (m/"model.safetensors").unlink(), "missing, damaged"),
+    (lambda m: (m/"model.json").write_text("{"), "not json"), (lambda m: (m/"model.json").write_text((m/"model.json").read_text().replace('"version": 1', '"version": 7')), "version 7"),
+    (lambda m: (m/"model.json").write_text((m/"model.json").read_text().replace('"budget": 12800', '"budget": 25600')), "state.code"),
+    (lambda m: (m.parent/"params.json").unlink(), "which samples")], ids=["tensors", "no tensors", "json", "version", "another size", "no run"])
+def test_a_broken_continual_run_is_refused_and_the_old_one_stays(learner_panel, results, tmp_path, damage, says):
+    folder = shutil.copytree(results/"results"/"continual"/"0-s0-x", tmp_path/"results"/"continual"/"broken")
+    damage(folder/"model")
+    assert "continual/broken" in saved_runs(tmp_path), "it is listed, so that opening it says what is wrong"
+    row = learner_panel.session.row
+    learner_panel.folder.value = str(folder); learner_panel.open_button.click()
+    assert says in message(learner_panel) and learner_panel.session.row == row
+
+# ---------------------------------------------------------------- files
+
 def test_views_are_saved_and_never_overwritten(panel, tmp_path):
     for name in ("a.svg", "b.png"):
         panel.export_name.value = name; panel.export_button.click()
@@ -126,9 +214,10 @@ def browser():
         found.close()
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, session):
-    "A JupyterLab of its own, on a folder with one notebook and one saved run."
-    home = tmp_path_factory.mktemp("lab")
+def lab(tmp_path_factory, session, results):
+    "A JupyterLab of its own, on a folder with one notebook and two saved runs."
+    home = checkout(tmp_path_factory.mktemp("lab"))
+    shutil.copytree(results/"results", home/"results")
     session.model.save(home/"results"/"forgetting"/"1-s0-x"/"model")
     cell = "from memnet.explorer import explorer\npanel = explorer(root='.')\npanel"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="python3"))), home/"try.ipynb")
@@ -174,13 +263,26 @@ def test_panel_in_jupyterlab(browser, lab):
     shot(page, "0-open")
 
     page.get_by_label("saved run").focus()                                     # keyboard: a list; closed, JupyterLab takes the arrows for its cells
-    for key in ("Space", "ArrowDown", "Enter"): page.keyboard.press(key)
+    for key in ("Space", "ArrowDown", "ArrowDown", "Enter"): page.keyboard.press(key)
     page.wait_for_function("[...document.querySelectorAll('.jp-OutputArea input')].some(i => i.value.includes('forgetting'))")
     button("Open").focus(); page.keyboard.press("Enter")
     shot(page, "0-opening")
     shows("token")
     assert alert.filter(has_text=re.compile(".")).count() == 0
     shot(page, "0-saved-run")
+
+    page.get_by_label("saved run").select_option("continual/0-s0-x"); button("Open").click()   # a learner, sample by sample
+    shows("sample")
+    assert page.get_by_label("merge above cosine").count() == 0 or not page.get_by_label("merge above cosine").is_visible()
+    shot(page, "0-learner")
+    page.locator(".noUi-handle").first.focus(); page.keyboard.press("Home"); shows("sample 1 of 24")
+    page.locator(".jp-OutputArea .widget-play button").first.click(); shows("sample 3 of 24")    # mouse: play, and pause
+    page.locator(".jp-OutputArea .widget-play button").first.click()
+    shot(page, "0-learner-played")
+    button("Empty").click(); say.filter(has_text="nothing is left to imagine").wait_for(timeout=20_000)
+    page.locator("textarea:visible").last.fill("3 5 3? 5? 8?"); button("Read").click()
+    page.get_by_text("of 3 questions right").first.wait_for(timeout=20_000)
+    shot(page, "0-learner-asked")
 
     page.get_by_label("steps").fill("50")
     button("Train").focus(); page.keyboard.press("Enter")                      # keyboard: a button

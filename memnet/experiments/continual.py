@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'LARGE', 'METHODS', 'GROUPS', 'TUNED_AS', 'RATES', 'STREAMS', 'grid', 'takes', 'Config', 'make_stream',
            'make_learner', 'tune', 'best_setting', 'note_course', 'switch_profile', 'note_recall', 'note_controls',
-           'watch_for', 'run', 'settings']
+           'watch_for', 'run', 'saved_learner', 'saved_stream', 'settings']
 
 # %% ../../nbs/experiments/continual_run.ipynb #96ba7517
 import json
@@ -240,6 +240,7 @@ def run(
             learner, labels = make_learner(method, stream, cfg.seed, **setting), []
             keep = (lambda l, part: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, ContinualMemNet) else None
             course = follow(learner, stream, generator_for("data", cfg.seed), watch_for(name, stream, cfg.watch), keep)
+            if (method, name) == saved_learner(cfg): learner.save(out/"model")
             note_course(course, stream, learner, lambda metric, value: note(metric, value, at))
             for d, v in switch_profile(course, stream).items(): note("old_tasks", v, at, d)
             if name == "recall" and method != "joint": note_recall(course, stream, lambda metric, value: note(metric, value, at))
@@ -253,6 +254,21 @@ def run(
     table = pd.DataFrame(rows, columns=["run", "seed", "step", "metric", "value", "slice"])
     table.to_csv(out/"metrics.csv", index=False)
     return table
+
+# %% ../../nbs/experiments/continual_run.ipynb #82a3e219
+def saved_learner(
+    cfg:Config,
+)->tuple|None:   # method and stream; None = this run keeps no learner
+    "Which learner a run saves, and after which stream."
+    has = ((m, s) for m in GROUPS[cfg.group] if isinstance(METHODS[m], SlotConfig) and METHODS[m].memory for s in cfg.streams if takes(m, s))
+    return None if cfg.tune else next(has, None)
+
+def saved_stream(
+    cfg:Config,
+)->Stream|None:
+    "The stream that the saved learner has seen."
+    kept = saved_learner(cfg)
+    return make_stream(kept[1], cfg.seed, cfg) if kept else None
 
 # %% ../../nbs/experiments/continual_run.ipynb #f7c60c77
 def settings(
