@@ -435,6 +435,7 @@ class Session(NamedTuple):
     dream:Optional[DreamConfig]=None   # what a sleep does
     unit:str="token"                   # what the slider counts
     night:tuple=("tau_merge", "replay")  # settings of a sleep
+    hint:str=""              # how a row is typed, where that needs saying
 
 def train_small(
     which:str="successor recall",  # a key of `SMALL`
@@ -482,6 +483,7 @@ class Watched(Protocol):
     switches:object    # what is off; equal to a fresh one where nothing is
     unit:str           # what the slider counts
     night:tuple        # settings of a sleep that make sense: tau_merge, replay
+    hint:str           # how a row is typed
     n_heads:int
     def look(self): "Everything there is to see of the row."
     def text(self): "The row as text."
@@ -884,7 +886,7 @@ def make_row_controls(self:Explorer):
     self.text = W.Textarea(description="sequence", layout=W.Layout(width="100%", height="4.5em"))
     self.read_button = _button("Read", "Read the sequence as it is typed")
     self.draw_button = _button("Draw another", "Draw a fresh row of the task")
-    self.drawn = 0
+    self.drawn, self.hint = 0, W.Label()
     self.read_button.on_click(lambda _: self.guard(self.read_row))
     self.draw_button.on_click(lambda _: self.guard(self.draw_row))
     self.export_name = _labelled(W.Text, "save as", value="explorer.svg")
@@ -918,7 +920,7 @@ def make_outputs(self:Explorer):
     self.each_button = _button("Try each switch", "The answer with each mechanism off in turn")
     self.each_button.on_click(lambda _: self.guard(self.try_each))
     line = lambda *parts: W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))
-    self.main_box = W.VBox([self.text, line(self.read_button, self.draw_button), self.strip,
+    self.main_box = W.VBox([self.text, line(self.read_button, self.draw_button, self.hint), self.strip,
         line(self.play, self.slider, self.head),
         line(self.sleep_button, self.tau, self.replay, self.empty_button, self.wake_button),
         line(W.Label("switched on:"), self.switch_box, self.each_button), self.answers, self.picture, self.table, line(self.export_name, self.export_button)])
@@ -943,7 +945,7 @@ def show(self:Explorer,
     for box in self.boxes.values(): box.observe(lambda _: self.guard(self.switch), "value")
     self.switch_box.children = tuple(self.boxes.values())
     self.text.value, self.head.options, self.slider.description = session.text(), list(range(session.n_heads)), session.unit
-    self.head.value, self.drawn = session.best_head(seen), 0
+    self.head.value, self.drawn, self.hint.value = session.best_head(seen), 0, session.hint
     for control, needed in ((self.head, session.n_heads > 1), *((w, k in session.night) for k, w in self.night.items())): control.layout.display = "" if needed else "none"
     self.main_box.layout.display = ""
     asked = [t for t, y in enumerate(session.row.answers) if y != NOT_ASKED]

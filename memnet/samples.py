@@ -9,7 +9,7 @@ __all__ = ['MOST_SAMPLES', 'SAMPLE_EVENTS', 'Samples', 'letters', 'samples', 'Sa
            'took_part', 'over_samples', 'tiles', 'slot_caption', 'fate', 'at_sample', 'answer_bars', 'held_by_class',
            'before_after', 'paint_sample']
 
-# %% ../nbs/24_samples.ipynb #27997edc
+# %% ../nbs/24_samples.ipynb #e6487335
 import copy
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from .streams import Stream
 from .training import generator_for
 from .viz import slot_heatmap
 
-# %% ../nbs/24_samples.ipynb #2133b397
+# %% ../nbs/24_samples.ipynb #a683985e
 class Samples(NamedTuple):
     "Held-out examples of a stream by name."
     inputs:Tensor     # `b f`
@@ -46,7 +46,7 @@ def samples(
     words = [f"{y}{letters(int((targets[:i] == y).sum()))}" for i, y in enumerate(targets.tolist())]
     return Samples(inputs, targets, task, tuple(words), tuple(map(str, range(stream.n_classes))))
 
-# %% ../nbs/24_samples.ipynb #25b82bc0
+# %% ../nbs/24_samples.ipynb #51d6950a
 MOST_SAMPLES = 200   # longest row that can be looked at
 
 class SampleRow(NamedTuple):
@@ -67,7 +67,7 @@ def sample_id(
     need(left, f"all samples of class {word} are in the row already")
     return left[0]
 
-# %% ../nbs/24_samples.ipynb #bf0d5902
+# %% ../nbs/24_samples.ipynb #3f0bbb6b
 def parse_samples(
     text:str,      # as in "3a 5a 3b? 5"
     names:Samples,
@@ -89,7 +89,7 @@ def sample_text(
     "A row as text that `parse_samples` reads back."
     return " ".join(w + ("?" if y != NOT_ASKED else "") for w, y in zip(row.words, row.answers))
 
-# %% ../nbs/24_samples.ipynb #f2b30a89
+# %% ../nbs/24_samples.ipynb #2674aa7b
 @dataclass(frozen=True)
 class SampleSwitches:
     "Which mechanisms of a learner are on."
@@ -119,7 +119,7 @@ def look_copy(
     with torch.no_grad(): [p.zero_() for p in me.head.parameters()]
     return me
 
-# %% ../nbs/24_samples.ipynb #1775b5b2
+# %% ../nbs/24_samples.ipynb #0f3b996f
 @torch.no_grad()
 def look_at(
     me:ContinualMemNet,
@@ -133,7 +133,7 @@ def look_at(
     me.state = held
     return p[0].numpy(), expect[0].exp().numpy(), w[0].numpy()*me.config.memory
 
-# %% ../nbs/24_samples.ipynb #73df43bf
+# %% ../nbs/24_samples.ipynb #2756cfd2
 def tell(
     me:ContinualMemNet,  # its memory changes
     x:Tensor,            # one sample, `1 f`
@@ -149,7 +149,7 @@ def tell(
     pair = tuple(same) or tuple(int(i) for i in np.flatnonzero(np.bincount(place[:used] + 1, minlength=n + 2)[place[:used] + 1] > 1))
     return int(place[used]), pair
 
-# %% ../nbs/24_samples.ipynb #16d59ea1
+# %% ../nbs/24_samples.ipynb #20b63a02
 class SampleSeen(NamedTuple):
     "All that is shown of a row; numpy arrays over samples `t`. Slots have one entry more: what the first sample meets, then what each one leaves."
     prob:np.ndarray      # answer, before the sample is written, `t c`
@@ -170,7 +170,7 @@ def slots_now(
     s = me.state
     return s.strength.numpy().copy(), s.label.numpy().copy(), ((s.code.float()*s.scale) @ me.basis*(s.strength > 0).unsqueeze(-1)).numpy()
 
-# %% ../nbs/24_samples.ipynb #27b2bfbd
+# %% ../nbs/24_samples.ipynb #0f18dcc5
 def nap(
     me:ContinualMemNet,
     told:list,   # samples told so far, each `f`
@@ -188,7 +188,7 @@ def let_go(me:ContinualMemNet, told):
 
 SAMPLE_EVENTS = dict(sleep=nap, empty=let_go)
 
-# %% ../nbs/24_samples.ipynb #088a8fb5
+# %% ../nbs/24_samples.ipynb #81487fff
 def trace_samples(
     learner:ContinualMemNet,   # left alone
     names:Samples,
@@ -223,7 +223,7 @@ def check_events(
         need(name in SAMPLE_EVENTS, f"unknown event {name!r}: there are {', '.join(SAMPLE_EVENTS)}")
         need(0 <= t < len(row.tokens), f"event {name!r} must follow a sample 0 … {len(row.tokens) - 1}, got {t}")
 
-# %% ../nbs/24_samples.ipynb #0e10b558
+# %% ../nbs/24_samples.ipynb #b67e9120
 class SampleSession(NamedTuple):
     "What is looked at: a learner, its samples, a row, what happens and what is off."
     learner:ContinualMemNet
@@ -233,6 +233,7 @@ class SampleSession(NamedTuple):
     switches:SampleSwitches=SampleSwitches()
     unit:str="sample"      # what the slider counts
     night:tuple=()         # settings of a sleep: none
+    hint:str="3a is told and written, 3a? is only asked; 3 is the next sample of class 3"
     n_heads:int=1
 
     def look(self): return trace_samples(self.learner, self.names, self.row, self.switches, self.events)
@@ -247,7 +248,7 @@ class SampleSession(NamedTuple):
     def report(self, seen, t): return sample_report(seen, t)
     def paint(self, fig, seen, t, head): paint_sample(fig, seen, self, t)
 
-# %% ../nbs/24_samples.ipynb #d78a2c4c
+# %% ../nbs/24_samples.ipynb #a2f9b1c4
 def draw_samples(
     names:Samples,
     seed:int,
@@ -280,7 +281,7 @@ def sample_report(
     moved = np.linalg.norm(seen.images[t + 1] - images)/max(np.linalg.norm(images), 1e-9)
     return f"slots in use {(strength > 0).sum()} → {(now > 0).sum()}, " + (f"what they imagine has moved by {moved:.1%}" if (now > 0).any() else "nothing is left to imagine")
 
-# %% ../nbs/24_samples.ipynb #d498648c
+# %% ../nbs/24_samples.ipynb #77ab7cc3
 def took_part(
     seen:SampleSeen,
     most:int=40,    # slots to draw
@@ -305,7 +306,7 @@ def over_samples(
         ax[name].axvspan(t, t + 1, color="black", alpha=.35, lw=0)
         ax[name].set(title=name, xlabel="time (samples)", yticks=list(every), yticklabels=[part[i] for i in every], ylabel=f"slot ({len(part)} of {seen.read.shape[1]} took part)")
 
-# %% ../nbs/24_samples.ipynb #b73d407b
+# %% ../nbs/24_samples.ipynb #00af4f2e
 def tiles(
     images:list,   # each `f`
     captions:list,
@@ -325,7 +326,7 @@ def tiles(
 
 def slot_caption(seen, t, j): return f"slot {j}, {seen.read[t, j]:.0%}\n{seen.label[t, j]} ×{seen.strength[t, j]}"
 
-# %% ../nbs/24_samples.ipynb #e0ae5b38
+# %% ../nbs/24_samples.ipynb #05900d34
 def fate(
     seen:SampleSeen,
     t:int,
@@ -349,12 +350,12 @@ def at_sample(
     order = [j for j in order if seen.read[t, j] > .005]
     own = session.names.inputs[i].numpy()
     tiles([own] + [seen.images[t, j] for j in order], [f"{row.words[t]}\n(task {int(session.names.task[i])})"] + [slot_caption(seen, t, j) for j in order], ax["sample"], framed=0)
-    ax["sample"].set_title(f"{row.words[t]} and the slots it reads\n{fate(seen, t)}")
+    ax["sample"].set_title(f"{row.words[t]} and the slots it reads\n{'' if row.answers[t] == NOT_ASKED else 'asked, '}{fate(seen, t)}")
     if t in seen.awake: before_after(seen, t, ax["held"])
     else: held_by_class(seen, session, t, ax["held"])
     answer_bars(seen, session, t, ax["answer"])
 
-# %% ../nbs/24_samples.ipynb #9e2b3504
+# %% ../nbs/24_samples.ipynb #7712661d
 def answer_bars(seen, session, t, ax):
     "What the net expects and what is answered, class by class."
     c = np.arange(seen.prob.shape[1]); right = int(session.names.targets[session.row.tokens[t]])
@@ -377,7 +378,7 @@ def before_after(seen, t, ax, most=4):
     tiles([images[j] for j in top] + [seen.images[now, j] for j in top], [f"slot {j}\nbefore" for j in top] + [f"×{seen.strength[now, j]}\nafter" for j in top], ax)
     ax.set_title("the strongest slots")
 
-# %% ../nbs/24_samples.ipynb #883ab653
+# %% ../nbs/24_samples.ipynb #f007d0cf
 def paint_sample(
     fig,          # empty
     seen:SampleSeen,
