@@ -312,12 +312,13 @@ def features(self:MultiHeadMemoryBank, x:Tensor, mask:Tensor=None)->Features:
     "Project a whole sequence at once; only what depends on the state is done chunk by chunk."
     cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
     heads = lambda y: y.unflatten(-1, (H, -1)).transpose(1, 2)
+    shares = lambda y: y.movedim(-1, 0).softmax(0).movedim(0, -1)   # a softmax over few is quicker along the first axis
     y = self.projections(self.norm(x))
     key = unit(heads(y['address']))
     query = (key if self.query is None else unit(heads(y['query'])))*self.log_temperature.exp().view(1, H, 1, 1)
     gate = y['gate'].sigmoid().transpose(1, 2)
-    share = F.pad(heads(y['spread']), (1, 0)).softmax(-1) if cfg.graph else x.new_ones(B, H, T, 1)
-    return Features(query, key, heads(self.content(y['bottleneck'])), gate if mask is None else gate*mask.unsqueeze(1), heads(y['policy']).softmax(-1), share)
+    share = shares(F.pad(heads(y['spread']), (1, 0))) if cfg.graph else x.new_ones(B, H, T, 1)
+    return Features(query, key, heads(self.content(y['bottleneck'])), gate if mask is None else gate*mask.unsqueeze(1), shares(heads(y['policy'])), share)
 
 # %% ../nbs/05_bank.ipynb #12d2f76f
 @patch

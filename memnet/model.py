@@ -116,8 +116,8 @@ def losses(self:MemNet,
     "The terms of the objective that need no targets."
     if read is None: return {}
     x_hat = self.picture(F.gelu(self.imagine(read)))                           # eq-imagine
-    error = (x_hat - e.detach()).square().mean(-1)                             # eq-hallucination
-    error = error.mean() if mask is None else (error*mask).sum()/mask.sum().clamp(min=1)
+    if mask is None: error = F.mse_loss(x_hat, e.detach())                     # eq-hallucination
+    else: error = (F.mse_loss(x_hat, e.detach(), reduction='none').mean(-1)*mask).sum()/mask.sum().clamp(min=1)
     use = info['mass']/info['mass'].sum(-1, keepdim=True).clamp(min=1e-9)
     entropy = (use*use.clamp(min=1e-9).log()).sum(-1)                          # eq-utilisation
     return dict(hallucination=error, utilisation=entropy.mean(), sparsity=info['gate_mean'])

@@ -620,6 +620,8 @@ def _training_step(
     "A step of AdamW on random tokens, as `fit` makes it: drawn policies draw."
     import torch
     from memnet.model import MemNet, MemNetConfig
+    from memnet.training import keep_heap
+    keep_heap()
     g = torch.Generator().manual_seed(0)
     cfg = MemNetConfig(**(dict(vocab_size=64, dim=128, n_layers=4, n_slots=128) | over | dict(memory=memory)))
     model = MemNet(cfg)

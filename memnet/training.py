@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PURPOSES', 'COLUMNS', 'FORMAT', 'VERSION', 'TrainConfig', 'seed_for', 'generator_for', 'lr_at', 'decays',
            'make_optimizer', 'MetricLog', 'write_checkpoint', 'read_checkpoint', 'evaluating', 'evaluate', 'Run',
-           'NonFiniteLoss', 'FitResult', 'fit']
+           'NonFiniteLoss', 'keep_heap', 'FitResult', 'fit']
 
 # %% ../nbs/12_training.ipynb #b5d9bda0
-import csv, hashlib, io, json, math, os, signal, tempfile, threading, time
+import csv, ctypes, hashlib, io, json, math, os, signal, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -533,6 +533,15 @@ def _tensorboard(writer, step, rows):
     "The rows of one step as scalars."
     for metric, value, where in rows: writer.add_scalar(metric if where == "all" else f"{metric}/{where}", value, step)
 
+# %% ../nbs/12_training.ipynb #720fd520
+def keep_heap(
+)->bool:   # whether the C library has such a switch
+    "Have this process keep the memory that it frees."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False
+    big, top = -3, -1                               # names of the two settings in glibc: pieces beyond the heap, and when its end is handed back
+    return bool(mallopt(big, 32 << 20) and mallopt(top, 1 << 30))
+
 # %% ../nbs/12_training.ipynb #ba2084e9
 @dataclass(frozen=True)
 class FitResult:
@@ -565,6 +574,7 @@ def fit(
     measure=None,                # model → dict of numbers to log at every evaluation, e.g. the measuring kit on a fixed batch
 )->FitResult:                    # log, steps, whether it was interrupted
     "Train `model` on `task`; what comes out depends on the settings and the first weights only."
+    keep_heap()
     run_dir = Path(run_dir) if run_dir is not None else None
     writer = _writer(run_dir) if tensorboard else None
     run, began = Run(model, task, cfg, run_dir, {"valid": task} if eval_tasks is None else eval_tasks, measure), time.perf_counter()
