@@ -10,11 +10,11 @@ __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'r
            'candidates', 'rank', 'readable', 'look_up', 'new_version', 'cosines', 'levels', 'plan_and_look',
            'spread_even', 'base_weights', 'leaving', 'times', 'room', 'plus', 'scaled', 'pending', 'unlink', 'blank',
            'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages', 'read_contents', 'choose',
-           'write_slot', 'look_again', 'write_event', 'commit', 'scan', 'Back', 'back_space', 'event_back',
+           'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back', 'back_space', 'event_back',
            'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave', 'gather', 'hop_back',
            'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back', 'events_back',
            'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'versions_back', 'raised',
-           'start_back', 'scan_back', 'fused_scan']
+           'start_back', 'scan_back', 'Diary', 'fused_scan']
 
 # %% ../nbs/19_fused.ipynb #19c4eb21
 from typing import NamedTuple
@@ -762,8 +762,14 @@ def commit(b, x, s, pg, wk, m, n_tokens, ru):
         if t >= 0: s.age[n] = f.type(n_tokens - 1 - t)
 
 # %% ../nbs/19_fused.ipynb #192e2650
+@inner
+def show(shown, w, real, m):
+    "Copy the read weights of real tokens for somebody who watches."
+    for t in range(m):
+        for l in range(w.shape[1]): shown[t, l] = w[t, l] if real[t] else 0
+
 @outer
-def scan(tok, slots, pages, read, real, steps, clock, temperature, keep, ru):
+def scan(tok, slots, pages, shown, read, real, steps, clock, temperature, keep, ru):
     "Read and write all rows, chunk by chunk."
     (R, T), N, C = tok.gate.shape, slots.strength.shape[1], ru.chunk
     wk, b = workspace(C, N, max(tok.key.shape[2], tok.value.shape[2], N if ru.hops > 0 else 0), read)
@@ -781,6 +787,7 @@ def scan(tok, slots, pages, read, real, steps, clock, temperature, keep, ru):
                 pending(x, pg, wk, s.edges, m, ru)
             for h in range(ru.hops): hop_to(pg.act[h], pg.act[h - 1] if h > 0 else wk.act0, x, pg, wk, s.edges, m, ru.eta)
             mix_hops(x, pg, wk, m, ru.hops)
+            if r < len(shown): show(shown[r, c], wk.w, real[r, c*C:], m)
             tally(real[r, c*C:], wk, m, now, ru.seen)
             read_contents(read[r, c*C:], s, pg, wk, m, N)
             commit(b, x, s, pg, wk, m, steps[r, c], ru)
@@ -1178,13 +1185,11 @@ def _own(x):
 # %% ../nbs/19_fused.ipynb #0ac1b869
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, real, steps, clock, temperature, keep, ru, *xs):
+    def forward(ctx, real, steps, clock, temperature, keep, room, pages, shown, ru, *xs):
         tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:11])), Slots(*map(_own, xs[11:]))
-        (R, T, k), N, d = tok.key.shape, slots.strength.shape[1], tok.value.shape[-1]
-        read = tok.key.new_empty(R, T, d)
-        room, pages = _new_pages(-(-T//ru.chunk) if keep else 1, R, N, k, d, ru, read.numpy().dtype)
-        ctx.ru, ctx.real, ctx.room, ctx.pages = ru, real, room if keep else None, pages if keep else None
-        scan(_arrays(tok), _arrays(slots), pages, read.numpy(), real, steps, clock, temperature, int(keep), ru)
+        read = torch.empty_like(tok.value)
+        ctx.ru, ctx.real, ctx.room, ctx.pages = ru, real, room, pages
+        scan(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, temperature, int(keep), ru)
         ctx.save_for_backward(*slots, *tok)
         ctx.mark_non_differentiable(slots.logit, *slots[7:])
         ctx.set_materialize_grads(False)
@@ -1199,9 +1204,26 @@ class _Scan(torch.autograd.Function):
         if dread is None: dread = torch.zeros_like(tok.value)
         dtok = Tokens(*_cut([(x.numpy().dtype, x.shape) for x in tok], lambda size: np.empty(size, np.uint8)))
         scan_back(_arrays(tok), dtok, _arrays(slots), _arrays(gs), ctx.pages, dread.contiguous().numpy(), ctx.real, ctx.ru)
-        return None, None, None, None, None, None, *map(torch.from_numpy, dtok), *gs[:7], None, None, None
+        return *[None]*9, *map(torch.from_numpy, dtok), *gs[:7], None, None, None
 
 # %% ../nbs/19_fused.ipynb #9e891336
+class Diary(NamedTuple):
+    "What happened in the rows that are watched."
+    weights:Tensor    # of reads, over slots at the start of the chunk and births, 0 where padded, `r c t l`
+    strength:Tensor   # of slots at the start of each chunk, `r c n`
+    left:Tensor       # what decay leaves of it, `r c n`
+    token:Tensor      # of the chunk that wrote, -1 = no more writes, `r c w`
+    slot:Tensor       # that it wrote to, `r c w`
+    birth:Tensor      # whether it moved in, `r c w`
+
+def _diary(pages, shown, ru):
+    "What the pages of the watched rows say, copied: the pages are used again."
+    R = len(shown)
+    strength, logit, age, token, slot, birth = (torch.from_numpy(getattr(pages, k)[:R].copy()) for k in ('strength', 'logit', 'age', 'token', 'slot', 'birth'))
+    token = token.long()
+    left = strength*torch.exp(-torch.nn.functional.softplus(logit)*age) if ru.forgetting else strength
+    return Diary(torch.from_numpy(shown), strength, left, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), birth)
+
 def fused_scan(
     tok:Tokens,          # of the whole sequence
     slots:Slots,         # at its start; left alone
@@ -1209,13 +1231,17 @@ def fused_scan(
     clock:Tensor,        # tokens seen before, `r`
     temperature:Tensor,  # of tied addresses, `r`
     ru:Rules,
-)->tuple[Tensor,Slots]:  # read vectors `r t d`, slots at the end
+    watched:int=0,       # rows that somebody wants the diary of: the first ones
+)->tuple[Tensor,Slots,Diary]:  # read vectors `r t d`, slots at the end, diary
     "Read and write a whole sequence."
-    R, T, C = *real.shape, ru.chunk
+    R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
     steps = torch.nn.functional.pad(real, (0, -T % C)).unflatten(1, (-1, C)).sum(-1)
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
+    graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
     f = np.dtype(str(tok.key.dtype).split('.')[-1]).type
     ru = ru._replace(**{k: f(getattr(ru, k)) for k in ('match', 'floor', 'eta', 'rho', 'seen')})
+    keep = graded or watched > 0
+    room, pages = _new_pages(steps.shape[1] if keep else 1, R, N, tok.key.shape[2], tok.value.shape[2], ru, f)
+    shown = np.empty((watched, steps.shape[1] if watched else 0, C, lineages(N, C)), f)
     data = (x.detach().contiguous().numpy() for x in (real, steps, clock, temperature))
-    read, *slots = _Scan.apply(*data, keep, ru, *tok, *slots)
-    return read, Slots(*slots)
+    read, *slots = _Scan.apply(*data, keep, room, pages, shown, ru, *tok, *slots)
+    return read, Slots(*slots), _diary(pages, shown, ru) if watched else None

@@ -82,17 +82,15 @@ def _thin(log):
         if alone and log.size > log.limit: _close(log, range(log.rows)); log.full = True
 
 # %% ../nbs/17_lifetimes.ipynb #ede142ec
-def _begin(log, before, training):
-    "Match the rows of a state with the streams of the log; returns the clocks of the watched rows."
-    R = min(log.rows, len(before.clock)); clock, s = _host(before.clock[:R]), np.array(_host(before.strength[:R]))
+def _begin(log, clock, s, training):
+    "Match the watched rows of a state, its clocks and strengths, with the streams of the log."
     if log.strength is None: log.strength, log.faded = np.zeros((log.rows, *s.shape[1:]), s.dtype), np.zeros((log.rows, *s.shape[1:]), bool)
     need(s.shape[1:] == log.strength.shape[1:], f"a log follows one memory: it began with (heads, slots) {log.strength.shape[1:]}, got {s.shape[1:]}")
-    same = (np.isclose(s, log.strength[:R], rtol=1e-3, atol=1e-4) | (s == 0)).all((1, 2)) | (log.emptied is not None)
+    R = len(clock); same = (np.isclose(s, log.strength[:R], rtol=1e-3, atol=1e-4) | (s == 0)).all((1, 2)) | (log.emptied is not None)
     new = (clock == 0) | (clock != log.clock[:R]) | ~same
     _close(log, np.flatnonzero(new)); log.clock[:R] = clock
     for r in np.flatnonzero(new): _open(log, r, clock[r], s[r], training)
     _vanish(log, s)
-    return clock
 
 # %% ../nbs/17_lifetimes.ipynb #32eb1de6
 def _vanish(log, s, cause=CAUSES.index("forgotten")):
@@ -124,58 +122,49 @@ def _back(log, r, h, n):
     return first & log.faded[r, h, n]
 
 # %% ../nbs/17_lifetimes.ipynb #1b427d82
-def _decay(log, after, left):
+def _decay(log, clock, strength, left):
     "Keep what the next chunk is compared with; `left` is what is left of the strengths."
-    R = min(log.rows, len(after.clock)); log.clock[:R], log.strength[:R] = _host(after.clock[:R]), _host(after.strength[:R])
+    R = len(clock); log.clock[:R], log.strength[:R] = clock, strength
     if log.floor and left is not None:
-        r, h, n = np.nonzero((_host(left[:R]) < log.floor) & (log.strength[:R] > 0) & ~log.faded[:R])
+        r, h, n = np.nonzero((left < log.floor) & (strength > 0) & ~log.faded[:R])
         _put(log, DEATH, r, h, n, log.clock[r], CAUSES.index("decayed"), log.clock[r] - 1)
         log.faded[r, h, n] = True
     if log.size > log.limit: _thin(log)
 
 # %% ../nbs/17_lifetimes.ipynb #847fbe22
-def _turn(log, before, after, training):
-    "Is what happens now on record? Streams that are go on; of new batches in training one in `every` is taken."
-    R = min(log.rows, len(before.clock)); clock = _host(before.clock[:R]); known = (clock > 0) & (clock == log.clock[:R])
+def _turn(log, clock, then, training):
+    "Is what happens between these clocks on record? Streams that are go on; of new batches in training one in `every` is taken."
+    R = len(clock); known = (clock > 0) & (clock == log.clock[:R])
     if known.any(): on = (log.stream[:R] >= 0).any()
     else:
         on = not training or log.batches % log.every == 0
         log.batches += training
-    if log.full or not on: _close(log, np.arange(R)); log.clock[:R] = _host(after.clock[:R])
+    if log.full or not on: _close(log, np.arange(R)); log.clock[:R] = then
     return on and not log.full
 
 # %% ../nbs/17_lifetimes.ipynb #6ef02bfc
-def _chunk(log, weights, w, before, after, left=None, training=False):
+def _chunk(log, weights, w, before, after, training=False):
     "What a bank tells its watcher after a chunk."
-    if not _turn(log, before, after, training): return
-    clock = _begin(log, before, training); R = len(clock)
-    if (log.stream[:R] >= 0).any():
-        N, slot = before.strength.shape[-1], _host(w.plan.slot[:R])
-        token = np.broadcast_to(np.arange(slot.shape[-1]), slot.shape) if w.tokens is None else _host(w.tokens[:R])
-        home = _writes(log, clock, slot, _host(w.plan.birth[:R]), _host(w.cand.gate[:R]), token, weights.shape[2])
-        x = _host(weights[:R]); at = np.flatnonzero(x > log.read_threshold); r, h, t, l = np.unravel_index(at, x.shape)
+    clock = _host(before.clock); _begin(log, clock, np.array(_host(before.strength)), training)
+    if (log.stream[:len(clock)] >= 0).any():
+        N, x = before.strength.shape[-1], _host(weights)
+        home = _writes(log, clock, _host(w.slot), _host(w.birth), _host(w.gate), _host(w.token), x.shape[2])
+        at = np.flatnonzero(x > log.read_threshold); r, h, t, l = np.unravel_index(at, x.shape)
         old = l < N; n = np.where(old, l, home[r, h, np.where(old, 0, l - N)]); keep = n >= 0
         r, h, t, l, n, old = (y[keep] for y in (r, h, t, l, n, old))
-        _put(log, READ, r, h, n, clock[r] + t, asof=clock[r] + np.where(old, -1, l - N), weight=x.ravel()[at[keep]])
-    _decay(log, after, left)
+        _put(log, READ, r, h, n, clock[r] + t, asof=clock[r] + np.where(old, -1, l - N), weight=x[r, h, t, l])
+    _decay(log, *map(_host, after))
 
 # %% ../nbs/17_lifetimes.ipynb #46bfa5bd
 class _Watcher:
-    "What a bank calls."
-    def __init__(self, log, bank): self.log, self.bank, self.training = log, bank, None
-    def __call__(self, weights, w, before, after):
-        "A chunk is over."
-        left = self.bank.effective_strength(after) if self.log.floor else None
-        _chunk(self.log, weights, w, before, after, left, self.trains() if self.training is None else self.training)
+    "What a bank tells."
+    def __init__(self, log, bank): self.log, self.bank = log, bank
     def trains(self): return self.bank.training and torch.is_grad_enabled()
-    @contextmanager
-    def rows(self, before, after):
-        "Rows that a bank should go through once more for us, and the block in which it does."
-        self.training, batches, clock = self.trains(), self.log.batches, self.log.clock.copy()
-        want = _turn(self.log, before, after, self.training)
-        if want: self.log.batches, self.log.clock = batches, clock      # the first chunk will ask again
-        try: yield self.log.rows if want else 0
-        finally: self.training = None
+    def rows(self, clock, then):
+        "How many rows we want to be told of, from one clock to the other."
+        clock, then = (_host(x[:self.log.rows]) for x in (clock, then))
+        return len(clock) if _turn(self.log, clock, then, self.trains()) else 0
+    def __call__(self, weights, w, before, after): _chunk(self.log, weights, w, before, after, self.trains())
 
 # %% ../nbs/17_lifetimes.ipynb #6e31387c
 @contextmanager
@@ -254,13 +243,13 @@ def record(self:EventLog,
     "Log a call from its record."
     need(all(k in info for k in ("read", "write_slot", "births", "gate")), "info lacks the record: call the model with record=True")
     after = _memory(after); before = type(after)(*map(torch.zeros_like, after)) if before is None else _memory(before)
-    clock = _begin(self, before, False); R = len(clock)
+    R = min(self.rows, len(before.clock)); clock = _host(before.clock[:R]); _begin(self, clock, np.array(_host(before.strength[:R])), False)
     slot, birth, x = _host(info["write_slot"][:R]), _host(info["births"][:R]), _host(info["read"][:R])
     T = x.shape[2]
     home = _writes(self, clock, slot, birth, _host(info["gate"][:R]), np.broadcast_to(np.arange(T), slot.shape), T)
     r, h, t, n = np.nonzero(x > self.read_threshold)
     _put(self, READ, r, h, n, clock[r] + t, asof=clock[r] + _latest(home, r, h, t, n), weight=x[r, h, t, n])
-    _decay(self, after, None)
+    _decay(self, _host(after.clock[:R]), _host(after.strength[:R]), None)
     return self
 
 # %% ../nbs/17_lifetimes.ipynb #c3751608

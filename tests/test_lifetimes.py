@@ -2,6 +2,8 @@
 import copy
 import pandas as pd, pytest, torch
 from memnet.lifetimes import EventLog, compare_lives, label_lives, lives, median_life, over_time, read_log, reuse, survival, utilisation, watch
+from memnet.bank import BankConfig, MultiHeadMemoryBank
+from memnet.dreaming import MemorySynthesizer
 from memnet.model import MemNet, MemNetConfig
 from memnet.tasks import SuccessorRecall
 from memnet.training import TrainConfig, evaluate, fit, generator_for
@@ -41,6 +43,22 @@ def test_the_compiled_scan_is_watched_too():
     assert sorted(fast.groupby("stream").ended.max()) == [32, 32, 64, 64] and fast.training.all()
     one = fast[fast.stream.isin(fast.stream.unique()[:2])]
     pd.testing.assert_frame_equal(one.drop(columns=["training", "weight"]).reset_index(drop=True), slow.drop(columns=["training", "weight"]))
+
+@pytest.mark.parametrize("over", [dict(), dict(n_writes=0), dict(n_writes=3, forgetting=True, graph=False), dict(policies=("random",), topk=2)])
+def test_scan_and_chunks_tell_the_same(over, monkeypatch):
+    monkeypatch.setattr("memnet.bank.AT_ONCE", 3)                                         # so that a stream of 7 chunks is told in three parts
+    bank = MultiHeadMemoryBank(BankConfig.tiny(**dict(n_slots=4, match=.9) | over), gen(0)).double()
+    words = torch.randn(9, 12, generator=gen(1)).double(); x = words[torch.randint(0, 9, (3, 53), generator=gen(2))]
+    if bank.config.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
+    mask, dreamer = torch.arange(53) < torch.tensor([[53], [20], [41]]), MemorySynthesizer(3, 2, gen(3), bank.config.graph).double()
+    logs = {}
+    for how in ("by_chunks", "by_scans"):
+        with torch.no_grad(), watch(bank, rows=2, floor=.3) as logs[how]:
+            _, state, *_ = getattr(bank, how)(bank.features(x, mask), bank.empty_state(3), mask, gen(4), dream=dreamer, dream_every=2)
+            getattr(bank, how)(bank.features(x), state, None, gen(5))
+    slow, fast = (log.frame() for log in logs.values())
+    assert len(slow) > 200
+    pd.testing.assert_frame_equal(slow, fast, atol=1e-6)
 
 def test_a_stream_in_pieces_is_one_stream():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 96), generator=gen(1))
