@@ -149,8 +149,8 @@ def tiny(cls:BankConfig, **over):
 # %% ../nbs/05_bank.ipynb #766326c9
 class Features(NamedTuple):
     "What each token brings to the memory, `b h t …`."
-    query:Tensor    # unit rows times temperature
-    key:Tensor      # unit rows
+    query:Tensor    # address to look up, of any length; with tied addresses the key counts instead
+    key:Tensor      # address to write to, of any length
     value:Tensor    # content, past the bottleneck
     gate:Tensor     # salience, in (0,1), 0 where padded, `b h t`
     pi:Tensor       # share of each policy
@@ -314,11 +314,19 @@ def features(self:MultiHeadMemoryBank, x:Tensor, mask:Tensor=None)->Features:
     heads = lambda y: y.unflatten(-1, (H, -1)).transpose(1, 2)
     shares = lambda y: y.movedim(-1, 0).softmax(0).movedim(0, -1)   # a softmax over few is quicker along the first axis
     y = self.projections(self.norm(x))
-    key = unit(heads(y['address']))
-    query = (key if self.query is None else unit(heads(y['query'])))*self.log_temperature.exp().view(1, H, 1, 1)
+    key = heads(y['address'])
+    query = key if self.query is None else heads(y['query'])
     gate = y['gate'].sigmoid().transpose(1, 2)
     share = shares(F.pad(heads(y['spread']), (1, 0))) if cfg.graph else x.new_ones(B, H, T, 1)
     return Features(query, key, heads(self.content(y['bottleneck'])), gate if mask is None else gate*mask.unsqueeze(1), shares(heads(y['policy'])), share)
+
+# %% ../nbs/05_bank.ipynb #f2db5442
+@patch
+def directions(self:MultiHeadMemoryBank, f:Features)->Features:
+    "Of addresses only the direction counts: unit keys, and unit queries times temperature."
+    key = unit(f.key)
+    query = key if self.query is None else unit(f.query)
+    return f._replace(query=query*self.log_temperature.exp().view(1, -1, 1, 1), key=key)
 
 # %% ../nbs/05_bank.ipynb #12d2f76f
 @patch
@@ -390,7 +398,7 @@ def contents(self:MultiHeadMemoryBank, weights:Tensor, state:MemoryState, w:Writ
 @patch
 def read_chunk(self:MultiHeadMemoryBank, f:Features, state:MemoryState, generator:torch.Generator=None)->ChunkRead:
     "Every token reads the slots of the start and the writes before it."
-    cfg = self.config
+    cfg, f = self.config, self.directions(f)
     w = self.place(self.candidates(f, state), state, evict=self.commits_all, reads=True)
     scores = self.scores(f, state, w).masked_fill(w.plan.dead, DEAD)
     weights = mix_policies(scores, f.pi, cfg.policies, generator, cfg.topk)
@@ -570,8 +578,9 @@ def tokens(self:MultiHeadMemoryBank, f:Features, generator=None)->Tokens:
     if 'random' in kinds:   # chunk by chunk, as `by_chunks` draws
         draw = torch.cat([torch.rand(B, H, c.shape[2], 1, generator=generator, dtype=f.key.dtype) for c in f.gate.split(cfg.chunk_size, 2)], 2).squeeze(-1)
     lam = self.lam.view(H).repeat(B) if cfg.graph else f.gate.new_zeros(B*H)
-    rows = (f.query, f.key, f.value, f.gate, self.logits(f.value), look, even, one, draw, f.share)
-    return Tokens(*(y.flatten(0, 1) for y in rows), lam)
+    query = f.query if self.query is not None else f.key[..., :0]
+    rows = (query, f.key, f.value, f.gate, self.logits(f.value), look, even, one, draw, f.share)
+    return Tokens(*(y.flatten(0, 1) for y in rows), lam, self.log_temperature.exp().repeat(B))
 
 # %% ../nbs/05_bank.ipynb #2e3f31e5
 @patch
@@ -584,8 +593,7 @@ def by_scan(self:MultiHeadMemoryBank, f:Features, state:MemoryState, mask=None, 
     slots = Slots(s.keys, s.values, s.strength, self.logits(s.values), s.edges, s.trace, torch.zeros_like(s.strength) if mass is None else mass, s.age, s.last_read, s.usage)
     clock = s.clock + real.sum(-1)
     watched = 0 if self.watcher is None else min(self.watcher.rows(s.clock, clock), B)
-    read, new, diary = fused_scan(self.tokens(f, generator), Slots(*(y.flatten(0, 1) for y in slots)), real.repeat_interleave(H, 0), s.clock.repeat_interleave(H),
-                                  self.log_temperature.detach().exp().repeat(B), ru, watched*H)
+    read, new, diary = fused_scan(self.tokens(f, generator), Slots(*(y.flatten(0, 1) for y in slots)), real.repeat_interleave(H, 0), s.clock.repeat_interleave(H), ru, watched*H)
     read, n = read.unflatten(0, (B, H)), Slots(*(y.unflatten(0, (B, H)) for y in new))
     graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
     state = MemoryState(n.keys, n.values, n.strength, n.age, n.last_read, n.usage, *graph, clock)

@@ -7,14 +7,14 @@ __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'r
            'product', 'mul', 'mul_tn', 'mul_nt', 'turn', 'transpose', 'mul_turned', 'Rules', 'Tokens', 'Slots', 'Page',
            'Book', 'Work', 'lineages', 'workspace', 'tokens_of', 'page_of', 'slots_of', 'note', 'soft', 'sigmoid',
            'nearest_of', 'weakest_of', 'open_book', 'place', 'comparison', 'ones', 'lowest', 'bar', 'above', 'drawn',
-           'candidates', 'rank', 'readable', 'look_up', 'new_version', 'cosines', 'levels', 'plan_and_look',
+           'candidates', 'rank', 'readable', 'look_up', 'new_version', 'units', 'cosines', 'levels', 'plan_and_look',
            'spread_even', 'base_weights', 'leaving', 'times', 'room', 'plus', 'scaled', 'pending', 'unlink', 'blank',
            'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages', 'read_contents', 'choose',
            'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back', 'back_space', 'event_back',
            'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave', 'gather', 'hop_back',
            'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back', 'events_back',
-           'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'versions_back', 'raised',
-           'start_back', 'scan_back', 'Diary', 'fused_scan']
+           'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'units_back', 'addresses_back',
+           'versions_back', 'raised', 'start_back', 'scan_back', 'Diary', 'fused_scan']
 
 # %% ../nbs/19_fused.ipynb #19c4eb21
 from typing import NamedTuple
@@ -169,7 +169,7 @@ class Rules(NamedTuple):
     n_writes:int     # writes that stay, 0 = all
     topk:int         # slots of a look-up
     hops:int         # most steps of spreading, 0 = no graph
-    tied:bool        # query = temperature times key
+    tied:bool        # the query is the key
     forgetting:bool  # strength decays
     match:float      # these five in the precision of the arrays
     floor:float
@@ -180,8 +180,8 @@ class Rules(NamedTuple):
 # %% ../nbs/19_fused.ipynb #1fb3ff76
 class Tokens(NamedTuple):
     "What tokens bring."
-    query:Tensor   # times temperature, `r t k`
-    key:Tensor     # `r t k`
+    query:Tensor   # address to look up, of any length; `r t 0` where it is the key
+    key:Tensor     # address to write to, of any length, `r t k`
     value:Tensor   # `r t d`
     gate:Tensor    # `r t`
     logit:Tensor   # logit of the decay that the content asks for, `r t`
@@ -191,6 +191,7 @@ class Tokens(NamedTuple):
     draw:Tensor    # which slot that one takes, in [0,1), `r t`
     share:Tensor   # of the read that is 0, 1, … hops away, `r t hops+1`
     lam:Tensor     # decay of the trace, `r`
+    warmth:Tensor  # temperature of the cosine, `r`
 
 # %% ../nbs/19_fused.ipynb #20f46ad5
 class Slots(NamedTuple):
@@ -236,7 +237,8 @@ class Book(NamedTuple):
 class Work(NamedTuple):
     "Scratch paper: what is needed for one chunk only."
     turned:Tensor                                         # a matrix, rows and columns exchanged
-    cos:Tensor; base:Tensor                               # cosines with slots and tokens; where queries are no keys, their products
+    query:Tensor; key:Tensor                              # unit rows, `t k`
+    cos:Tensor; base:Tensor                               # cosines with slots and tokens; cosines of queries that are no keys
     decay:Tensor; log:Tensor                              # of every slot: decay, log strength
     score:Tensor; best:Tensor; some:Tensor; held:Tensor; order:Tensor   # of the present token: scores, maxima, candidates, their scores and order
     level:Tensor; rate:Tensor                             # by lineage
@@ -252,18 +254,18 @@ def lineages(N, C):
     return (N + C + 31)//32*32
 
 @outer
-def workspace(C, N, k, like):
+def workspace(C, N, k, most, like):
     "Empty scratch paper, and an empty book."
     L, f = lineages(N, C), like.dtype
     z = np.zeros
-    work = Work(z((k, N + C), f), z((C, L), f), z((C, L), f), z(N, f), z(N, f), z(L, f), z(LANES, f), z(L, np.int64), z(L, f), z(L, np.int64), z(L, f), z(L, f),
+    work = Work(z((most, N + C), f), z((C, k), f), z((C, k), f), z((C, L), f), z((C, L), f), z(N, f), z(N, f), z(L, f), z(LANES, f), z(L, np.int64), z(L, f), z(L, np.int64), z(L, f), z(L, f),
                 z((C, L), f), z(C, f), z(C, f), z((C, L), f), z((C + 1, L), f), z(L, f), z(L, f), z(L, f), z((C, L), f), z((C, C), f), z((C, L), f), z((C, L), f), z(L, f), z(L, f), z(C, np.bool_))
     return work, Book(z(L, np.bool_), z(L, np.int64), z(L, np.int64), z(N, np.int64), z(N, np.bool_), z(N, f), z(N, f), z(N, f), z(N, f), z(N, f))
 
 @outer
-def tokens_of(x, r, t):
-    "The tokens of one row from t on."
-    return Tokens(x.query[r, t:], x.key[r, t:], x.value[r, t:], x.gate[r, t:], x.logit[r, t:], x.look[r, t:], x.even[r, t:], x.one[r, t:], x.draw[r, t:], x.share[r, t:], x.lam[r:r + 1])
+def tokens_of(x, r, t, query, key):
+    "The tokens of one row from t on, with these queries and keys."
+    return Tokens(query, key, x.value[r, t:], x.gate[r, t:], x.logit[r, t:], x.look[r, t:], x.even[r, t:], x.one[r, t:], x.draw[r, t:], x.share[r, t:], x.lam[r:r + 1], x.warmth[r:r + 1])
 
 @outer
 def page_of(p, r, c):
@@ -486,8 +488,16 @@ def new_version(b, t, a, birth, x, s, pg, wk, ru):
 
 # %% ../nbs/19_fused.ipynb #6f775375
 @inner
+def units(y, x, m):
+    "Rows of length one; a zero row stays zero."
+    k = x.shape[1]
+    for t in range(m):
+        s = x.dtype.type(1)/max(np.sqrt(dot(x[t], x[t], k)), x.dtype.type(1e-6))
+        for j in range(k): y[t, j] = s*x[t, j]
+
+@inner
 def cosines(x, s, wk, m, tied):
-    "Cosines with slots and with tokens; scores before temperature are the same, or products with queries."
+    "Cosines of keys with slots and with tokens, for the plan; of queries, for the scores."
     N, k, base = len(s.strength), x.key.shape[1], wk.base
     mul_turned(wk.cos, x.key, s.keys, wk.turned, m, k, N)
     mul_turned(wk.cos[:, N:], x.key, x.key, wk.turned, m, k, m)
@@ -769,18 +779,21 @@ def show(shown, w, real, m):
         for l in range(w.shape[1]): shown[t, l] = w[t, l] if real[t] else 0
 
 @outer
-def scan(tok, slots, pages, shown, read, real, steps, clock, temperature, keep, ru):
+def scan(tok, slots, pages, shown, read, real, steps, clock, keep, ru):
     "Read and write all rows, chunk by chunk."
     (R, T), N, C = tok.gate.shape, slots.strength.shape[1], ru.chunk
-    wk, b = workspace(C, N, max(tok.key.shape[2], tok.value.shape[2], N if ru.hops > 0 else 0), read)
+    k = tok.key.shape[2]
+    wk, b = workspace(C, N, k, max(k, tok.value.shape[2], N if ru.hops > 0 else 0), read)
     for r in range(R):
         s, now = slots_of(slots, r), clock[r]
         for m in range(N): look_again(m, s, wk, ru.forgetting)
         for c in range((T + C - 1)//C):
-            m, x, pg = min(C, T - c*C), tokens_of(tok, r, c*C), page_of(pages, r, c*keep)
+            m, x, pg = min(C, T - c*C), tokens_of(tok, r, c*C, wk.key if ru.tied else wk.query, wk.key), page_of(pages, r, c*keep)
+            units(wk.key, tok.key[r, c*C:], m)
+            if not ru.tied: units(wk.query, tok.query[r, c*C:], m)
             note(pg, s)
             cosines(x, s, wk, m, ru.tied)
-            plan_and_look(b, x, s, pg, wk, wk.cos if ru.tied else wk.base, temperature[r] if ru.tied else temperature.dtype.type(1), m, ru)
+            plan_and_look(b, x, s, pg, wk, wk.cos if ru.tied else wk.base, x.warmth[0], m, ru)
             base_weights(x, pg, wk, m, ru.topk)
             if ru.hops > 0:
                 leaving(pg.leaves, s.edges)
@@ -798,15 +811,16 @@ class Back(NamedTuple):
     "Scratch paper of the way back: gradients."
     w:Tensor; act:Tensor; src:Tensor; scale:Tensor; pre:Tensor   # `t l`
     along:Tensor                                                 # `t t`
+    query:Tensor; key:Tensor; warm:Tensor                        # of unit rows, and queries times temperature, `t k`
     got:Tensor; trace:Tensor; raw:Tensor; left:Tensor; level:Tensor; rate:Tensor   # `l`
     contents:Tensor; strengths:Tensor; logits:Tensor; slope:Tensor   # of versions, `t …`; derivative of their decay
 
 @outer
-def back_space(C, N, d, like):
+def back_space(C, N, k, d, like):
     "Empty scratch paper."
     L, f = lineages(N, C), like.dtype
     z = np.zeros
-    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
+    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z((C, k), f), z((C, k), f), z((C, k), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
 
 # %% ../nbs/19_fused.ipynb #7c4f2719
 @inline
@@ -1080,10 +1094,32 @@ def looks_back(x, dx, pg, bk, m, topk):
 # %% ../nbs/19_fused.ipynb #324ca8ed
 @inner
 def keys_back(x, dx, s, gs, bk, m):
-    "From the gradient of the scores, `bk.src`, to that of queries and keys."
-    N, k, fresh = len(gs.strength), x.key.shape[1], bk.src[:, len(gs.strength):]
+    "From the gradient of the scores, `bk.src`, to that of unit queries and keys, and of the temperature."
+    N, k, fresh, warmth = len(gs.strength), x.key.shape[1], bk.src[:, len(gs.strength):], x.warmth[0]
     mul(dx.query, bk.src, s.keys, m, N, k); mul(dx.query, fresh, x.key, m, m, k)
-    mul_tn(gs.keys, bk.src, x.query, N, m, k); mul_tn(dx.key, fresh, x.query, m, m, k)
+    for t in range(m):
+        dx.warmth[0] += dot(dx.query[t], x.query[t], k)
+        scaled(dx.query[t], warmth)
+        for j in range(k): bk.warm[t, j] = warmth*x.query[t, j]
+    mul_tn(gs.keys, bk.src, bk.warm, N, m, k); mul_tn(dx.key, fresh, bk.warm, m, m, k)
+
+@inner
+def units_back(dx, dy, x, y, m):
+    "From the gradient of rows of length one to that of the rows."
+    k, least, zero = x.shape[1], x.dtype.type(1e-6), x.dtype.type(0)
+    for t in range(m):
+        length = np.sqrt(dot(x[t], x[t], k))
+        s, along = x.dtype.type(1)/max(length, least), dot(y[t], dy[t], k) if length >= least else zero
+        for j in range(k): dx[t, j] = s*(dy[t, j] - along*y[t, j])
+
+@inner
+def addresses_back(tok, dtok, r, first, x, dx, m, tied):
+    "And to that of the addresses that came in."
+    k = x.key.shape[1]
+    if tied:
+        for t in range(m): add(dx.key[t], x.key.dtype.type(1), dx.query[t], k)
+    else: units_back(dtok.query[r, first:], dx.query, tok.query[r, first:], x.query, m)
+    units_back(dtok.key[r, first:], dx.key, tok.key[r, first:], x.key, m)
 
 @inner
 def versions_back(x, dx, s, gs, pg, bk, m, ru):
@@ -1124,14 +1160,18 @@ def start_back(pg, gs, bk, ru):
 def scan_back(tok, dtok, slots, gslots, pages, dread, real, ru):
     "The scan in reverse; `slots` go from those of the end to those of the start, `gslots` becomes the gradient of the start."
     (R, T), N, C, d = tok.gate.shape, gslots.strength.shape[1], ru.chunk, dread.shape[2]
-    (wk, _), bk = workspace(C, N, max(tok.key.shape[2], d, N if ru.hops > 0 else 0), dread), back_space(C, N, d, dread)
+    k = tok.key.shape[2]
+    (wk, _), bk = workspace(C, N, k, max(k, d, N if ru.hops > 0 else 0), dread), back_space(C, N, k, d, dread)
     n = (T + C - 1)//C
     for r in range(R):
         gs, s = slots_of(gslots, r), slots_of(slots, r)
-        dtok.lam[r] = 0
-        for k in range(n):
-            c = n - 1 - k
-            m, x, dx, pg = min(C, T - c*C), tokens_of(tok, r, c*C), tokens_of(dtok, r, c*C), page_of(pages, r, c)
+        dtok.lam[r], dtok.warmth[r] = 0, 0
+        for i in range(n):
+            c = n - 1 - i
+            m, pg = min(C, T - c*C), page_of(pages, r, c)
+            x, dx = tokens_of(tok, r, c*C, wk.key if ru.tied else wk.query, wk.key), tokens_of(dtok, r, c*C, bk.query, bk.key)
+            units(wk.key, tok.key[r, c*C:], m)
+            if not ru.tied: units(wk.query, tok.query[r, c*C:], m)
             clear(dx, m)
             commit_back(x, dx, s, gs, pg, bk, ru)
             base_weights(x, pg, wk, m, ru.topk)
@@ -1143,6 +1183,7 @@ def scan_back(tok, dtok, slots, gslots, pages, dread, real, ru):
             looks_back(x, dx, pg, bk, m, ru.topk)
             versions_back(x, dx, s, gs, pg, bk, m, ru)
             keys_back(x, dx, s, gs, bk, m)
+            addresses_back(tok, dtok, r, c*C, x, dx, m, ru.tied)
             start_back(pg, gs, bk, ru)
 
 # %% ../nbs/19_fused.ipynb #e068eecb
@@ -1185,11 +1226,11 @@ def _own(x):
 # %% ../nbs/19_fused.ipynb #0ac1b869
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, real, steps, clock, temperature, keep, room, pages, shown, ru, *xs):
-        tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:11])), Slots(*map(_own, xs[11:]))
+    def forward(ctx, real, steps, clock, keep, room, pages, shown, ru, *xs):
+        tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:12])), Slots(*map(_own, xs[12:]))
         read = torch.empty_like(tok.value)
         ctx.ru, ctx.real, ctx.room, ctx.pages = ru, real, room, pages
-        scan(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, temperature, int(keep), ru)
+        scan(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, int(keep), ru)
         ctx.save_for_backward(*slots, *tok)
         ctx.mark_non_differentiable(slots.logit, *slots[7:])
         ctx.set_materialize_grads(False)
@@ -1204,7 +1245,7 @@ class _Scan(torch.autograd.Function):
         if dread is None: dread = torch.zeros_like(tok.value)
         dtok = Tokens(*_cut([(x.numpy().dtype, x.shape) for x in tok], lambda size: np.empty(size, np.uint8)))
         scan_back(_arrays(tok), dtok, _arrays(slots), _arrays(gs), ctx.pages, dread.contiguous().numpy(), ctx.real, ctx.ru)
-        return *[None]*9, *map(torch.from_numpy, dtok), *gs[:7], None, None, None
+        return *[None]*8, *map(torch.from_numpy, dtok), *gs[:7], None, None, None
 
 # %% ../nbs/19_fused.ipynb #9e891336
 class Diary(NamedTuple):
@@ -1229,7 +1270,6 @@ def fused_scan(
     slots:Slots,         # at its start; left alone
     real:Tensor,         # True = a real token, `r t`
     clock:Tensor,        # tokens seen before, `r`
-    temperature:Tensor,  # of tied addresses, `r`
     ru:Rules,
     watched:int=0,       # rows that somebody wants the diary of: the first ones
 )->tuple[Tensor,Slots,Diary]:  # read vectors `r t d`, slots at the end, diary
@@ -1242,6 +1282,6 @@ def fused_scan(
     keep = graded or watched > 0
     room, pages = _new_pages(steps.shape[1] if keep else 1, R, N, tok.key.shape[2], tok.value.shape[2], ru, f)
     shown = np.empty((watched, steps.shape[1] if watched else 0, C, lineages(N, C)), f)
-    data = (x.detach().contiguous().numpy() for x in (real, steps, clock, temperature))
+    data = (x.detach().contiguous().numpy() for x in (real, steps, clock))
     read, *slots = _Scan.apply(*data, keep, room, pages, shown, ru, *tok, *slots)
     return read, Slots(*slots), _diary(pages, shown, ru) if watched else None
