@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'reach', 'exceed', 'dot', 'add', 'move', 'block',
-           'product', 'mul', 'mul_tn', 'mul_nt', 'turn', 'transpose', 'mul_turned', 'Rules', 'Tokens', 'Slots', 'Page',
-           'Book', 'Work', 'lineages', 'workspace', 'tokens_of', 'page_of', 'slots_of', 'note', 'soft', 'sigmoid',
-           'nearest_of', 'weakest_of', 'open_book', 'place', 'comparison', 'ones', 'lowest', 'bar', 'above', 'drawn',
-           'candidates', 'rank', 'readable', 'look_up', 'new_version', 'units', 'cosines', 'levels', 'plan_and_look',
-           'spread_even', 'base_weights', 'leaving', 'times', 'room', 'plus', 'scaled', 'pending', 'unlink', 'blank',
-           'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages', 'read_contents', 'choose',
-           'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back', 'back_space', 'event_back',
-           'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave', 'gather', 'hop_back',
-           'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back', 'events_back',
+           'product', 'mul', 'mul_tn', 'mul_nt', 'turn', 'transpose', 'mul_turned', 'Lanes', 'in_lanes', 'Rules',
+           'Tokens', 'Slots', 'Page', 'Book', 'Work', 'lineages', 'workspace', 'tokens_of', 'page_of', 'slots_of',
+           'note', 'soft', 'sigmoid', 'nearest_of', 'weakest_of', 'open_book', 'place', 'comparison', 'ones', 'lowest',
+           'bar', 'above', 'drawn', 'candidates', 'rank', 'readable', 'look_up', 'new_version', 'units', 'cosines',
+           'levels', 'plan_and_look', 'spread_even', 'base_weights', 'leaving', 'times', 'scaled', 'see', 'pending',
+           'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages', 'read_contents',
+           'choose', 'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back', 'back_space',
+           'event_back', 'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave', 'gather',
+           'hop_back', 'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back', 'events_back',
            'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'units_back', 'addresses_back',
            'versions_back', 'raised', 'start_back', 'scan_back', 'Diary', 'fused_scan']
 
@@ -161,6 +161,34 @@ def mul_turned(C, A, B, T, M, K, N):
     for i in range(M):
         for n in range(N): C[i, n] = 0
     mul(C, A, T, M, K, N)
+
+# %% ../nbs/19_fused.ipynb #b38c7c39
+class Lanes:
+    "A vector in a register, with the arithmetic that `in_lanes` needs."
+    def __init__(self, b, value): self.b, self.value = b, value
+    def __mul__(self, x): return Lanes(self.b, self.b.fmul(self.value, x.value, flags=['contract']))
+    def __add__(self, x): return Lanes(self.b, self.b.fadd(self.value, x.value, flags=['contract']))
+    def __truediv__(self, x): return Lanes(self.b, self.b.fdiv(self.value, x.value))
+    def most(self, x): return Lanes(self.b, self.b.select(self.b.fcmp_ordered('>', self.value, x.value), self.value, x.value))
+
+def in_lanes(f):
+    "A loop over whole vectors: rows to write, rows to read and numbers; f gives from vectors of the last two what is written."
+    @intrinsic
+    def loop(typing, outs, rows, numbers):
+        def generate(context, b, signature, args):
+            arrays = [[context.make_array(t)(context, b, x) for t, x in zip(kind.types, cgutils.unpack_tuple(b, xs))] for kind, xs in zip(signature.args[:2], args[:2])]
+            t, i32 = context.get_value_type(signature.args[0].types[0].dtype), ir.IntType(32)
+            vector, size = ir.VectorType(t, LANES), context.get_abi_sizeof(t)
+            none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, LANES), [0]*LANES)
+            same = [Lanes(b, b.shuffle_vector(b.insert_element(none, x, i32(0)), none, zeros)) for x in cgutils.unpack_tuple(b, args[2])]
+            n, step = cgutils.unpack_tuple(b, arrays[0][0].shape)[0], ir.IntType(64)(LANES)
+            with cgutils.for_range_slice(b, step.type(0), n, step) as (i, _):
+                wide = lambda a: b.bitcast(b.gep(a.data, [i]), vector.as_pointer())
+                found = f(*(Lanes(b, b.load(wide(a), align=size)) for a in arrays[1]), *same)
+                for a, y in zip(arrays[0], found): b.store(y.value, wide(a), align=size)
+            return context.get_dummy_value()
+        return types.void(outs, rows, numbers), generate
+    return loop
 
 # %% ../nbs/19_fused.ipynb #4b314265
 class Rules(NamedTuple):
@@ -571,42 +599,34 @@ def times(y, a, b, n):
     for i in range(n): p[i] = q[i]*r[i]
 
 @inner
-def room(scale, raw, grow):
-    "What a token may send along an edge that leaves each slot, so that at most 1 leaves."
-    one = raw.dtype.type(1)
-    for l in range(len(raw)): scale[l] = one/max(raw[l], grow[l])
-
-@inner
-def plus(y, x, a, z):
-    "y = x + a z"
-    for l in range(len(y)): y[l] = x[l] + a*z[l]
-
-@inner
 def scaled(x, a):
     "x = a x"
     for l in range(len(x)): x[l] *= a
 
 # %% ../nbs/19_fused.ipynb #8e40eb43
+@in_lanes
+def see(raw, grow, tr, eg, fade, one):
+    "The graph as one token sees it: what may leave, so that at most 1 does; the trace; and both after its event."
+    pre = tr*grow
+    return one/raw.most(grow), pre, raw + eg*pre, fade*tr
+
 @inner
 def pending(x, pg, wk, E, m, ru):
     "The graph as each token sees it."
-    f, N, L, lam, left, grow, tr = E.dtype, E.shape[0], len(wk.level), x.lam[0], wk.left, wk.grow, wk.trace
+    f, N, lam, left, grow, tr = E.dtype, E.shape[0], x.lam[0], wk.left, wk.grow, wk.trace
     one, zero = f.type(1), f.type(0)
     wk.raw[0] = zero; tr[:] = zero; left[:] = one; grow[:] = one
     for i in range(N): wk.raw[0, i], tr[i] = pg.leaves[i], pg.trace[i]
     for t in range(m):
-        a, g, pre, raw, then = pg.lineage[t], x.gate[t], wk.pre[t], wk.raw[t], wk.raw[t + 1]
-        room(wk.scale[t], raw, grow)
-        if a < 0:
-            pre[:] = zero; plus(then, raw, zero, pre)
-            continue
-        wk.echo[t], tr[a], wk.fade[t], keep = tr[a], zero, lam**g, one - ru.rho*g
-        times(pre, tr, grow, L)
-        plus(then, raw, ru.eta*g, pre)
-        scaled(tr, wk.fade[t])
+        a, writes = pg.lineage[t], pg.lineage[t] >= 0
+        g = x.gate[t] if writes else zero
+        if writes: wk.echo[t], tr[a] = tr[a], zero             # no slot is linked to itself
+        wk.fade[t], keep = lam**g, one - ru.rho*g
+        see((wk.scale[t], wk.pre[t], wk.raw[t + 1], tr), (wk.raw[t], grow, tr), (ru.eta*g, wk.fade[t], one))
+        if not writes: continue
         tr[a] = wk.fade[t]*wk.echo[t] + g
         left[a] *= keep; grow[a] /= keep
-        if pg.dies[t] >= 0: unlink(then, pg.dies[t], x, pg, wk, E, t, ru.eta)
+        if pg.dies[t] >= 0: unlink(wk.raw[t + 1], pg.dies[t], x, pg, wk, E, t, ru.eta)
 
 # %% ../nbs/19_fused.ipynb #fe78198e
 @inline
@@ -810,7 +830,7 @@ def scan(tok, slots, pages, shown, read, real, steps, clock, keep, ru):
 class Back(NamedTuple):
     "Scratch paper of the way back: gradients."
     w:Tensor; act:Tensor; src:Tensor; scale:Tensor; pre:Tensor   # `t l`
-    along:Tensor                                                 # `t t`
+    along:Tensor; gated:Tensor                                   # `t t`
     query:Tensor; key:Tensor; warm:Tensor                        # of unit rows, and queries times temperature, `t k`
     got:Tensor; trace:Tensor; raw:Tensor; left:Tensor; level:Tensor; rate:Tensor   # `l`
     contents:Tensor; strengths:Tensor; logits:Tensor; slope:Tensor   # of versions, `t …`; derivative of their decay
@@ -820,7 +840,7 @@ def back_space(C, N, k, d, like):
     "Empty scratch paper."
     L, f = lineages(N, C), like.dtype
     z = np.zeros
-    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z((C, k), f), z((C, k), f), z((C, k), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
+    return Back(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z((C, C), f), z((C, k), f), z((C, k), f), z((C, k), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
 
 # %% ../nbs/19_fused.ipynb #7c4f2719
 @inline
@@ -918,12 +938,14 @@ def contents_back(dread, real, s, pg, gs, wk, bk, m):
 
 # %% ../nbs/19_fused.ipynb #243c7f41
 @inner
-def weave(along, act, gate, lineage, t, eta):
-    "Gradient of what token t read along the events before it."
+def weave(along, gated, act, gate, lineage, t, eta):
+    "Gradient of what token t read along the events before it; the same times their gates."
     zero = act.dtype.type(0)
-    for s in range(len(along)): along[s] = zero
+    for s in range(len(along)): along[s], gated[s] = zero, zero
     for s in range(t):
-        if lineage[s] >= 0: along[s] = eta*act[lineage[s]]
+        if lineage[s] < 0: continue
+        along[s] = eta*act[lineage[s]]
+        gated[s] = gate[s]*along[s]
 
 @inner
 def gather(y, a, b, n):
@@ -939,11 +961,10 @@ def hop_back(act, x, pg, dE, wk, bk, m, eta):
     bk.src[:] = 0
     mul(bk.src, bk.act, wk.turned, m, N, N)
     times(wk.src, act, wk.scale, m*L)
-    for t in range(m): weave(bk.along[t], bk.act[t], x.gate, pg.lineage, t, eta)
+    for t in range(m): weave(bk.along[t], bk.gated[t], bk.act[t], x.gate, pg.lineage, t, eta)
     mul_tn(dE, wk.src, bk.act, N, m, N)
     for i in range(0, m, 8): mul_tn(bk.pre, bk.along[i:], wk.src[i:], min(i + 8, m), min(8, m - i), L)    # causal
-    for t in range(m): times(bk.along[t], bk.along[t], x.gate, t)
-    for i in range(0, m, 8): mul(bk.src[i:], bk.along[i:], wk.pre, min(8, m - i), min(i + 8, m), L)       # causal
+    for i in range(0, m, 8): mul(bk.src[i:], bk.gated[i:], wk.pre, min(8, m - i), min(i + 8, m), L)       # causal
     gather(bk.scale, bk.src, act, m*L)
 
 # %% ../nbs/19_fused.ipynb #c805fb90

@@ -635,7 +635,7 @@ def _training_step(
 
 def bench(
     root:Path=None,      # the checkout
-    repeats:int=5,       # timed steps of each
+    repeats:int=15,      # timed steps of each
     batch:tuple=(8, 512),
     **over,              # fields of `MemNetConfig`, to vary the net
 )->tuple:                # (every timing, medians and ratio)
@@ -837,7 +837,7 @@ def _parser():
     command("run", cmd_run, "quick", runs=True)
     command("sweep", cmd_sweep, "custom", runs=True)
     command("report", cmd_report, "full")
-    command("bench", cmd_bench).add_argument("--repeats", type=_positive, default=5, help="timed steps of each (default 5)")
+    command("bench", cmd_bench).add_argument("--repeats", type=_positive, default=15, help="timed steps of each (default 15)")
     return parser
 
 # %% ../nbs/15_runner.ipynb #2843a9fe
