@@ -1216,8 +1216,8 @@ class _Room:
         "At least so many bytes."
         fits = [i for i, x in enumerate(_spare) if len(x) >= size]
         self.bytes = _spare.pop(fits[-1]) if fits else np.empty(size, np.uint8)
-    def __del__(self, spare=_spare):
-        spare.append(self.bytes)
+    def __del__(self, spare=_spare, largest=1 << 28):
+        if len(self.bytes) <= largest: spare.append(self.bytes)
         del spare[:-2]
 
 def _cut(parts, give):
