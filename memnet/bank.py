@@ -339,7 +339,7 @@ def facet(self:MultiHeadMemoryBank, key, strength, rate, since):
 # %% ../nbs/05_bank.ipynb #d6d843c5
 @patch
 def candidates(self:MultiHeadMemoryBank, f:Features, state:MemoryState)->Candidates:
-    "All tokens of the chunk, as writers."
+    "All tokens of the chunk, as writers; the features are those of `directions`."
     step = torch.arange(f.key.shape[2], device=f.key.device, dtype=f.key.dtype).expand(f.gate.shape)
     with torch.no_grad(): cos_slot, cos_self, logit = f.key @ state.keys.mT, f.key @ f.key.mT, self.logits(f.value)
     return Candidates(f.key, f.value, f.gate, f.gate > self.config.gate_floor, step, logit, cos_slot, cos_self)
@@ -358,7 +358,7 @@ def place(self:MultiHeadMemoryBank, c:Candidates, state:MemoryState, evict:bool,
 # %% ../nbs/05_bank.ipynb #3bfd105b
 @patch
 def scores(self:MultiHeadMemoryBank, f:Features, state:MemoryState, w:Writes)->Tensor:
-    "Scores over the slots of the start and the chunk's births, `b h t l`."
+    "Scores over the slots of the start and the chunk's births, `b h t l`; the features are those of `directions`."
     (B, H, C), v, step = f.gate.shape, w.versions, w.cand.step
     slots = self.facet(state.keys, state.strength, self.decay_rate(state.values) if self.config.forgetting else None, state.age + 1)
     query = torch.cat([f.query, torch.stack([torch.ones_like(step), -step], -1)[..., :1 + self.config.forgetting]], -1)   # eq-facet

@@ -7,14 +7,14 @@ __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'r
            'product', 'mul', 'mul_tn', 'mul_nt', 'turn', 'transpose', 'mul_turned', 'Lanes', 'in_lanes', 'Rules',
            'Tokens', 'Slots', 'Page', 'Book', 'Work', 'lineages', 'workspace', 'tokens_of', 'page_of', 'slots_of',
            'note', 'soft', 'sigmoid', 'nearest_of', 'weakest_of', 'open_book', 'place', 'comparison', 'ones', 'lowest',
-           'bar', 'above', 'drawn', 'candidates', 'rank', 'readable', 'look_up', 'new_version', 'units', 'cosines',
-           'levels', 'plan_and_look', 'spread_even', 'base_weights', 'leaving', 'times', 'scaled', 'see', 'pending',
-           'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages', 'read_contents',
-           'choose', 'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back', 'back_space',
-           'event_back', 'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave', 'gather',
-           'hop_back', 'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back', 'events_back',
-           'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'units_back', 'addresses_back',
-           'versions_back', 'raised', 'start_back', 'scan_back', 'Diary', 'fused_scan']
+           'bar', 'above', 'drawn', 'candidates', 'rank', 'readable', 'sort_in', 'look_up', 'new_version', 'units',
+           'cosines', 'levels', 'plan_and_look', 'spread_even', 'base_weights', 'leaving', 'times', 'scaled', 'see',
+           'pending', 'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages',
+           'read_contents', 'choose', 'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back',
+           'back_space', 'event_back', 'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave',
+           'gather', 'hop_back', 'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back',
+           'events_back', 'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'units_back',
+           'addresses_back', 'versions_back', 'raised', 'start_back', 'scan_back', 'Diary', 'fused_scan']
 
 # %% ../nbs/19_fused.ipynb #19c4eb21
 from typing import NamedTuple
@@ -475,12 +475,24 @@ def readable(can, score, dead):
     return count
 
 @inner
+def sort_in(order, held, count, topk):
+    "The best `topk` of many candidates, one after the other into a list; of equals the first."
+    found = 0
+    for i in range(count):
+        if found == topk and held[i] <= held[order[topk - 1]]: continue
+        j = min(found, topk - 1)
+        while j > 0 and held[order[j - 1]] < held[i]: order[j], j = order[j - 1], j - 1
+        order[j], found = i, min(found + 1, topk)
+
+@inner
 def look_up(score, at, p, topk, dead, wk):
     "Softmax over the best `topk` readable scores."
     zero, held, order, total = score.dtype.type(0), wk.held, wk.order, score.dtype.type(0)
     count = candidates(score, bar(score, wk.best, topk, dead), dead, wk.some, held)
-    for j in range(count, (count + LANES - 1)//LANES*LANES): held[j] = dead
-    for i in range(count): order[rank(held, count, i)] = i
+    if count > 4*LANES: sort_in(order, held, count, topk)
+    else:
+        for j in range(count, (count + LANES - 1)//LANES*LANES): held[j] = dead
+        for i in range(count): order[rank(held, count, i)] = i
     found = min(count, topk)
     for i in range(found): p[i], at[i] = held[order[i]], wk.some[order[i]]
     for i in range(found, topk): p[i], at[i] = zero, -1
@@ -536,7 +548,7 @@ def cosines(x, s, wk, m, tied):
 # %% ../nbs/19_fused.ipynb #be5df8ff
 @inner
 def levels(s, wk):
-    "Scores are `base + level - t·rate`; at the start of a chunk only slots have a level."
+    "Scores are `temperature·base + level - t·rate`; at the start of a chunk only slots have a level."
     f, N = wk.level.dtype, len(s.strength)
     zero, one, gone = f.type(0), f.type(1), f.type(-1e30)
     for l in range(N, len(wk.level)): wk.level[l], wk.rate[l] = gone, zero
@@ -799,7 +811,7 @@ def show(shown, w, real, m):
         for l in range(w.shape[1]): shown[t, l] = w[t, l] if real[t] else 0
 
 @outer
-def scan(tok, slots, pages, shown, read, real, steps, clock, keep, ru):
+def scan(tok, slots, pages, shown, read, real, steps, clock, kept, ru):
     "Read and write all rows, chunk by chunk."
     (R, T), N, C = tok.gate.shape, slots.strength.shape[1], ru.chunk
     k = tok.key.shape[2]
@@ -808,7 +820,7 @@ def scan(tok, slots, pages, shown, read, real, steps, clock, keep, ru):
         s, now = slots_of(slots, r), clock[r]
         for m in range(N): look_again(m, s, wk, ru.forgetting)
         for c in range((T + C - 1)//C):
-            m, x, pg = min(C, T - c*C), tokens_of(tok, r, c*C, wk.key if ru.tied else wk.query, wk.key), page_of(pages, r, c*keep)
+            m, x, pg = min(C, T - c*C), tokens_of(tok, r, c*C, wk.key if ru.tied else wk.query, wk.key), page_of(pages, min(r, kept), c if r < kept else 0)
             units(wk.key, tok.key[r, c*C:], m)
             if not ru.tied: units(wk.query, tok.query[r, c*C:], m)
             note(pg, s)
@@ -1213,11 +1225,17 @@ _spare = []   # memory of diaries that nobody needs any more
 class _Room:
     "Memory for a diary; goes to the next one when nobody holds it, since new memory costs more than to fill it."
     def __init__(self, size):
-        "At least so many bytes."
-        fits = [i for i, x in enumerate(_spare) if len(x) >= size]
-        self.bytes = _spare.pop(fits[-1]) if fits else np.empty(size, np.uint8)
+        "At least so many bytes, and not many times as many."
+        self.bytes, others = None, []
+        while self.bytes is None:
+            try: x = _spare.pop()               # one operation: threads never take the same piece
+            except IndexError: break
+            if size <= len(x) <= max(4*size, 1 << 20): self.bytes = x
+            else: others.append(x)
+        _spare.extend(others)
+        if self.bytes is None: self.bytes = np.empty(size, np.uint8)
     def __del__(self, spare=_spare, largest=1 << 28):
-        if len(self.bytes) <= largest: spare.append(self.bytes)
+        if self.bytes is not None and len(self.bytes) <= largest: spare.append(self.bytes)
         del spare[:-2]
 
 def _cut(parts, give):
@@ -1247,11 +1265,11 @@ def _own(x):
 # %% ../nbs/19_fused.ipynb #0ac1b869
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, real, steps, clock, keep, room, pages, shown, ru, *xs):
+    def forward(ctx, real, steps, clock, kept, room, pages, shown, ru, *xs):
         tok, slots = Tokens(*(x.detach().contiguous() for x in xs[:12])), Slots(*map(_own, xs[12:]))
         read = torch.empty_like(tok.value)
         ctx.ru, ctx.real, ctx.room, ctx.pages = ru, real, room, pages
-        scan(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, int(keep), ru)
+        scan(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, kept, ru)
         ctx.save_for_backward(*slots, *tok)
         ctx.mark_non_differentiable(slots.logit, *slots[7:])
         ctx.set_materialize_grads(False)
@@ -1300,9 +1318,9 @@ def fused_scan(
     graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
     f = np.dtype(str(tok.key.dtype).split('.')[-1]).type
     ru = ru._replace(**{k: f(getattr(ru, k)) for k in ('match', 'floor', 'eta', 'rho', 'seen')})
-    keep = graded or watched > 0
-    room, pages = _new_pages(steps.shape[1] if keep else 1, R, N, tok.key.shape[2], tok.value.shape[2], ru, f)
+    kept = R if graded else watched
+    room, pages = _new_pages(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
     shown = np.empty((watched, steps.shape[1] if watched else 0, C, lineages(N, C)), f)
     data = (x.detach().contiguous().numpy() for x in (real, steps, clock))
-    read, *slots = _Scan.apply(*data, keep, room, pages, shown, ru, *tok, *slots)
+    read, *slots = _Scan.apply(*data, kept, room, pages, shown, ru, *tok, *slots)
     return read, Slots(*slots), _diary(pages, shown, ru) if watched else None

@@ -573,7 +573,7 @@ def fit(
     tensorboard:bool=False,      # also write TensorBoard events to `run_dir`
     measure=None,                # model → dict of numbers to log at every evaluation, e.g. the measuring kit on a fixed batch
 )->FitResult:                    # log, steps, whether it was interrupted
-    "Train `model` on `task`; what comes out depends on the settings and the first weights only."
+    "Train `model` on `task`; what comes out depends on the settings and the first weights only. From then on the process keeps its heap (`keep_heap`)."
     keep_heap()
     run_dir = Path(run_dir) if run_dir is not None else None
     writer = _writer(run_dir) if tensorboard else None
