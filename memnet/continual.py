@@ -8,7 +8,7 @@ __all__ = ['SlotState', 'empty_slots', 'slots_for', 'Links', 'open_links', 'writ
            'MergeConfig', 'MergeLearner', 'BankConfig', 'BankLearner', 'Course', 'asked', 'learned_parts', 'follow']
 
 # %% ../nbs/20_continual.ipynb #34b95b21
-import copy, math, time
+import copy, json, math, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -16,7 +16,6 @@ import numba as nb
 import numpy as np
 import torch
 import torch.nn.functional as F
-import json
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -363,13 +362,13 @@ def check_slots(
 
 @patch(cls_method=True)
 def load(cls:ContinualMemNet,
-    folder,                     # what `save` wrote
-    generator:torch.Generator,  # of what is drawn from now on
+    folder,                                    # what `save` wrote
+    generator:Optional[torch.Generator]=None,  # of what is drawn from now on; None = a fixed one
 )->ContinualMemNet:
     "Read a learner back; its optimiser starts anew."
     path, config = Path(folder)/"model.safetensors", read_about(folder, cls.__name__)["config"]
     try:
-        learner, found = cls(SlotConfig(**config), generator), load_file(path)
+        learner, found = cls(SlotConfig(**config), torch.Generator().manual_seed(0)), load_file(path)
         mine = learner.parts()
         odd = sorted(k for k in mine.keys() | found.keys() if k not in mine or k not in found or found[k].shape != mine[k].shape or found[k].dtype != mine[k].dtype)
         need(not odd, f"{', '.join(odd)} missing, unknown or of another size")
@@ -380,6 +379,7 @@ def load(cls:ContinualMemNet,
         raise ValueError(f"{path} is missing, damaged, or not what model.json describes: make the run again ({e})") from e
     learner.head.load_state_dict({k.removeprefix("head."): v for k, v in found.items() if k.startswith("head.")})
     learner.basis, learner.links, (learner.steps, learner.dreams) = found["basis"], open_links(learner.state), found["counts"].tolist()
+    learner.generator = torch.Generator().manual_seed(0) if generator is None else generator
     return learner
 
 # %% ../nbs/20_continual.ipynb #2d544d70

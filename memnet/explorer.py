@@ -10,7 +10,7 @@ __all__ = ['FILLER', 'MOST_TOKENS', 'SHOWN', 'EVENTS', 'SMALL', 'TASK_OF', 'OPEN
            'draw_text', 'Watched', 'answers_at', 'score', 'one_off', 'ablations', 'slot_names', 'sleep_report', 'view',
            'over_time', 'graph_of', 'at_once', 'headline', 'about_of', 'can_open', 'saved_runs', 'run_says', 'run_task',
            'open_net', 'open_learner', 'open_run', 'which_open', 'strip', 'answer_table', 'say', 'Explorer',
-           'save_view', 'save_frames', 'explorer']
+           'both_ways', 'save_view', 'save_frames', 'explorer']
 
 # %% ../nbs/18_explorer.ipynb #08a24fa6
 import base64, html, io, json
@@ -24,18 +24,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from .bank import MemoryState, MultiHeadMemoryBank, Features
+from .bank import MultiHeadMemoryBank, Features
 from .continual import ContinualMemNet
 from .controller import ControllerState
 from .dreaming import DreamConfig, MemorySynthesizer, merge_map
 from .graphs import graph_plot, spread_plot
-from .interface import map_state, read_about
+from .interface import map_state
 from .model import MemNet, MemNetConfig
 from .notation import NOT_ASKED, need
 from .runner import experiments, find_root, load_module
 from .samples import start_samples
 from .tasks import LongRangeRecall, SuccessorRecall, Task
-from .training import TrainConfig, evaluating, fit, generator_for
+from .training import TrainConfig, fit, generator_for
 from .viz import STYLE, policy_plot, save_figure, slot_heatmap
 
 # %% ../nbs/18_explorer.ipynb #164b51c2
@@ -490,6 +490,7 @@ class Watched(Protocol):
     def read(self, text): "The same session on a row that somebody typed."
     def draw(self, seed): "The text of a fresh row."
     def mechanisms(self): "Names of what can be switched off."
+    def off(self): "Names of what is off."
     def switch(self, off): "The same session with these mechanisms off."
     def happen(self, t, name, **night): "The same session, in which something happens after place t."
     def wake(self): "The same session, in which nothing happens."
@@ -512,6 +513,8 @@ def draw(self:Session, seed):
     return draw_text(self.task, seed)
 @patch
 def mechanisms(self:Session): return tuple(one_off(self))
+@patch
+def off(self:Session): return tuple(n for n in self.mechanisms() if n.removeprefix("policy ") in self.switches.off or not getattr(self.switches, n, True))
 @patch
 def wake(self:Session): return self._replace(events=())
 @patch
@@ -707,8 +710,8 @@ def can_open(
 )->bool:
     "A model with slots; also a damaged file, so that opening it says what is wrong."
     about = about_of(folder)
-    config = about.get("config") if isinstance(about.get("config"), dict) else {}
-    return not about or about.get("model") in OPENS and bool(config.get("memory"))
+    kind, config = about.get("model"), about.get("config") if isinstance(about.get("config"), dict) else {}
+    return not about or isinstance(kind, str) and kind in OPENS and bool(config.get("memory"))
 
 def saved_runs(
     root:Optional[Path]=None,  # the checkout; None = found from here
@@ -761,7 +764,7 @@ def open_learner(
     seed:int,             # of the row that is drawn
 )->Watched:
     "A saved learner of a stream, on samples that it has not seen."
-    learner, stream = ContinualMemNet.load(inside, generator_for("policy", 0)), run_says(inside.parent, "saved_stream", root)
+    learner, stream = ContinualMemNet.load(inside), run_says(inside.parent, "saved_stream", root)
     need(stream is not None, f"no run beside {inside} says which samples the learner has seen: open the folder that `memnet run continual` wrote")
     return start_samples(learner, stream, seed)
 
@@ -778,8 +781,9 @@ def open_run(
     need(str(folder) != ".", "no folder is given: type the folder of a saved model, or pick one from the list")
     inside = folder/"model" if (folder/"model"/"model.json").is_file() else folder
     need((inside/"model.json").is_file(), f"{folder} is no saved model: {which_open(root)}")
-    kind = about_of(inside).get("model")
-    need(kind in OPENS or not about_of(inside), f"{folder} holds a {kind}, which has no slots to show: {which_open(root)}")
+    about = about_of(inside)
+    kind = about.get("model")
+    need(isinstance(kind, str) and kind in OPENS or not about, f"{folder} holds a {kind}, which has no slots to show: {which_open(root)}")
     return OPENS.get(kind, open_net)(inside, root, seed)
 
 def which_open(
@@ -935,23 +939,31 @@ def guard(self:Explorer,
     try: act()
     except (ValueError, OSError) as e: self.message.value = say(str(e), bad=True)
 
+def both_ways(
+    session:Watched,
+)->tuple:  # traces with all switches on, and as they stand
+    "What is compared."
+    plain = session.switch(())
+    seen = plain.look()
+    return seen, seen if session.switches == plain.switches else session.look()
+
 @patch
 def show(self:Explorer,
     session:Watched,
 ):
     "Look at another model."
-    seen = session.look()   # first: if it cannot be traced, the old one stays
-    self.session, self.boxes = None, {name: W.Checkbox(value=True, description=name, indent=False, layout=W.Layout(width="auto", margin="0 1em 0 0")) for name in session.mechanisms()}
+    found, off = both_ways(session), session.off()   # first: if it cannot be traced, the old one stays
+    self.session, self.boxes = None, {name: W.Checkbox(value=name not in off, description=name, indent=False, layout=W.Layout(width="auto", margin="0 1em 0 0")) for name in session.mechanisms()}
     for box in self.boxes.values(): box.observe(lambda _: self.guard(self.switch), "value")
     self.switch_box.children = tuple(self.boxes.values())
     self.text.value, self.head.options, self.slider.description = session.text(), list(range(session.n_heads)), session.unit
-    self.head.value, self.drawn, self.hint.value = session.best_head(seen), 0, session.hint
+    self.head.value, self.drawn, self.hint.value = session.best_head(found[0]), 0, session.hint
     for control, needed in ((self.head, session.n_heads > 1), *((w, k in session.night) for k, w in self.night.items())): control.layout.display = "" if needed else "none"
     self.main_box.layout.display = ""
     asked = [t for t, y in enumerate(session.row.answers) if y != NOT_ASKED]
     self.slider.max = len(session.row.words)
     self.slider.value = 1 + (asked[-1] if asked else self.slider.max - 1)
-    self.update(session, seen)
+    self.update(session, found)
 
 # %% ../nbs/18_explorer.ipynb #13fde1c8
 @patch(as_prop=True)
@@ -962,13 +974,10 @@ def at(self:Explorer)->int:
 @patch
 def update(self:Explorer,
     session:Watched,
-    seen=None,  # its trace, if there is one
+    found:Optional[tuple]=None,  # what `both_ways` returned, if it was called
 ):
     "Trace what has changed, and show it."
-    plain = session.switch(())
-    same = session.switches == plain.switches
-    seen = plain.look() if seen is None else seen
-    changed = seen if same else session.look()
+    seen, changed = found or both_ways(session)
     self.session, self.seen, self.changed, self.table.value = None, seen, changed, ""
     self.slider.max = self.play.max = len(session.row.words)
     self.session = session
@@ -1020,8 +1029,18 @@ def event(self:Explorer,
 
 @patch
 def switch(self:Explorer):
-    "Trace with the switches as they stand."
-    if self.session is not None: self.update(self.session.switch(tuple(name for name, box in self.boxes.items() if not box.value)))
+    "Trace with the switches as they stand; where that cannot be done, they go back."
+    if self.session is None: return   # in the middle of a change
+    try: self.update(self.session.switch(tuple(name for name, box in self.boxes.items() if not box.value)))
+    finally: self.set_boxes()
+
+@patch
+def set_boxes(self:Explorer):
+    "Tick what is on in the session."
+    session, self.session = self.session, None   # a box that is set calls `switch`
+    off = session.off()
+    for name, box in self.boxes.items(): box.value = name not in off
+    self.session = session
 
 @patch
 def try_each(self:Explorer):

@@ -156,7 +156,7 @@ class SampleSeen(NamedTuple):
     expect:np.ndarray    # what the net expects, `t c`
     read:np.ndarray      # weight of each slot, `t n`
     slot:np.ndarray      # slot it was written to, -1 = none, `t`
-    folded:tuple         # slots that made room for it
+    folded:tuple         # slots that were folded to make room for it, () = none
     strength:np.ndarray  # examples that each slot stands for, `t+1 n`
     label:np.ndarray     # class of each slot, `t+1 n`
     images:np.ndarray    # what each slot imagines, 0 where it is empty, `t+1 n f`
@@ -183,7 +183,7 @@ def nap(
 def let_go(me:ContinualMemNet, told):
     "Empty all slots."
     cfg, told[:] = me.config, []
-    me.state = empty_slots(cfg.n_slots, cfg.d_code, cfg.n_edges, cfg.dtype)._replace(scale=me.state.scale, clock=me.state.clock)
+    me.state = empty_slots(cfg.n_slots, cfg.d_code, cfg.n_edges, cfg.dtype)._replace(scale=me.state.scale)
     me.links = open_links(me.state)
 
 SAMPLE_EVENTS = dict(sleep=nap, empty=let_go)
@@ -203,8 +203,9 @@ def trace_samples(
     for t, i in enumerate(row.tokens):
         x, y = names.inputs[i:i + 1], names.targets[i:i + 1]
         answer, at, pair, older = look_at(me, x, s.strength), -1, (), age[-1] + 1
+        if row.answers[t] == NOT_ASKED: told.append(x[0])   # also with memory off: the same nights
         if row.answers[t] == NOT_ASKED and me.config.memory:
-            at, pair = tell(me, x, y); told.append(x[0])
+            at, pair = tell(me, x, y)
             older[[j for j in {at, int(me.links.place[pair[0]]) if pair else at} if j >= 0]] = 0
         rows.append((*answer, at, pair))
         happened = [name for when, name in events if when == t]
@@ -241,6 +242,7 @@ class SampleSession(NamedTuple):
     def read(self, text): return self._replace(row=parse_samples(text, self.names), events=())
     def draw(self, seed): return draw_samples(self.names, seed)
     def mechanisms(self): return without(self.learner)
+    def off(self): return tuple(n for n in self.mechanisms() if not getattr(self.switches, n))
     def switch(self, off): return self._replace(switches=SampleSwitches(**{name: False for name in off}))
     def happen(self, t, name): return self._replace(events=self.events + ((t, name),))
     def wake(self): return self._replace(events=())
@@ -329,13 +331,17 @@ def slot_caption(seen, t, j): return f"slot {j}, {seen.read[t, j]:.0%}\n{seen.la
 # %% ../nbs/24_samples.ipynb #05900d34
 def fate(
     seen:SampleSeen,
+    session:SampleSession,
     t:int,
 )->str:
     "What became of a sample, in words."
     j, pair = seen.slot[t], seen.folded[t]
-    if j < 0: return "not written"
+    if session.row.answers[t] != NOT_ASKED: return "asked, not written"
+    if not session.switches.memory: return "not written"
+    if j < 0: return "let go: no two slots are of one class, and none is weaker"
     if len(pair) == 1: return f"folded into slot {j}"
-    return f"written to slot {j}" + (f"; {pair[0]} and {pair[1]} were folded to make room" if len(pair) == 2 else "")
+    if pair: return f"written to slot {j}; {pair[0]} and {pair[1]} were folded to make room"
+    return f"written to slot {j}" + ("; what stood there is lost" if seen.strength[t, j] > 0 else "")
 
 def at_sample(
     seen:SampleSeen,
@@ -350,7 +356,7 @@ def at_sample(
     order = [j for j in order if seen.read[t, j] > .005]
     own = session.names.inputs[i].numpy()
     tiles([own] + [seen.images[t, j] for j in order], [f"{row.words[t]}\n(task {int(session.names.task[i])})"] + [slot_caption(seen, t, j) for j in order], ax["sample"], framed=0)
-    ax["sample"].set_title(f"{row.words[t]} and the slots it reads\n{'' if row.answers[t] == NOT_ASKED else 'asked, '}{fate(seen, t)}")
+    ax["sample"].set_title(f"{row.words[t]} and the slots it reads\n{fate(seen, session, t)}")
     if t in seen.awake: before_after(seen, t, ax["held"])
     else: held_by_class(seen, session, t, ax["held"])
     answer_bars(seen, session, t, ax["answer"])

@@ -74,6 +74,16 @@ def test_switch_changes_the_answer_beside_the_original(panel, session):
 def test_all_policies_off_is_refused_in_words(panel):
     for name in ("policy topk", "policy uniform", "policy random"): panel.boxes[name].value = False
     assert "one policy must stay on" in message(panel)
+    assert [panel.boxes[f"policy {p}"].value for p in ("topk", "uniform", "random")] == [False, False, True], "what cannot be switched off goes back on"
+    assert panel.session.switches == Switches(off=("topk", "uniform"))
+
+def test_a_session_that_comes_with_switches(session):
+    "All on is shown as all on, and the boxes are as the session is."
+    panel = explorer(session.switch(("spreading", "policy random")))
+    assert [name for name, box in panel.boxes.items() if not box.value] == ["spreading", "policy random"] == list(panel.session.off())
+    assert "all on: 4 of 4" in panel.answers.value and "as switched: 0 of 4" in panel.answers.value and not message(panel)
+    for name in ("spreading", "policy random"): panel.boxes[name].value = True
+    assert panel.answers.value.count("<caption") == 1 and np.array_equal(panel.seen.prob, trace(session.model, session.row).prob)
 
 def test_sleep_and_empty_and_undo(panel):
     before = panel.seen
@@ -153,6 +163,29 @@ def test_a_continual_run_sleeps_forgets_and_is_taught(learner_panel):
     panel.each_button.click(); assert [m for m in panel.session.mechanisms() if m not in panel.table.value] == []
     assert not message(panel)
     panel.draw_button.click(); assert panel.slider.max == 24 and panel.session.switches.memory is False
+
+def test_a_night_after_an_emptying_stands_every_switch(learner_panel):
+    "With memory off nothing is written, but the same samples are told."
+    panel = learner_panel
+    panel.slider.value = 1; panel.empty_button.click()
+    panel.slider.value = 20; panel.sleep_button.click(); assert not re.search("role=.alert", panel.message.value)
+    for name in panel.session.mechanisms():
+        panel.boxes[name].value = False
+        assert not re.search("role=.alert", panel.message.value) and panel.session.off() == (name,) and panel.answers.value.count("<caption") == 2
+        panel.boxes[name].value = True
+    panel.each_button.click(); assert all(m in panel.table.value for m in panel.session.mechanisms()) and not message(panel)
+
+def test_a_learner_that_comes_with_switches(learner_panel):
+    learner_panel.show(learner_panel.session.switch(("merging",)))
+    assert [name for name, box in learner_panel.boxes.items() if not box.value] == ["merging"] and not message(learner_panel)
+    assert any(learner_panel.seen.folded) and not any(learner_panel.changed.folded), "all on folds, as switched does not"
+
+@pytest.mark.parametrize("kind", [["MemNet"], dict(name="MemNet"), 7])
+def test_a_model_of_no_name_does_not_hide_the_others(results, tmp_path, kind):
+    home = shutil.copytree(results/"results"/"continual"/"0-s0-x", tmp_path/"results"/"continual"/"good").parent
+    (home/"odd").mkdir(); (home/"odd"/"model.json").write_text(json.dumps(dict(model=kind, config=dict(memory=True))))
+    assert list(saved_runs(tmp_path)) == ["continual/good"]
+    with pytest.raises(ValueError, match="no slots to show: runs that can be opened are continual/good"): open_run(home/"odd", tmp_path)
 
 def test_a_net_is_opened_after_a_learner(learner_panel, session):
     learner_panel.show(session)
