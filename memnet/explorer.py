@@ -772,13 +772,14 @@ OPENS = dict(MemNet=open_net, ContinualMemNet=open_learner)   # model -> how it 
 
 # %% ../nbs/18_explorer.ipynb #3a34fd64
 def open_run(
-    folder,                    # what `save` wrote, or the run's folder above it
+    folder,                    # what `save` wrote, the run's folder above it, or its name among `saved_runs`
     root:Optional[Path]=None,  # the checkout
     seed:int=0,                # of the row that is drawn
 )->Watched:
     "Load a saved model and draw a row for it."
     folder = Path(folder).expanduser()
     need(str(folder) != ".", "no folder is given: type the folder of a saved model, or pick one from the list")
+    if not folder.exists(): folder = Path(saved_runs(root).get(str(folder), folder))
     inside = folder/"model" if (folder/"model"/"model.json").is_file() else folder
     need((inside/"model.json").is_file(), f"{folder} is no saved model: {which_open(root)}")
     about = about_of(inside)

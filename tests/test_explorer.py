@@ -126,6 +126,7 @@ def test_a_saved_run_opens(session, tmp_path):
 
 def test_only_the_continual_run_with_slots_is_listed(results):
     assert list(saved_runs(results)) == ["continual/0-s0-x"]
+    assert open_run("continual/0-s0-x", results).row == open_run(saved_runs(results)["continual/0-s0-x"], results).row, "its name opens it"
     assert sum(f.stat().st_size for f in (results/"results"/"continual"/"0-s0-x"/"model").iterdir()) < 300_000
     with pytest.raises(ValueError, match="no saved model: runs that can be opened are continual/0-s0-x"): open_run(results/"results"/"continual"/"1-s0-x", results)
 
