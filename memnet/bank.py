@@ -606,7 +606,7 @@ def tell_all(self:MultiHeadMemoryBank, diary:Diary, gate:Tensor, real:Tensor, cl
     (R, H, T), N = gate.shape, self.config.n_slots
     C, d = diary.weights.shape[2], Diary(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in diary))    # `c b h …`
     moments = [Moment(clock + real[:, :c*C].sum(-1), s, left) for c, (s, left) in enumerate(zip(d.strength, d.left))]
-    moments.append(Moment(end.clock, end.strength, self.effective_strength(end)))
+    moments.append(Moment(end.clock, end.strength, self.effective_strength(end).detach()))
     for c in range(len(d.token)):
         m, token = min(C, T - c*C), d.token[c]
         g = gate[:, :, c*C:c*C + m].gather(2, token.clamp(min=0))

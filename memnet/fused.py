@@ -12,7 +12,7 @@ __all__ = ['FAST', 'how', 'outer', 'jit', 'inner', 'inline', 'LANES', 'ROWS', 'r
            'pending', 'unlink', 'blank', 'hop_to', 'mix_hops', 'tally', 'end_of', 'to_versions', 'to_lineages',
            'read_contents', 'choose', 'write_slot', 'look_again', 'write_event', 'commit', 'show', 'scan', 'Back',
            'back_space', 'event_back', 'birth_back', 'update_back', 'clear', 'commit_back', 'contents_back', 'weave',
-           'gather', 'hop_back', 'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back',
+           'add_times', 'hop_back', 'spread_back', 'relink', 'event_seen', 'faded_seen', 'leaving_back', 'left_back',
            'events_back', 'value_back', 'version_back', 'even_back', 'looks_back', 'keys_back', 'units_back',
            'addresses_back', 'versions_back', 'raised', 'start_back', 'scan_back', 'Diary', 'fused_scan']
 
@@ -960,7 +960,7 @@ def weave(along, gated, act, gate, lineage, t, eta):
         gated[s] = gate[s]*along[s]
 
 @inner
-def gather(y, a, b, n):
+def add_times(y, a, b, n):
     "y += a b, entry by entry"
     p, q, r = y.reshape(-1), a.reshape(-1), b.reshape(-1)
     for i in range(n): p[i] += q[i]*r[i]
@@ -977,7 +977,7 @@ def hop_back(act, x, pg, dE, wk, bk, m, eta):
     mul_tn(dE, wk.src, bk.act, N, m, N)
     for i in range(0, m, 8): mul_tn(bk.pre, bk.along[i:], wk.src[i:], min(i + 8, m), min(8, m - i), L)    # causal
     for i in range(0, m, 8): mul(bk.src[i:], bk.gated[i:], wk.pre, min(8, m - i), min(i + 8, m), L)       # causal
-    gather(bk.scale, bk.src, act, m*L)
+    add_times(bk.scale, bk.src, act, m*L)
 
 # %% ../nbs/19_fused.ipynb #c805fb90
 @inner
