@@ -6,10 +6,10 @@
 __all__ = ['FILLER', 'MOST_TOKENS', 'SHOWN', 'EVENTS', 'SMALL', 'TASK_OF', 'OPENS', 'Alphabet', 'said', 'alphabet', 'Row',
            'word_id', 'parse', 'picture', 'Switches', 'cut', 'switched', 'check_model', 'as_tokens', 'Seen', 'Memory',
            'prefixes', 'diagonal', 'last_writer', 'Lens', 'lens', 'look_chunk', 'dreamer_of', 'sleep', 'empty',
-           'folded', 'happen', 'join', 'trace', 'check_row', 'small_config', 'Session', 'train_small', 'start',
-           'draw_text', 'Watched', 'answers_at', 'score', 'one_off', 'ablations', 'slot_names', 'sleep_report', 'view',
-           'over_time', 'graph_of', 'at_once', 'headline', 'about_of', 'can_open', 'saved_runs', 'run_says', 'run_task',
-           'open_net', 'open_learner', 'open_run', 'which_open', 'strip', 'answer_table', 'say', 'Explorer',
+           'folded', 'happen', 'join', 'trace', 'check_row', 'small_config', 'Session', 'train_small', 'words_of_row',
+           'start', 'draw_text', 'Watched', 'answers_at', 'score', 'one_off', 'ablations', 'slot_names', 'sleep_report',
+           'view', 'over_time', 'graph_of', 'at_once', 'headline', 'about_of', 'can_open', 'saved_runs', 'run_says',
+           'run_task', 'open_net', 'open_learner', 'open_run', 'which_open', 'strip', 'answer_table', 'say', 'Explorer',
            'both_ways', 'save_view', 'save_frames', 'explorer']
 
 # %% ../nbs/18_explorer.ipynb #08a24fa6
@@ -34,7 +34,7 @@ from .model import MemNet, MemNetConfig
 from .notation import NOT_ASKED, need
 from .runner import experiments, find_root, load_module
 from .samples import start_samples
-from .tasks import LongRangeRecall, SuccessorRecall, Task
+from .tasks import ContextTask, LongRangeRecall, SuccessorRecall, Task
 from .training import TrainConfig, fit, generator_for
 from .viz import STYLE, policy_plot, save_figure, slot_heatmap
 
@@ -453,13 +453,22 @@ def train_small(
     return start(model, task)
 
 # %% ../nbs/18_explorer.ipynb #c1176671
+def words_of_row(
+    task:ContextTask,  # every token has a context of its own, so no list holds all vectors
+    seed:int,          # of the row that is drawn
+)->Alphabet:
+    "The vectors of one row, each with the name of what it says; a name that comes again means the next of them."
+    rows = task.sample(1, generator_for("test", seed)).inputs[0].tolist()
+    told = [(task.symbol(x), tuple(x)) for x in rows if task.symbol(x) != FILLER]
+    return Alphabet((FILLER, *(w for w, _ in told)), answers=tuple(task.symbol(i) for i in range(task.n_items)), vectors=((0.,)*task.dim, *(x for _, x in told)))
+
 def start(
     model:MemNet,
     task:Optional[Task]=None,  # what it was trained on; None = not known
     seed:int=0,                # of the row that is drawn
 )->Session:
     "Begin with a row of the task, or with the first words of the alphabet."
-    names = alphabet(model.config.vocab_size, task)
+    names = words_of_row(task, seed) if isinstance(task, ContextTask) else alphabet(model.config.vocab_size, task)
     if names.vectors and model.config.input_dim == len(names.vectors[0]): model = as_tokens(model, names)
     check_model(model)
     text = " ".join(names.words[:24]) if names.spaced else "def read(self): return self.read()"

@@ -2,10 +2,13 @@
 import html, importlib.util, json, os, re, shutil, socket, subprocess, sys, time, urllib.request
 from dataclasses import asdict
 from pathlib import Path
-import nbformat, numpy as np, pandas as pd, pytest
+import nbformat, numpy as np, pandas as pd, pytest, torch
 from memnet.experiments import continual
-from memnet.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, trace, train_small
+from memnet.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, start, trace, train_small
+from memnet.model import MemNet, MemNetConfig
 from memnet.notation import NOT_ASKED
+from memnet.tasks import RepeatedFacts, SplitFacts
+from memnet.training import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,6 +124,13 @@ def test_a_saved_run_opens(session, tmp_path):
     panel.runs.value = str(saved_runs(tmp_path)["associative/0-s0-x"])
     panel.open_button.click()
     assert not message(panel) and panel.session.task is None and panel.main_box.layout.display == ""
+
+@pytest.mark.parametrize("task", [SplitFacts(), RepeatedFacts()], ids=["split", "repeated"])
+def test_a_row_whose_tokens_have_contexts_is_read_as_it_was_told(task):
+    s = start(MemNet(MemNetConfig(input_dim=task.dim, n_outputs=task.n_items, dim=16, n_layers=0, n_heads=2, n_slots=8, topk=4), torch.Generator().manual_seed(0)), task)
+    row = task.sample(1, generator_for("test", 0))
+    assert torch.equal(torch.tensor([s.names.vectors[i] for i in s.row.tokens]), row.inputs[0]) and list(s.row.answers) == row.targets[0].tolist()
+    assert len(s.look().prob) == len(s.row.tokens)
 
 # ---------------------------------------------------------------- a learner of a stream, sample by sample
 
