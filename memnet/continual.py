@@ -8,7 +8,7 @@ __all__ = ['SlotState', 'empty_slots', 'slots_for', 'Links', 'open_links', 'writ
            'MergeConfig', 'MergeLearner', 'BankConfig', 'BankLearner', 'Course', 'asked', 'learned_parts', 'follow']
 
 # %% ../nbs/20_continual.ipynb #34b95b21
-import copy, json, math, time
+import copy, math, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from .addressing import log_strength, topk_policy, unit
 from .bank import nbytes
 from .baselines import LSTMConfig, LSTMModel, WindowedTransformer
 from .metrics import average_accuracy, forgetting, learning_accuracy
-from .interface import FORMAT, VERSION, map_state, read_about
+from .interface import map_state, read_about, write_model
 from .model import MemNet, MemNetConfig
 from .notation import need, need_counts
 from .streams import Part, Piece, Stream, digits, joined, permuted_digits, pieces, split_digits
@@ -342,11 +342,7 @@ def save(self:ContinualMemNet,
     folder,  # made where it is missing
 ):
     "Write `model.safetensors` and `model.json`."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.clone().contiguous() for k, v in self.parts().items()}, folder/"model.safetensors")
-    about = dict(format=FORMAT, version=VERSION, model=type(self).__name__, config=asdict(self.config))
-    (folder/"model.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_model(folder, self.parts(), type(self).__name__, asdict(self.config))
 
 # %% ../nbs/20_continual.ipynb #9a2d878c
 def check_slots(

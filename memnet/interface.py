@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'leaves', 'map_state', 'Output', 'SequenceModel', 'check_state', 'check_mask', 'asked_logits',
-           'read_about']
+           'write_model', 'read_about']
 
 # %% ../nbs/07_interface.ipynb #0e7f9b91
 import json
@@ -163,16 +163,25 @@ def objective(self:SequenceModel,
 # %% ../nbs/07_interface.ipynb #04fe37c0
 FORMAT, VERSION = 'memnet', 1  # what model.json says of itself
 
+def write_model(
+    folder,        # made where it is missing
+    tensors:dict,  # name -> tensor
+    model:str,     # name of the class that can load it
+    config:dict,   # its settings
+):
+    "Write `model.safetensors` and `model.json`."
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, folder/'model.safetensors')
+    about = {'format': FORMAT, 'version': VERSION, 'model': model, 'config': config}
+    (folder/'model.json').write_text(json.dumps(about, indent=2) + '\n')
+
 @patch
 def save(self:SequenceModel,
     folder,  # made where it is missing
 ):
     "Write `model.safetensors` and `model.json`."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().clone().contiguous() for k, v in self.state_dict().items()}, folder/'model.safetensors')
-    about = {'format': FORMAT, 'version': VERSION, 'model': type(self).__name__, 'config': self.config.to_dict()}
-    (folder/'model.json').write_text(json.dumps(about, indent=2) + '\n')
+    write_model(folder, self.state_dict(), type(self).__name__, self.config.to_dict())
 
 # %% ../nbs/07_interface.ipynb #7bc8eddf
 def read_about(
