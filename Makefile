@@ -30,8 +30,8 @@ test: $(READY)   ## export drift, clean notebooks, every chapter, whole-system t
 	$(BIN)/python .ci/check.py
 
 lab: $(READY)    ## open the book in JupyterLab
-	$(BIN)/jupyter trust index.ipynb nbs/*.ipynb nbs/experiments/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
-	$(BIN)/jupyter lab nbs/00_notation.ipynb
+	$(BIN)/jupyter trust index.ipynb nbs/*/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
+	$(BIN)/jupyter lab nbs/foundations/00_notation.ipynb
 
 docs: $(READY)   ## render the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || \

@@ -1,8 +1,8 @@
 """Bad input to a model: every refusal is a ValueError that names the value that came and what would be right."""
 import json, re
 import pytest, torch
-from memnet.interface import map_state
-from memnet.model import MemNet, MemNetConfig, MemoryLayer
+from memnet.models.base import tree_map
+from memnet.models.memnet import MemNet, MemNetConfig, MemoryLayer
 
 torch.set_num_threads(1)
 NAN = float("nan")
@@ -51,7 +51,7 @@ STATES = [
     ("other slots", lambda s: model(n_slots=6).empty_state(3), "got (3, 2, 6, 4)"), ("other window", lambda s: model(window=5).empty_state(3), "state.caches.0.keys"),
     ("other layers", lambda s: model(n_layers=1).empty_state(3), "another config"), ("no memory", lambda s: model(memory=False).empty_state(3), "another config"),
     ("other batch", lambda s: model().empty_state(2), "got (2, 2, 5, 4)"), ("other dtype", lambda s: model().double().empty_state(3), "torch.float64"),
-    ("other device", lambda s: map_state(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "got MemoryState"), ("a number", lambda s: 3, "got int"),
+    ("other device", lambda s: tree_map(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "got MemoryState"), ("a number", lambda s: 3, "got int"),
 ]
 
 @pytest.mark.parametrize("make, message", [c[1:] for c in STATES], ids=[c[0] for c in STATES])

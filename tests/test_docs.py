@@ -5,7 +5,7 @@ from urllib.parse import unquote
 import nbformat, pytest, yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOK = [nb for folder in ("nbs", "nbs/experiments", "papers") for nb in sorted((ROOT/folder).glob("[!_.]*.ipynb"))]
+BOOK = [nb for folder in ("nbs", "papers") for nb in sorted((ROOT/folder).glob("**/[!_.]*.ipynb")) if not any(p.startswith((".", "_")) for p in nb.relative_to(ROOT).parts)]
 ALL = [ROOT/"index.ipynb", *BOOK]
 name = lambda path: str(path.relative_to(ROOT))
 

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest, torch
 from memnet.experiments import continual
-from memnet.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, start, trace, train_small
-from memnet.model import MemNet, MemNetConfig
-from memnet.notation import NOT_ASKED
-from memnet.tasks import RepeatedFacts, SplitFacts
-from memnet.training import generator_for
+from memnet.analysis.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, start, trace, train_small
+from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.foundations.validation import IGNORE_INDEX
+from memnet.tasks.recall import RepeatedFacts, SplitFacts
+from memnet.training.fit import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,7 +47,7 @@ def learner_panel(results):
     assert not message(panel)
     return panel
 
-def asked(session): return [t for t, y in enumerate(session.row.answers) if y != NOT_ASKED]
+def asked(session): return [t for t, y in enumerate(session.row.answers) if y != IGNORE_INDEX]
 def message(panel): return html.unescape(re.sub("<.*?>", "", panel.message.value))
 
 # ---------------------------------------------------------------- without a browser
@@ -150,7 +150,7 @@ def test_a_continual_run_answers_as_it_did(results):
 
 def test_a_continual_run_is_stepped_and_asked(learner_panel):
     panel = learner_panel; s = panel.session
-    told = [t for t, y in enumerate(s.row.answers) if y == NOT_ASKED]
+    told = [t for t, y in enumerate(s.row.answers) if y == IGNORE_INDEX]
     assert panel.slider.description == "sample" and panel.slider.max == 24 and panel.head.layout.display == panel.tau.layout.display == panel.replay.layout.display == "none"
     for t in (0, told[0], 23):
         panel.slider.value = t + 1
@@ -264,7 +264,7 @@ def lab(tmp_path_factory, session, results):
     home = checkout(tmp_path_factory.mktemp("lab"))
     shutil.copytree(results/"results", home/"results")
     session.model.save(home/"results"/"forgetting"/"1-s0-x"/"model")
-    cell = "from memnet.explorer import explorer\npanel = explorer(root='.')\npanel"
+    cell = "from memnet.analysis.explorer import explorer\npanel = explorer(root='.')\npanel"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="python3"))), home/"try.ipynb")
     news = home/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
     news.parent.mkdir(parents=True); news.write_text('{"fetchNews": "false", "checkForUpdates": false}')

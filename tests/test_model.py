@@ -1,17 +1,17 @@
 """The whole system at once: every part switched on and off, odd lengths, long streams, all models behind one call."""
 import itertools
 import pytest, torch
-from memnet.baselines import GRUConfig, GRUModel, LSTMConfig, LSTMModel, WindowedTransformer
-from memnet.interface import leaves
-from memnet.model import MemNet, MemNetConfig
-from memnet.tasks import LongRangeRecall
+from memnet.models.baselines import GRUConfig, GRUModel, LSTMConfig, LSTMModel, WindowedTransformer
+from memnet.models.base import tree_leaves
+from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.tasks.recall import LongRangeRecall
 
 torch.set_num_threads(1)
 
 def gen(seed): return torch.Generator().manual_seed(seed)
 def tiny(**over): return MemNet(MemNetConfig.tiny(**over), gen(0)).double()
 def tokens(*shape, seed=1): return torch.randint(0, 11, shape, generator=gen(seed))
-def worst(a, b): return max((p.double() - q.double()).abs().max().item() for (_, p), (_, q) in zip(leaves(a), leaves(b)) if p.numel())
+def worst(a, b): return max((p.double() - q.double()).abs().max().item() for (_, p), (_, q) in zip(tree_leaves(a), tree_leaves(b)) if p.numel())
 
 SWITCHES = [dict(zip(("graph", "tied_addresses", "forgetting", "n_writes", "n_layers"), v))
             for v in itertools.product((True, False), (True, False), (True, False), (0, 4), (0, 3))]
@@ -26,7 +26,7 @@ def test_stream_and_padding_with_every_part_on_and_off(over):
         mask = torch.arange(19) < torch.tensor([[19], [10]])
         padded, alone = m(x, mask=mask), m(x[1:, :10])
     assert (padded.logits[1:, :10] - alone.logits).abs().max() < 1e-10
-    assert worst(tuple(z[1:] for _, z in leaves(padded.state)), alone.state) < 1e-10
+    assert worst(tuple(z[1:] for _, z in tree_leaves(padded.state)), alone.state) < 1e-10
 
 def test_chunked_is_token_by_token_through_the_whole_model():
     "Without a write budget the size of the chunk is a matter of speed: answers, state and every gradient."
@@ -51,9 +51,9 @@ def test_a_long_stream_stays_finite_and_keeps_its_size():
         for i in range(60):
             out = m(tokens(1, 64, seed=i), state, generator=gen(i))
             state = out.state
-    assert out.logits.isfinite().all() and all(z.isfinite().all() for _, z in leaves(state) if z.is_floating_point())
+    assert out.logits.isfinite().all() and all(z.isfinite().all() for _, z in tree_leaves(state) if z.is_floating_point())
     assert state.memory.clock.item() == 60*64
-    assert sum(z.numel()*z.element_size() for _, z in leaves(state)) == m.state_bytes()
+    assert sum(z.numel()*z.element_size() for _, z in tree_leaves(state)) == m.state_bytes()
 
 MODELS = [(MemNet, MemNetConfig), (WindowedTransformer, MemNetConfig), (LSTMModel, LSTMConfig), (GRUModel, GRUConfig)]
 

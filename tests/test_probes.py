@@ -1,8 +1,8 @@
 """Adapters for other libraries, against what those libraries say of themselves. Skipped, with a reason, where one is not installed."""
 import pytest, torch
-from memnet import probes
-from memnet.lifetimes import lives, survival
-from memnet.probes import MemoryProbe, measure, probe
+from memnet.analysis import probes
+from memnet.analysis.event_log import slot_lifetimes, survival
+from memnet.analysis.probes import MemoryProbe, measure, probe
 
 torch.set_num_threads(1)
 def gen(seed): return torch.Generator().manual_seed(seed)
@@ -62,7 +62,7 @@ def test_titans_surprise_is_the_loss_of_its_memory():
 @pytest.mark.parametrize("step,gain", [(8, 1.), (4, 2.), (16, 0.)])
 def test_memoria_lives_are_its_engrams(step, gain):
     memory = peer("memoria").Memoria(num_reminded_stm=4, stm_capacity=16, ltm_search_depth=3, initial_lifespan=4, num_final_ltms=4, track_id=True, track_age=True)
-    torch.manual_seed(0); p = probe(memory, step=step, gain=gain); seen, _ = p(vectors()); table = lives(seen.events)
+    torch.manual_seed(0); p = probe(memory, step=step, gain=gain); seen, _ = p(vectors()); table = slot_lifetimes(seen.events)
     assert len(table) == 3*64                                                        # each token founds one
     here = {(b, i): a for b, (ids, ages) in enumerate(zip(memory.engrams.engram_ids.tolist(), memory.engrams.age.tolist())) for i, a in zip(ids, ages) if i >= 0}
     alive = table[~table.observed].set_index(["row", "slot"]).duration.to_dict()

@@ -1,7 +1,7 @@
 """The runner from the command line: what it refuses, keeps, reports and replaces. One kernel start costs about two seconds."""
 import json, platform, signal, subprocess, sys, time
 import pytest
-from memnet import runner
+from memnet.runs import runner
 
 @pytest.fixture
 def root(tmp_path): return runner.toy_experiment(tmp_path/"checkout")
@@ -35,7 +35,7 @@ def test_what_the_experiment_refuses_is_refused_before_anything_runs(root):
     module = root/"memnet"/"experiments"/"coin.py"
     module.write_text(module.read_text().replace("    fail: str", "    def __post_init__(self):\n        if self.throws < 1: raise ValueError(f'throws must be >= 1, got {self.throws}')\n    fail: str"))
     with pytest.raises(ValueError, match="throws must be >= 1, got 0"):
-        runner.plan_runs(runner.experiments(root)["coin"], [dict(throws=5), dict(throws=0)])
+        runner.plan_runs(runner.list_experiments(root)["coin"], [dict(throws=5), dict(throws=0)])
     assert not (root/"results").exists()
 
 def test_a_second_call_keeps_and_overwrite_replaces(root, say):
@@ -54,7 +54,7 @@ def test_broken_runs_are_reported_and_the_others_go_on(root, say):
     assert code == 1 and "1 made, 2 failed" in out
     assert "the kernel died" in out and "a coin on its edge" in out and out.count("`if cfg.fail") == 2
     home = root/"results"/"custom"/"coin"
-    partial = [f for f in home.iterdir() if runner.state_of(f) == "partial"]
+    partial = [f for f in home.iterdir() if runner.run_status(f) == "partial"]
     assert len(partial) == 2 and all((f/"before.txt").exists() and (f/"_run.ipynb").exists() for f in partial)
     assert json.loads((partial[0]/"environment.json").read_text())["status"] == "failed"
     before = {f.name for f in partial}
@@ -67,7 +67,7 @@ def test_same_interpreter_one_thread_and_nothing_private(root):
     nb = root/"nbs"/"experiments"/"coin_run.ipynb"
     probe = "import sys, os; (Path(out_dir)/'probe.txt').write_text(sys.executable + '|' + os.environ['OMP_NUM_THREADS'])"
     nb.write_text(nb.read_text().replace("if out_dir: run(cfg, out_dir)", probe + "; run(cfg, out_dir)"))
-    coin = runner.experiments(root)["coin"]
+    coin = runner.list_experiments(root)["coin"]
     (outcome,) = runner.run_all(runner.plan_runs(coin, [dict(bias=1e-05)]))
     assert outcome.status == "complete", outcome.message
     folder = outcome.run.folder
@@ -83,7 +83,7 @@ def test_same_interpreter_one_thread_and_nothing_private(root):
 def test_interrupted_runs_say_how_to_go_on(root):
     nb = root/"nbs"/"experiments"/"coin_run.ipynb"
     nb.write_text(nb.read_text().replace("if out_dir: run(cfg, out_dir)", "import time; time.sleep(60 * cfg.seed); run(cfg, out_dir)"))
-    call = "import sys; from memnet.runner import main; from pathlib import Path; sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
+    call = "import sys; from memnet.runs.runner import main; from pathlib import Path; sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
     proc = subprocess.Popen([sys.executable, "-c", call, str(root), "sweep", "coin", "-p", "seed", "0,1,2"], stdout=subprocess.PIPE, text=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # whoever started the tests may have ignored it
     home, end = root/"results"/"custom"/"coin", time.time() + 60
@@ -92,11 +92,11 @@ def test_interrupted_runs_say_how_to_go_on(root):
     proc.send_signal(signal.SIGINT)
     out, _ = proc.communicate(timeout=40)
     assert proc.returncode == 1 and "1 made, 1 interrupted, 1 not begun" in out and "To go on: memnet sweep coin -p seed 0,1,2" in out
-    states = {f.name.split("-")[1]: runner.state_of(f) for f in home.iterdir()}
+    states = {f.name.split("-")[1]: runner.run_status(f) for f in home.iterdir()}
     assert states == {"s0": "complete", "s1": "partial"}
 
 def test_the_full_profile_replaces_the_reading_notebook_only_if_it_ran_through(root):
-    coin = runner.experiments(root)["coin"]
+    coin = runner.list_experiments(root)["coin"]
     before = coin.read_nb.read_text()
     outcome = runner.report(coin, "full")                                    # no runs: groupby("throws") raises
     assert outcome.status == "failed" and "load_metrics" in outcome.message and coin.read_nb.read_text() == before
@@ -106,7 +106,7 @@ def test_outside_a_checkout_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="clone the repository"): runner.find_root(tmp_path)
 
 def test_bench_writes_its_tables(root):
-    pytest.importorskip("memnet.model")
+    pytest.importorskip("memnet.models.memnet")
     times, summary = runner.bench(root, repeats=1, batch=(1, 16), dim=16, n_layers=1, n_heads=2, n_slots=8, chunk_size=8, window=8, topk=2, n_writes=2)
     assert len(times) == 2 and summary["ratio"][0] > 0
     assert sorted(f.name for f in (root/"results"/"bench").iterdir()) == ["environment.json", "summary.csv", "times.csv"]

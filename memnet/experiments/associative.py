@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..bank import MultiHeadMemoryBank
-from ..baselines import LSTMConfig, LSTMModel, match_parameters
-from ..hebbian import no_self, stdp
-from ..metrics import shuffled_edges
-from ..model import MemNet, MemNetConfig
-from ..notation import NOT_ASKED
-from ..runner import TUNING_SEED, tuned_rate
-from ..tasks import MQAR, PairedAssociates, SuccessorRecall, Task
-from ..training import TrainConfig, evaluate, fit, generator_for
+from ..memory.bank import MultiHeadMemoryBank
+from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
+from ..memory.plasticity import no_self, stdp
+from ..analysis.metrics import shuffled_edges
+from ..models.memnet import MemNet, MemNetConfig
+from ..foundations.validation import IGNORE_INDEX
+from ..runs.runner import TUNING_SEED, tuned_rate
+from ..tasks.recall import MQAR, PairedAssociates, SuccessorRecall, Task
+from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
 TASKS = ("successor", "chains", "paired", "mqar")
@@ -147,7 +147,7 @@ def first_question(
     test:Task,
 )->int:      # tokens before it, and before its marker
     "Where the facts end."
-    return int((batch.targets != NOT_ASKED).nonzero()[:, 1].min()) - int(hops_asked(test) > 1)
+    return int((batch.targets != IGNORE_INDEX).nonzero()[:, 1].min()) - int(hops_asked(test) > 1)
 
 @torch.no_grad()
 def control(

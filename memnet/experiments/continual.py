@@ -12,11 +12,11 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..continual import BankConfig, BankLearner, ContinualMemNet, MergeConfig, MergeLearner, NetConfig, NetLearner, SlotConfig, asked, follow
-from ..metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
-from ..runner import TUNING_SEED, state_of
-from ..streams import Stream, blurred, digits, joined, permuted_digits, rotated_digits, shifting_recall, split_digits
-from ..training import generator_for
+from ..training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
+from ..analysis.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
+from ..runs.runner import TUNING_SEED, run_status
+from ..tasks.streams import Stream, blurred, digits, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
+from ..training.fit import generator_for
 
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
 SMALL, LARGE = 12_800, 51_200   # bytes of 50 and of 200 images of 64 floats
@@ -26,10 +26,10 @@ METHODS = dict(
     er50=NetConfig(capacity=50), er200=NetConfig(capacity=200), er50_byte=NetConfig(capacity=SMALL//65, bytes_per_number=1), er200_byte=NetConfig(capacity=LARGE//65, bytes_per_number=1),
     der200=NetConfig(capacity=200, distill=.5),
     class_means=MergeConfig(n_slots=10), merge50=MergeConfig(n_slots=50), merge200=MergeConfig(n_slots=200), merge50_byte=MergeConfig(n_slots=SMALL//67, bytes_per_number=1), merge200_byte=MergeConfig(n_slots=LARGE//67, bytes_per_number=1),
-    memnet50=SlotConfig(budget=SMALL), memnet200=SlotConfig(budget=LARGE),
-    bank=BankConfig(),
-    no_memory=SlotConfig(memory=False), no_replay=SlotConfig(n_replay=0), no_dream=SlotConfig(dream_every=0), with_graph=SlotConfig(n_edges=4), in_floats=SlotConfig(floats=True),
-    slots_3k=SlotConfig(budget=SMALL//4), slots_6k=SlotConfig(budget=SMALL//2), slots_25k=SlotConfig(budget=2*SMALL), merge_3k=MergeConfig(n_slots=SMALL//4//67, bytes_per_number=1), merge_6k=MergeConfig(n_slots=SMALL//2//67, bytes_per_number=1), merge_25k=MergeConfig(n_slots=2*SMALL//67, bytes_per_number=1))
+    memnet50=PrototypeConfig(budget=SMALL), memnet200=PrototypeConfig(budget=LARGE),
+    bank=BankLearnerConfig(),
+    no_memory=PrototypeConfig(memory=False), no_replay=PrototypeConfig(n_replay=0), no_dream=PrototypeConfig(dream_every=0), with_graph=PrototypeConfig(n_edges=4), in_floats=PrototypeConfig(floats=True),
+    slots_3k=PrototypeConfig(budget=SMALL//4), slots_6k=PrototypeConfig(budget=SMALL//2), slots_25k=PrototypeConfig(budget=2*SMALL), merge_3k=MergeConfig(n_slots=SMALL//4//67, bytes_per_number=1), merge_6k=MergeConfig(n_slots=SMALL//2//67, bytes_per_number=1), merge_25k=MergeConfig(n_slots=2*SMALL//67, bytes_per_number=1))
 
 GROUPS = dict(
     memnet=('memnet50', 'memnet200'), merging=('class_means', 'merge50', 'merge200', 'merge50_byte', 'merge200_byte'), replay=('er50', 'er200', 'er50_byte', 'er200_byte', 'der200'),
@@ -112,7 +112,7 @@ def make_learner(
 ):
     "A fresh learner for a stream."
     cfg = replace(METHODS[method], n_inputs=stream.n_inputs, n_classes=stream.n_classes, **settings)
-    kind = {NetConfig: NetLearner, MergeConfig: MergeLearner, SlotConfig: ContinualMemNet, BankConfig: BankLearner}[type(cfg)]
+    kind = {NetConfig: NetLearner, MergeConfig: MergeLearner, PrototypeConfig: PrototypeMemory, BankLearnerConfig: BankLearner}[type(cfg)]
     return kind(cfg, generator_for("init", seed))
 
 # %% ../../nbs/experiments/continual_run.ipynb #838cb157
@@ -129,8 +129,8 @@ def tune(
                 found = []
                 for seed in seeds:
                     stream = make_stream(name, seed, cfg, "valid")
-                    if method == "joint": stream = joined(stream)
-                    found.append(average_accuracy(follow(make_learner(method, stream, seed, **setting), stream, generator_for("data", seed)).matrix))
+                    if method == "joint": stream = join_experiences(stream)
+                    found.append(average_accuracy(run_stream(make_learner(method, stream, seed, **setting), stream, generator_for("data", seed)).matrix))
                 note("valid/accuracy", np.mean(found), f"{method}/{name}/{i}")
 
 def best_setting(
@@ -143,7 +143,7 @@ def best_setting(
     if len(grid(method)) == 1: return {}
     found = {}
     for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
-        if state_of(path.parent) != "complete": continue
+        if run_status(path.parent) != "complete": continue
         for slice, value in pd.read_csv(path)[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
             if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
@@ -152,7 +152,7 @@ def best_setting(
 
 # %% ../../nbs/experiments/continual_run.ipynb #d29309c6
 def note_course(
-    course,       # what `follow` returned
+    course,       # what `run_stream` returned
     stream:Stream,
     learner,
     note,         # note(metric, value)
@@ -195,7 +195,7 @@ def note_recall(
     note("before_return", course.looks[steps.tolist().index(borders[-2]), 0])
 
 def note_controls(
-    learner:ContinualMemNet,
+    learner:PrototypeMemory,
     stream:Stream,
     note,
 ):
@@ -206,9 +206,9 @@ def note_controls(
     every = torch.cat([p.inputs for p in stream.parts])
     note("pixel_error", torch.cdist(learner.imagine()[strength == 1], every).min(1).values.div(every.shape[1]**.5).mean() if (strength == 1).any() else np.nan)
     learner.state = held._replace(strength=torch.zeros_like(held.strength))
-    note("emptied_accuracy", asked(learner, stream).mean())
+    note("emptied_accuracy", evaluate_learner(learner, stream).mean())
     learner.state, learner.config = held, replace(cfg, memory=False)
-    note("head_alone_accuracy", asked(learner, stream).mean())
+    note("head_alone_accuracy", evaluate_learner(learner, stream).mean())
     learner.config = cfg
 
 # %% ../../nbs/experiments/continual_run.ipynb #e54fec39
@@ -235,18 +235,18 @@ def run(
     for method in () if cfg.tune else GROUPS[cfg.group]:
         for name in (s for s in cfg.streams if takes(method, s)):
             stream, at = make_stream(name, cfg.seed, cfg), f"{method}/{name}"
-            if method == "joint": stream = joined(stream)
+            if method == "joint": stream = join_experiences(stream)
             setting = best_setting(method, name, out.parent) if cfg.tuned else {}
             learner, labels = make_learner(method, stream, cfg.seed, **setting), []
-            keep = (lambda l, part: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, ContinualMemNet) else None
-            course = follow(learner, stream, generator_for("data", cfg.seed), watch_for(name, stream, cfg.watch), keep)
+            keep = (lambda l, part: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, PrototypeMemory) else None
+            course = run_stream(learner, stream, generator_for("data", cfg.seed), watch_for(name, stream, cfg.watch), keep)
             if (method, name) == saved_learner(cfg): learner.save(out/"model")
             note_course(course, stream, learner, lambda metric, value: note(metric, value, at))
             for d, v in switch_profile(course, stream).items(): note("old_tasks", v, at, d)
             if name == "recall" and method != "joint": note_recall(course, stream, lambda metric, value: note(metric, value, at))
             kept |= {f"{at}/matrix": course.matrix.half().numpy(), f"{at}/steps": course.steps[::2].numpy(), f"{at}/looks": course.looks[::2].half().numpy()}
             for key, value in setting.items(): note(f"setting_{key}", value, at)
-            if isinstance(learner, ContinualMemNet) and learner.config.memory:
+            if isinstance(learner, PrototypeMemory) and learner.config.memory:
                 note_controls(learner, stream, lambda metric, value: note(metric, value, at))
                 if cfg.seed == 0 and name in ("split", "rotated") and cfg.group == "memnet":
                     kept |= {f"{at}/labels{i}": l for i, l in enumerate(labels)} | {f"{at}/images": learner.imagine().half().numpy(), f"{at}/strength": learner.held()[2].short().numpy(), f"{at}/label": learner.held()[1].byte().numpy()}
@@ -260,7 +260,7 @@ def saved_learner(
     cfg:Config,
 )->tuple|None:   # method and stream; None = this run keeps no learner
     "Which learner a run saves, and after which stream."
-    has = ((m, s) for m in GROUPS[cfg.group] if isinstance(METHODS[m], SlotConfig) and METHODS[m].memory for s in cfg.streams if takes(m, s))
+    has = ((m, s) for m in GROUPS[cfg.group] if isinstance(METHODS[m], PrototypeConfig) and METHODS[m].memory for s in cfg.streams if takes(m, s))
     return None if cfg.tune else next(has, None)
 
 def saved_stream(

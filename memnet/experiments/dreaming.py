@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from ..bank import MemoryState
-from ..dreaming import DreamConfig, MemorySynthesizer, merge_map, transitions
-from ..interface import map_state
-from ..model import MemNet, MemNetConfig
-from ..runner import TUNING_SEED, tuned_rate
-from ..tasks import HOW, LongRangeRecall, RepeatedFacts, SplitFacts, item_vectors
-from ..training import TrainConfig, fit, generator_for
+from ..memory.bank import MemoryState
+from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
+from ..models.base import tree_map
+from ..models.memnet import MemNet, MemNetConfig
+from ..runs.runner import TUNING_SEED, tuned_rate
+from ..tasks.recall import SPLIT_QUESTION_KINDS, LongRangeRecall, RepeatedFacts, SplitFacts, item_vectors
+from ..training.fit import TrainConfig, fit, generator_for
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #6474ae7f
 NIGHTS = dict(neither=(), merge=('merge',), replay=('replay',), both=('merge', 'replay'), all=('refine', 'merge', 'replay'))
@@ -122,12 +122,12 @@ def test_split(
     for name in NIGHTS if cfg.night == "all" else list(NIGHTS)[:4]:
         state = model.dream(day, night(model, name, cfg.tau))
         for k, v in ask(model, state, batch, T, "kind").items():
-            if k != "all": note("test/accuracy", v, f"{name}|{HOW[k]}")
+            if k != "all": note("test/accuracy", v, f"{name}|{SPLIT_QUESTION_KINDS[k]}")
         note("slots", used(state), name)
     state = day
     for n in range(6):
         for k, v in ask(model, state, batch, T, "kind").items():
-            if k != "all": note("nights/accuracy", v, f"{n}|{HOW[k]}")
+            if k != "all": note("nights/accuracy", v, f"{n}|{SPLIT_QUESTION_KINDS[k]}")
         state = model.dream(state, night(model, "both", cfg.tau))
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #cbb03308

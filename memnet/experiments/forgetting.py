@@ -13,17 +13,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..bank import forget
-from ..lifetimes import lives, watch
-from ..metrics import accuracy
-from ..model import MemNet, MemNetConfig
-from ..notation import NOT_ASKED, need
-from ..pressure import KINDS, OUTSIDE, RULES, FixedOrder, PressureRecall, Rebinding, TightRoom, outsider
-from ..runner import TUNING_SEED, in_turn, tuned_rate
-from ..training import TrainConfig, evaluating, fit, generator_for
+from ..memory.bank import forget
+from ..analysis.event_log import slot_lifetimes, log_events
+from ..analysis.metrics import accuracy
+from ..models.memnet import MemNet, MemNetConfig
+from ..foundations.validation import IGNORE_INDEX, require
+from ..tasks.memory_load import FACT_KINDS, BASELINE_NAMES, EVICTION_RULES, FixedEviction, MemoryLoadRecall, Rebinding, SoftCapacity, make_baseline
+from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
+from ..training.fit import TrainConfig, evaluating, fit, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
-MODELS = dict(pressure=("learned", "salience", "direct", "strength", *RULES, *OUTSIDE), overwrite=("rho", "no_rho", "fade", *OUTSIDE))
+MODELS = dict(pressure=("learned", "salience", "direct", "strength", *EVICTION_RULES, *BASELINE_NAMES), overwrite=("rho", "no_rho", "fade", *BASELINE_NAMES))
 N_SLOTS, RATIOS = 8, (.5, 1, 2, 4, 8)   # places at a pressure of 4; pressures that are tested
 RATES = (3e-3, 1e-2, 3e-2)
 
@@ -40,10 +40,10 @@ class Config:
     probe_rows:int=0            # rows for the read-out of forgotten facts; 0 = no such test
 
     def __post_init__(self):
-        need(self.part in MODELS, f"part must be one of {tuple(MODELS)}, got {self.part!r}")
-        need(self.model in (*MODELS[self.part], "all"), f"model must be one of {MODELS[self.part]}, or all, in part {self.part!r}, got {self.model!r}")
-        for f, low in (("steps", 3), ("batch_size", 1), ("test_rows", 0), ("probe_rows", 0)): need(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
-        need(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+        require(self.part in MODELS, f"part must be one of {tuple(MODELS)}, got {self.part!r}")
+        require(self.model in (*MODELS[self.part], "all"), f"model must be one of {MODELS[self.part]}, or all, in part {self.part!r}, got {self.model!r}")
+        for f, low in (("steps", 3), ("batch_size", 1), ("test_rows", 0), ("probe_rows", 0)): require(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
+        require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #008005ed
 def memory_config(
@@ -55,13 +55,13 @@ def memory_config(
         how = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
         return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **how)
     return MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
-                        chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *RULES))
+                        chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
 
 def make_task(
     cfg:Config,
 ):
     "What is trained on."
-    return PressureRecall() if cfg.part == "pressure" else Rebinding()
+    return MemoryLoadRecall() if cfg.part == "pressure" else Rebinding()
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #010005ed
 def make_model(
@@ -70,9 +70,9 @@ def make_model(
     generator:torch.Generator,
 )->torch.nn.Module:
     "The net of a run, as it starts."
-    if cfg.model in OUTSIDE:
+    if cfg.model in BASELINE_NAMES:
         ours = memory_config(replace(cfg, model=MODELS[cfg.part][0]), task)
-        return outsider(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
+        return make_baseline(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
     ours = memory_config(cfg, task)
     model = MemNet(ours, generator=generator)
     if ours.forgetting: torch.nn.init.constant_(model.controller.bank.decay.bias, -3.)
@@ -82,7 +82,7 @@ def make_model(
 def housed(
     model:MemNet,
     n_slots:int,       # places from now on
-    dream=None,        # called after every chunk: `TightRoom`, a `FixedOrder`, or None
+    dream=None,        # called after every chunk: `SoftCapacity`, a `FixedEviction`, or None
 )->MemNet:             # a new net with the same weights
     "The same weights in a memory of another size."
     new = MemNet(replace(model.config, n_slots=n_slots, topk=min(model.config.topk, n_slots), dream_every=0))
@@ -94,18 +94,18 @@ def rule_of(
     cfg:Config,
 ):
     "The dream that goes with a model in use, or None."
-    if cfg.model not in RULES: return None
-    return FixedOrder(cfg.model, generator_for("policy", cfg.seed))
+    if cfg.model not in EVICTION_RULES: return None
+    return FixedEviction(cfg.model, generator_for("policy", cfg.seed))
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #014005ed
 def marks(task, x):
     "Kind of every token, 4 = a question, `b t`."
-    return x[..., -len(KINDS) - 1:].argmax(-1)
+    return x[..., -len(FACT_KINDS) - 1:].argmax(-1)
 
 @torch.no_grad()
 def choices(
     model:MemNet,
-    task:PressureRecall,
+    task:MemoryLoadRecall,
     x:torch.Tensor,       # tokens, `b t e`
 )->dict:                  # gate and decay per token, `b t` each
     "What a memory makes of every token before it knows what else is there."
@@ -116,12 +116,12 @@ def choices(
 
 def by_kind(
     model:MemNet,
-    task:PressureRecall,
+    task:MemoryLoadRecall,
 )->dict:                  # gate_often, rate_often, … gate_question
     "Mean gate and decay by the mark, on a fixed batch."
     x = task.sample(16, torch.Generator().manual_seed(7)).inputs
     kind, seen = marks(task, x), choices(model, task, x)
-    return {f"{name}_{k}": v[kind == i].mean().item() for name, v in seen.items() for i, k in enumerate((*KINDS, "question"))}
+    return {f"{name}_{k}": v[kind == i].mean().item() for name, v in seen.items() for i, k in enumerate((*FACT_KINDS, "question"))}
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #015005ed
 def train(
@@ -133,13 +133,13 @@ def train(
     "Train a net; under pressure in two phases."
     recipe = lambda steps, lr, seed: TrainConfig(steps=steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, steps//2), seed=seed, eval_every=0, log_every=10)
     if cfg.part != "pressure": return model, fit(model, task, recipe(cfg.steps, lr, cfg.seed), eval_tasks={}, progress=False).metrics
-    ours, first = cfg.model not in OUTSIDE, cfg.steps//3
+    ours, first = cfg.model not in BASELINE_NAMES, cfg.steps//3
     measure = (lambda m: by_kind(m, task)) if ours else None
     if ours and model.config.forgetting: model.controller.bank.decay.requires_grad_(False)
     a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={}, progress=False, measure=measure).metrics
     if ours:
         gentle = cfg.model in ("learned", "salience")
-        model = housed(model, task.n_facts, TightRoom(N_SLOTS)) if gentle else housed(model, N_SLOTS, rule_of(cfg))
+        model = housed(model, task.n_facts, SoftCapacity(N_SLOTS)) if gentle else housed(model, N_SLOTS, rule_of(cfg))
     more = replace(recipe(cfg.steps - first, lr/2, cfg.seed + 1000), eval_every=10)
     b = fit(model, task, more, eval_tasks={}, progress=False, measure=measure).metrics
     return model, pd.concat([a, b.assign(step=b["step"] + first)])
@@ -150,7 +150,7 @@ def by_fact(
     batch,
 )->pd.DataFrame:          # row, fact, kind, told, hit: the mean over the questions about the fact
     "One line per fact that is asked."
-    asked = batch.targets != NOT_ASKED
+    asked = batch.targets != IGNORE_INDEX
     table = pd.DataFrame(dict(row=asked.nonzero()[:, 0], **{k: batch.slices[k][asked] for k in ("fact", "kind", "told")}, hit=hit.double()[asked]))
     return table.groupby(["row", "fact", "kind", "told"], as_index=False)["hit"].mean()
 
@@ -158,16 +158,16 @@ def recall(
     table:pd.DataFrame,   # of `by_fact`
 )->dict:                  # kind -> accuracy, and "all"
     "Mean over facts, by kind."
-    return {"all": table["hit"].mean()} | {KINDS[k]: h for k, h in table.groupby("kind")["hit"].mean().items()}
+    return {"all": table["hit"].mean()} | {FACT_KINDS[k]: h for k, h in table.groupby("kind")["hit"].mean().items()}
 
 def pressure_tests(
     cfg:Config,
     model,
-    task:PressureRecall,
+    task:MemoryLoadRecall,
     batch,
 )->list:                  # (metric, value, slice)
     "Accuracy by kind at every pressure."
-    rows, ours = [], cfg.model not in OUTSIDE
+    rows, ours = [], cfg.model not in BASELINE_NAMES
     for p in RATIOS if ours else (4,):
         net = housed(model, round(task.n_facts/p), rule_of(cfg)) if ours else model
         with evaluating(net): right = net(batch.inputs).logits.argmax(-1) == batch.targets
@@ -177,30 +177,30 @@ def pressure_tests(
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #019005ed
 def with_lies(
-    task:PressureRecall,
+    task:MemoryLoadRecall,
     batch,
     generator:torch.Generator,
 ):                         # the batch, and the marks of its facts
     "Deal the marks of each row out anew among its facts."
     x, V = batch.inputs.clone(), task.n_keys + task.n_values
-    told = marks(task, x) < len(KINDS)
+    told = marks(task, x) < len(FACT_KINDS)
     for row in range(len(x)):
         at = told[row].nonzero()[:, 0]
-        x[row, at, V:V + len(KINDS)] = x[row, at[torch.randperm(len(at), generator=generator)], V:V + len(KINDS)]
+        x[row, at, V:V + len(FACT_KINDS)] = x[row, at[torch.randperm(len(at), generator=generator)], V:V + len(FACT_KINDS)]
     return batch._replace(inputs=x)
 
 def fact_lives(
     cfg:Config,
     model:MemNet,
-    task:PressureRecall,
+    task:MemoryLoadRecall,
     batch,
 )->pd.DataFrame:           # one line per fact: mark, kind, told, gate, duration, observed, asks, first_ask, twins
     "Follow every fact through a memory of eight places."
     net, kind = housed(model, N_SLOTS, rule_of(cfg)), marks(task, batch.inputs)
-    with evaluating(net), watch(net, rows=len(kind)) as log: net(batch.inputs)
-    life = lives(log.frame()).query("known").set_index(["row", "born"])[["duration", "observed", "reads"]]
-    at = (kind < len(KINDS)).nonzero()
-    table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(KINDS)], gate=choices(net, task, batch.inputs)["gate"][kind < len(KINDS)]))
+    with evaluating(net), log_events(net, rows=len(kind)) as log: net(batch.inputs)
+    life = slot_lifetimes(log.frame()).query("known").set_index(["row", "born"])[["duration", "observed", "reads"]]
+    at = (kind < len(FACT_KINDS)).nonzero()
+    table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=choices(net, task, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
     table = table.join(life, on=["row", "told"])
     table["written"] = table["duration"].notna()
     table[["duration", "reads"]] = table[["duration", "reads"]].fillna(0).astype(int); table["observed"] = table["observed"].isna() | table["observed"].astype("boolean").fillna(True).astype(bool)
@@ -208,7 +208,7 @@ def fact_lives(
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #020005ed
 def asked_when(
-    task:PressureRecall,
+    task:MemoryLoadRecall,
     batch,
 )->pd.DataFrame:           # row, told, asks, first_ask (tokens after it is told, the row's length if never), twins
     "How each fact is asked, and how many facts told before it in the row have its value."
@@ -235,7 +235,7 @@ def overwrite_tests(
         batch = t.sample(n, generator)
         with evaluating(model): said = model(batch.inputs).logits.argmax(-1)
         if name == "mixed": rows.append(("oracle", accuracy(t.oracle(batch), batch.targets), name))
-        asked, stale = batch.targets != NOT_ASKED, t.stale(batch, said)
+        asked, stale = batch.targets != IGNORE_INDEX, t.stale(batch, said)
         rows += [("test/latest", accuracy(said, batch.targets), name), ("test/stale", stale[asked].double().mean().item(), name)]
         times = batch.slices["bound"]
         rows += [("test/latest", (said == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.bindings + 1) if (times == k).any()]
@@ -320,9 +320,9 @@ def validate(
 )->float:
     "What tuning goes by, on validation rows: recall at pressure 4, or the latest value."
     batch = task.sample(64, generator_for("valid", cfg.seed))
-    net = housed(model, N_SLOTS, rule_of(cfg)) if cfg.part == "pressure" and cfg.model not in OUTSIDE else model
+    net = housed(model, N_SLOTS, rule_of(cfg)) if cfg.part == "pressure" and cfg.model not in BASELINE_NAMES else model
     with evaluating(net): right = net(batch.inputs).logits.argmax(-1) == batch.targets
-    return recall(by_fact(right, batch))["all"] if cfg.part == "pressure" else right[batch.targets != NOT_ASKED].double().mean().item()
+    return recall(by_fact(right, batch))["all"] if cfg.part == "pressure" else right[batch.targets != IGNORE_INDEX].double().mean().item()
 
 def tests(
     cfg:Config,
@@ -337,7 +337,7 @@ def tests(
         return overwrite_tests(model, task, cfg.test_rows, g) + (forget_tests(model, task, cfg.probe_rows, g) if cfg.probe_rows and cfg.model == "rho" else [])
     found = pressure_tests(cfg, model, task, task.sample(cfg.test_rows, g))
     if cfg.model == "learned": housed(model, N_SLOTS).save(out/"model")
-    if cfg.model not in OUTSIDE: write_lives(cfg, model, task, g, out)
+    if cfg.model not in BASELINE_NAMES: write_lives(cfg, model, task, g, out)
     return found
 
 def run_one(
@@ -349,7 +349,7 @@ def run_one(
     task, start = make_task(cfg), time.process_time()
     model, learned = train(cfg, make_model(cfg, task, generator_for("init", cfg.seed)), task, lr)
     trained = time.process_time() - start
-    in_use = housed(model, N_SLOTS) if cfg.part == "pressure" and cfg.model not in OUTSIDE else model
+    in_use = housed(model, N_SLOTS) if cfg.part == "pressure" and cfg.model not in BASELINE_NAMES else model
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=trained, lr_used=lr, parameters=model.num_parameters(), chance=task.chance, state_bytes=in_use.state_bytes(1)).items()]
     rows += [("valid/accuracy", validate(cfg, model, task), "all")] + (tests(cfg, model, task, out) if cfg.test_rows else [])
     table = pd.concat([learned.query("slice == 'all'"), pd.DataFrame(rows, columns=["metric", "value", "slice"]).assign(step=cfg.steps)])
@@ -378,7 +378,7 @@ def settings(
     each = lambda which, **over: [dict(part=p, model=m, seed=s) | over for s in range(seeds) for p in which for m in which[p]]
     if profile == "smoke": return each(dict(pressure=("learned", "fifo"), overwrite=("rho",)), probe_rows=48)
     if profile == "quick": return each(dict(pressure=("learned", "fifo"), overwrite=("rho", "no_rho")), steps=90, batch_size=32, test_rows=32, probe_rows=400)
-    need(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
+    require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     size = dict(pressure=dict(steps=150, batch_size=32), overwrite=dict(steps=80, batch_size=32))
     tuning = [dict(part=p, model="all", lr=lr, seed=TUNING_SEED, test_rows=0) | size[p] for p in MODELS for lr in RATES]
     return tuning + [s | size[s["part"]] | dict(lr=None, test_rows=128, probe_rows=4000 if s["part"] == "overwrite" else 0) for s in each(dict(pressure=("all",), overwrite=("all",)))]

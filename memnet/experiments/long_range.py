@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
-from ..baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
-from ..metrics import memory_metrics, shuffled_edges
-from ..model import MemNet, MemNetConfig
-from ..runner import TUNING_SEED, tuned_rate
-from ..tasks import LongRangeRecall
-from ..training import TrainConfig, evaluate, fit, generator_for
+from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
+from ..analysis.metrics import memory_metrics, shuffled_edges
+from ..models.memnet import MemNet, MemNetConfig
+from ..runs.runner import TUNING_SEED, tuned_rate
+from ..tasks.recall import LongRangeRecall
+from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
 MODELS = ("memnet", "memnet_no_graph", "windowed", "lstm", "full")

@@ -11,18 +11,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch
-from ..metrics import accuracy, read_entropy
-from ..model import MemNet, MemNetConfig
-from ..notation import need
-from ..pressure import OUTSIDE, QUESTIONS, MixedQuestions, outsider
-from ..runner import TUNING_SEED, in_turn, tuned_rate
-from ..training import TrainConfig, evaluate, evaluating, fit, generator_for
+from ..analysis.metrics import accuracy, read_entropy
+from ..models.memnet import MemNet, MemNetConfig
+from ..foundations.validation import require
+from ..tasks.memory_load import BASELINE_NAMES, QUESTION_KINDS, MixedQuestions, make_baseline
+from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
+from ..training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
 
 # %% ../../nbs/experiments/policy_run.ipynb #00600444
 SETS = dict(mixed=("topk", "uniform", "random"), even=("topk", "uniform", "random"),
             no_random=("topk", "uniform"), no_uniform=("topk", "random"), no_topk=("uniform", "random"),
             topk=("topk",), uniform=("uniform",), random=("random",), wide=("topk",))
-MODELS, RATES = (*SETS, *OUTSIDE), (3e-3, 1e-2, 3e-2)
+MODELS, RATES = (*SETS, *BASELINE_NAMES), (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)
 class Config:
@@ -35,9 +35,9 @@ class Config:
     test_rows:int=16         # rows of the test; 0 = a tuning run
 
     def __post_init__(self):
-        need(self.model in (*MODELS, "all"), f"model must be one of {MODELS}, or all, got {self.model!r}")
-        for f, low in (("steps", 1), ("batch_size", 1), ("test_rows", 0)): need(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
-        need(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+        require(self.model in (*MODELS, "all"), f"model must be one of {MODELS}, or all, got {self.model!r}")
+        for f, low in (("steps", 1), ("batch_size", 1), ("test_rows", 0)): require(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
+        require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/policy_run.ipynb #00800444
 def make_task(
@@ -53,7 +53,7 @@ def make_model(
 )->torch.nn.Module:
     "The net of a run, as it starts."
     ours = MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_classes, n_layers=0, n_heads=2, n_slots=task.n_facts, topk=4, n_writes=0, chunk_size=16, graph=False, forgetting=False)
-    if name in OUTSIDE: return outsider(name, ours, generator)
+    if name in BASELINE_NAMES: return make_baseline(name, ours, generator)
     model = MemNet(replace(ours, policies=SETS[name], topk=task.n_facts if name == "wide" else ours.topk), generator=generator)
     if name == "even": torch.nn.init.zeros_(model.controller.bank.policy.bias)
     return model
@@ -61,7 +61,7 @@ def make_model(
 # %% ../../nbs/experiments/policy_run.ipynb #01100444
 def kinds(task, x):
     "Number of the question that each token asks, -1 = none, `b t`."
-    asks = x[..., -len(QUESTIONS):]
+    asks = x[..., -len(QUESTION_KINDS):]
     return torch.where(asks.sum(-1) > 0, asks.argmax(-1), -1)
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def shares(
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
     "Mean share of each policy by kind of question."
     pi, kind, found = model.controller.bank.features(model.embed(x)).pi, kinds(task, x), {}
-    for i, question in enumerate(QUESTIONS):
+    for i, question in enumerate(QUESTION_KINDS):
         for j, policy in enumerate(model.config.policies):
             here = torch.stack([pi[:, h, :, j][kind == i].mean() for h in range(pi.shape[1])])
             found[f"{policy}_{question}"] = here.mean().item()
@@ -116,7 +116,7 @@ def uncertainty(
     "Do the shares follow how sure the look-up is?"
     rows, look = [], 1 - share_of_lookup(model, batch.inputs)
     entropy, kind = lookup_entropy(model, batch.inputs).mean(1), kinds(task, batch.inputs)
-    for i, question in enumerate(QUESTIONS): rows += [("entropy", entropy[kind == i].mean().item(), question)]
+    for i, question in enumerate(QUESTION_KINDS): rows += [("entropy", entropy[kind == i].mean().item(), question)]
     pairs = pd.DataFrame(dict(entropy=entropy[kind == 0], other=look[kind == 0]))
     rows.append(("entropy_correlation", pairs.corr("spearman").iloc[0, 1], "single"))
     every = pd.DataFrame(dict(entropy=entropy[kind >= 0], other=look[kind >= 0]))
@@ -141,7 +141,7 @@ def tests(
 )->list:             # (metric, value, slice)
     "Accuracy by kind of question, the oracle's, chance, and what the gate goes by."
     seen = evaluate(model, task, cfg.test_rows, 2, generator_for("test", cfg.seed)).query("metric == 'accuracy'")
-    name, batch = {"all": "all"} | {f"question={i}": q for i, q in enumerate(QUESTIONS)}, task.sample(cfg.test_rows, generator_for("test", cfg.seed))
+    name, batch = {"all": "all"} | {f"question={i}": q for i, q in enumerate(QUESTION_KINDS)}, task.sample(cfg.test_rows, generator_for("test", cfg.seed))
     found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chances().items()]
     found.append(("oracle", accuracy(task.oracle(batch), batch.targets), "all"))
     if "topk" not in SETS.get(cfg.model, ()) or len(SETS[cfg.model]) == 1: return found   # nothing to choose from, or no look-up
@@ -157,7 +157,7 @@ def run_one(
     task, start = make_task(cfg), time.process_time()
     model, sample = make_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=5, eval_batches=1, log_every=5)
-    learned = fit(model, task, recipe, progress=False, measure=None if cfg.model in OUTSIDE else lambda m: shares(m, task, sample)).metrics
+    learned = fit(model, task, recipe, progress=False, measure=None if cfg.model in BASELINE_NAMES else lambda m: shares(m, task, sample)).metrics
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=time.process_time() - start, lr_used=lr, parameters=model.num_parameters(), state_bytes=model.state_bytes(1)).items()]
     valid = evaluate(model, task, 64, 2, generator_for("valid", cfg.seed)).query("metric == 'accuracy' and slice == 'all'")["value"].item()
     if cfg.model == "mixed": model.save(out/"model")
@@ -182,6 +182,6 @@ def settings(
     each = lambda models, **over: [dict(model=m, seed=s) | over for s in range(seeds) for m in models]
     if profile == "smoke": return each(("mixed", "topk"))
     if profile == "quick": return each(("mixed", "topk", "uniform", "random"), steps=60, batch_size=32, test_rows=64)
-    need(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
+    require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     size = dict(steps=120, batch_size=32)
     return [dict(model="all", lr=lr, seed=TUNING_SEED, test_rows=0) | size for lr in RATES] + each(("all",), lr=None, test_rows=256, **size)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
-from ..model import MemNet, MemNetConfig
-from ..runner import TUNING_SEED, tuned_rate
-from ..training import generator_for
-from ..viz import seed_band
+from ..models.memnet import MemNet, MemNetConfig
+from ..runs.runner import TUNING_SEED, tuned_rate
+from ..training.fit import generator_for
+from ..analysis.plots import seed_band
 
 # %% ../../nbs/experiments/reading_run.ipynb #54c57474
 LICENCE = "PSF-2.0 (Python Software Foundation License), https://docs.python.org/3/license.html"
