@@ -83,10 +83,14 @@ def test_a_config_is_no_longer_than_a_dozen_fields():
     long = [f"{name(p)}: {n.name} has {len(own_fields(n))}" for p in MODULES for n in ast.walk(tree(p)) if isinstance(n, ast.ClassDef) and n.name.endswith("Config") and len(own_fields(n)) > 12]
     assert not long
 
-def test_exported_names_are_unique():
+def defined(path):
+    "Exported names, and every function and class of a module that is not private: automatic code links of the site know them all."
+    return exported(path) | {n.name for n in tree(path).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")}
+
+def test_a_name_means_one_thing():
     where = defaultdict(list)
     for p in MODULES:
-        for n in exported(p): where[n].append(name(p))
+        for n in defined(p): where[n].append(name(p))
     assert {n: w for n, w in where.items() if len(w) > 1} == {}
 
 def source_lines(cells): return [l for c in cells if c.cell_type == "code" for l in c.source.splitlines() if l.strip() and not l.startswith("#|")]
