@@ -29,7 +29,9 @@ def prose_of(path):
     cells = nbformat.read(path, 4).cells
     text = [c.source for c in cells if c.cell_type == "markdown"]
     for c in cells:
-        if c.cell_type == "code": text += [comment or string for comment, string in re.findall(r"(?:^|\s)#(?!\|)([^\n]*)$|(\"\"\".*?\"\"\"|\"[^\"\n]*\")", c.source, re.M | re.S)]
+        if c.cell_type != "code": continue
+        found = re.findall(r"(?:^|\s)#(?!\|)([^\n]*)$|(\"\"\".*?\"\"\"|\"[^\"\n]*\")|^#\| fig-(?:cap|alt):([^\n]*)$", c.source, re.M | re.S)
+        text += [comment or caption or string for comment, string, caption in found if comment or caption or len(string.split()) > 2]   # a string of one or two words is a name
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^ *```.*?^ *```", "", "\n".join(text), flags=re.M | re.S))
 
 def odd_words(text): return sorted({m.group(0).lower() for m in PROSE.finditer(re.sub(r"\s+", " ", text))})
