@@ -5,7 +5,7 @@ from memnet.analysis.event_log import EventLog, compare_lives, label_lives, slot
 from memnet.memory.bank import MemoryConfig, MultiHeadMemoryBank
 from memnet.dreaming.synthesizer import MemorySynthesizer
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.tasks.recall import SuccessorRecall
+from memnet.tasks.successor import SuccessorRecall
 from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
 
 torch.set_num_threads(1)
