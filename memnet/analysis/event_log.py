@@ -177,7 +177,7 @@ def log_events(
     "Log all that happens in a memory while the block runs: training, evaluation, anything."
     banks = [m for m in model.modules() if isinstance(m, MultiHeadMemoryBank)]
     require(len(banks) == 1, f"watch follows one memory, got {len(banks)} in {type(model).__name__}: pass the bank that you mean")
-    log, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].watcher
+    log, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].observer
     bank.observer = _Watcher(log, bank)
     dreamer = getattr(model, "dreamer", None)
     hook = dreamer.register_forward_hook(lambda m, args, out: _slept(log, args[0], out, _map_of(m, args[0]))) if isinstance(dreamer, torch.nn.Module) else None
