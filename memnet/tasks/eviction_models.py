@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from fastcore.basics import patch
 from torch import nn
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require, require_positive
