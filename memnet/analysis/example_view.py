@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from .example_trace import ExampleRow, ExampleTrace, LearnerSwitches, NamedExamples, format_examples, learner_mechanisms, name_test_examples, parse_examples, trace_examples
-from .plots import slot_heatmap
+from .slot_plots import slot_heatmap
 from .sessions import EventSettings
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.streams import Stream

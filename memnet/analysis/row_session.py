@@ -13,7 +13,7 @@ import numpy as np, torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from .graph_plots import graph_plot, spread_plot
-from .plots import policy_plot, slot_heatmap
+from .slot_plots import policy_plot, slot_heatmap
 from .row_text import TokenRow, TokenVocabulary, draw_row_text, format_row, parse_row, token_vocabulary
 from .row_trace import RowTrace, SlotSnapshot, synthesizer_for, trace_row
 from .sessions import EventSettings

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from .plots import STYLE, save_figure
+from .figure_style import STYLE, save_figure
 from ..foundations.validation import IGNORE_INDEX, require
 
 # %% ../../nbs/analysis/14_sessions.ipynb #d2aad290
