@@ -110,7 +110,7 @@ def trace_chunk(
     hop_reads = [last_token_entries(m(x, state=states, mask=mask, record=True).info["read"]) for m in models.hop_models]
     trace = RowTrace(probs=reading.logits[row, row].softmax(-1).numpy(), strength=strength, age=slots.age.numpy(), edges=slots.edges.numpy(),
                      writer=writers_after(writer, write_slots, strength > 0, first), read_weights=last_token_entries(info["read"]), hop_reads=np.stack(hop_reads, 2),
-                     hop_weights=last_token_entries(info["share"]), policy_weights=last_token_entries(info["policy"]),
+                     hop_weights=last_token_entries(info["hop_weights"]), policy_weights=last_token_entries(info["policy_weights"]),
                      write_gate=last_token_entries(out.info["gate"]), write_slot=last_token_entries(write_slots).astype(int), before_events={})
     return trace, after
 

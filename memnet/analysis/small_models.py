@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from .row_text import TokenVocabulary
 from ..foundations.validation import require
-from ..memory.bank import MemoryState, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.state import MemoryState
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet, MemNetConfig
 from ..tasks.recall import LongRangeRecall, SuccessorRecall, Task

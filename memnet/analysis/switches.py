@@ -12,7 +12,8 @@ from typing import Any, Optional
 import torch
 from .small_models import memory_bank, require_memory_model
 from ..foundations.validation import require
-from ..memory.bank import Features, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.reading import Features
 from ..models.memnet import MemNet, MemNetConfig
 
 # %% ../../nbs/analysis/12_switches.ipynb #0b32ef0d
@@ -34,13 +35,13 @@ def ablate_features(
     hop:Optional[int]=None,      # read only what is so many hops from the address; None = the learned mixture
 )->Features:                     # a copy
     "Take out of the features what is switched off."
-    policy_weights, hop_weights, gate = features.pi, features.share, features.gate if switches.memory else features.gate*0
+    policy_weights, hop_weights, gate = features.policy_weights, features.hop_weights, features.gate if switches.memory else features.gate*0
     hop = 0 if hop is None and not switches.spreading else hop
     if hop is not None: hop_weights = torch.zeros_like(hop_weights).index_fill(-1, torch.tensor(hop), 1)
     if switches.disabled_policies:
         policy_weights = policy_weights*torch.tensor([float(p not in switches.disabled_policies) for p in policies])
         policy_weights = policy_weights/policy_weights.sum(-1, keepdim=True).clamp(min=1e-30)
-    return features._replace(pi=policy_weights, share=hop_weights, gate=gate)
+    return features._replace(policy_weights=policy_weights, hop_weights=hop_weights, gate=gate)
 
 # %% ../../nbs/analysis/12_switches.ipynb #9ef6e2e7
 def ablated_model(
