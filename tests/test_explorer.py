@@ -13,7 +13,7 @@ from memnet.analysis.small_models import train_small_model
 from memnet.analysis.switches import MechanismSwitches
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
-from memnet.tasks.recall import RepeatedFacts, SplitFacts
+from memnet.tasks.context_facts import RepeatedFacts, SplitFacts
 from memnet.training.fit import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent

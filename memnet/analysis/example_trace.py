@@ -46,8 +46,8 @@ def name_test_examples(
     stream:Stream,  # with tests
 )->NamedExamples:   # all of their examples
     "Name the test examples of a stream: the class, and a letter for its first, second, … example."
-    inputs, targets = (torch.cat(x) for x in zip(*stream.tests))
-    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.tests)])
+    inputs, targets = (torch.cat(x) for x in zip(*stream.test_sets))
+    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.test_sets)])
     words = [f"{y}{letter_suffix(int((targets[:i] == y).sum()))}" for i, y in enumerate(targets.tolist())]
     return NamedExamples(inputs, targets, task, tuple(words), tuple(map(str, range(stream.n_classes))))
 

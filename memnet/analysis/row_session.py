@@ -22,7 +22,7 @@ from .switches import MechanismSwitches, disabled_mechanisms, mechanism_names, s
 from ..dreaming.synthesizer import ConsolidationConfig
 from ..foundations.validation import require
 from ..models.memnet import MemNet
-from ..tasks.recall import Task
+from ..tasks.base import Task
 
 # %% ../../nbs/analysis/15_row_session.ipynb #56d830de
 def slot_names(

@@ -9,7 +9,8 @@ __all__ = ['FILLER_WORD', 'MAX_TOKENS', 'VISIBLE_WHITESPACE', 'TokenVocabulary',
 # %% ../../nbs/analysis/10_row_text.ipynb #ffeec430
 from typing import NamedTuple, Optional
 from ..foundations.validation import IGNORE_INDEX, require
-from ..tasks.recall import ContextTask, Task
+from ..tasks.base import Task
+from ..tasks.context_facts import ContextTask
 from ..training.fit import generator_for
 
 # %% ../../nbs/analysis/10_row_text.ipynb #0c088912
@@ -41,7 +42,8 @@ def token_vocabulary(
     if hasattr(task, "vocabulary"):
         words, answers = (tuple(task.symbol(x).replace(".", FILLER_WORD) for x in xs) for xs in (task.vocabulary, task.answers))
         return TokenVocabulary(words, answer_names=answers, vectors=task.vocabulary)
-    return TokenVocabulary(tuple(task.symbol(i) if i < task.vocab_size else f"#{i}" for i in range(vocab_size)))
+    known:int = getattr(task, "vocab_size", vocab_size)
+    return TokenVocabulary(tuple(task.symbol(i) if i < known else f"#{i}" for i in range(vocab_size)))
 
 # %% ../../nbs/analysis/10_row_text.ipynb #08988c55
 FILLER_WORD = "·"                                               # word of every filler token
@@ -91,7 +93,7 @@ def _expand_fillers(text):
 
 # %% ../../nbs/analysis/10_row_text.ipynb #42b54f41
 def parse_row(
-    text:str,                    # words of a row, in the notation of `Task.picture`
+    text:str,                    # words of a row, in the notation of `Task.render`
     vocabulary:TokenVocabulary,  # the words that may occur
     task:Optional[Task]=None,    # its oracle labels the questions whose answer is not typed; None = they stay without a label
 )->TokenRow:                     # the row
@@ -140,6 +142,6 @@ def format_row(
 def draw_row_text(
     task:Task,  # the task
     seed:int,   # of the row, among the seeds for tests
-)->str:         # one row in the notation of `Task.picture`
+)->str:         # one row in the notation of `Task.render`
     "Draw a fresh row of a task, as text."
-    return " ".join(task.picture(generator_for("test", seed)).split())
+    return " ".join(task.render(generator_for("test", seed)).split())

@@ -16,7 +16,8 @@ from .row_session import RowSession, start_row_session
 from ..foundations.validation import require
 from ..models.memnet import MemNet
 from ..runs.runner import find_root, list_experiments, load_module
-from ..tasks.recall import LongRangeRecall, Task
+from ..tasks.base import Task
+from ..tasks.long_range import LongRangeRecall
 from ..training.continual import PrototypeMemory
 
 # %% ../../nbs/analysis/18_saved_runs.ipynb #33db8e0c

@@ -18,7 +18,9 @@ from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet, MemNetConfig
-from ..tasks.recall import LongRangeRecall, SuccessorRecall, Task
+from ..tasks.base import Task
+from ..tasks.long_range import LongRangeRecall
+from ..tasks.successor import SuccessorRecall
 from ..training.fit import TrainConfig, fit, generator_for
 
 # %% ../../nbs/analysis/11_small_models.ipynb #c6d8220d
@@ -61,8 +63,9 @@ def as_token_model(
     return out.train(model.training)
 
 # %% ../../nbs/analysis/11_small_models.ipynb #fb71a5be
-SMALL_TASKS = {"successor recall": SuccessorRecall(seq_len=64, n_chains=4, n_items=12, n_fillers=4, max_gap=3),
-               "long-range recall": LongRangeRecall(seq_len=64, n_pairs=3, n_keys=8, n_values=8, n_fillers=4, n_queries=6, fact_span=.4, query_span=.6)}
+SMALL_TASKS:dict[str,LongRangeRecall|SuccessorRecall] = {
+    "successor recall": SuccessorRecall(seq_len=64, n_chains=4, n_items=12, n_fillers=4, max_gap=3),
+    "long-range recall": LongRangeRecall(seq_len=64, n_pairs=3, n_keys=8, n_values=8, n_fillers=4, n_queries=6, fact_span=.4, query_span=.6)}
 
 def small_memory_config(
     vocab_size:int,  # token ids of the task
