@@ -29,7 +29,7 @@ from ..training.continual import PrototypeMemory
 from ..models.controller import ControllerState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map
 from .graph_plots import graph_plot, spread_plot
-from ..models.base import tree_map
+from ..foundations.trees import tree_map
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
 from ..runs.runner import list_experiments, find_root, load_module

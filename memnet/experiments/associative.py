@@ -16,7 +16,8 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
-from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..models.registry import match_parameters
 from ..memory.plasticity import no_self, stdp
 from ..analysis.metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from ..memory.bank import MemoryState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
-from ..models.base import tree_map
+from ..foundations.trees import tree_map
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
 from ..tasks.recall import SPLIT_QUESTION_KINDS, LongRangeRecall, RepeatedFacts, SplitFacts, item_vectors

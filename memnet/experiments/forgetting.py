@@ -18,7 +18,9 @@ from ..analysis.event_log import slot_lifetimes, log_events
 from ..analysis.metrics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
-from ..tasks.memory_load import FACT_KINDS, BASELINE_NAMES, EVICTION_RULES, FixedEviction, MemoryLoadRecall, Rebinding, SoftCapacity, make_baseline
+from ..models.eviction_rules import EVICTION_RULES, FixedEviction, SoftCapacity
+from ..models.registry import BASELINE_NAMES, make_baseline
+from ..tasks.memory_load import FACT_KINDS, MemoryLoadRecall, Rebinding
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluating, fit, generator_for
 

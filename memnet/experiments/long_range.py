@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
-from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
+from ..models.attention_baselines import FullAttentionTransformer, WindowedTransformer
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..models.registry import match_parameters
 from ..analysis.metrics import memory_metrics, shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate

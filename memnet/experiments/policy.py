@@ -14,7 +14,8 @@ import pandas as pd, torch
 from ..analysis.metrics import accuracy, read_entropy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require
-from ..tasks.memory_load import BASELINE_NAMES, QUESTION_KINDS, MixedQuestions, make_baseline
+from ..models.registry import BASELINE_NAMES, make_baseline
+from ..tasks.memory_load import MixedQuestions, QUESTION_KINDS
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
 

@@ -21,6 +21,7 @@ from ..kernels.scan import ScanRecord, ScanSettings, SlotArrays, TokenArrays, fu
 from .plasticity import eligibility, last_trace, no_self, power_kernel, edge_competition, stdp
 from .spreading import PendingGraph, spread_pending
 from ..foundations.validation import require, require_positive
+from ..foundations.config import Config
 
 # %% ../../nbs/memory/05_bank.ipynb #2219efc5
 class MemoryState(NamedTuple):
@@ -71,7 +72,7 @@ def forget(
 
 # %% ../../nbs/memory/05_bank.ipynb #28260edd
 @dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(Config):
     "Sizes and mechanisms of a memory."
     dim:int=64                   # width of the features it is fed
     n_heads:int=4                # independent memories side by side
@@ -99,12 +100,14 @@ class MemoryConfig:
     def __post_init__(self):
         require(not isinstance(self.policies, str), f"policies must be a tuple of names, got the string {self.policies!r}: write ({self.policies!r},)")
         object.__setattr__(self, 'policies', tuple(self.policies))
-        self.check()
+
+        super().__post_init__()
 
 # %% ../../nbs/memory/05_bank.ipynb #169f87f7
 @patch
 def check(self:MemoryConfig):
     "Raise a `ValueError` that names the value where a setting cannot work."
+    Config.check(self)
     require_positive(**{f: getattr(self, f) for f in ('dim', 'n_heads', 'n_slots', 'd_key', 'd_value', 'bottleneck', 'chunk_size', 'topk', 'hops')})
     require(isinstance(self.n_writes, int) and 0 <= self.n_writes <= self.chunk_size,
          f"n_writes must be a whole number in 0 … chunk_size (0 = no budget), got n_writes={self.n_writes}, chunk_size={self.chunk_size}")
@@ -129,19 +132,6 @@ def check_rates(self:MemoryConfig):
     require(self.eta_minus >= -self.eta_plus, f"eta_minus must be >= -eta_plus, where edges know no order, got eta_minus={self.eta_minus}, eta_plus={self.eta_plus}")
 
 # %% ../../nbs/memory/05_bank.ipynb #721e93fc
-@patch
-def to_dict(self:MemoryConfig)->dict:
-    "The fields as a dict that `from_dict` takes."
-    return asdict(self)
-
-@patch(cls_method=True)
-def from_dict(cls:MemoryConfig, d:dict):
-    "Rebuild a config; a key it does not have raises."
-    known = [f.name for f in fields(cls)]
-    odd = sorted(set(d) - set(known))
-    require(not odd, f"{cls.__name__} has no field {', '.join(map(repr, odd))}: its fields are {', '.join(known)}")
-    return cls(**d)
-
 @patch(cls_method=True)
 def tiny(cls:MemoryConfig, **over):
     "A small one for checks, all sizes different."
@@ -660,7 +650,7 @@ def forward(self:MultiHeadMemoryBank,
 def info(self:MultiHeadMemoryBank, f:Features, mask:Optional[Tensor], mass:Tensor, records:Optional[list])->dict:
     "What the objective and the measuring kit want to know of a call."
     B, H, T = f.gate.shape
-    out = dict(gate_mean=f.gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), mass=mass)
+    out = dict(gate_mean=f.gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), read_mass=mass)
     if records is None: return out
     out |= {k: torch.cat([s[k] for s in records], 2) for k in records[0]}
     return out | dict(gate=f.gate.detach(), policy=f.pi.detach(), share=f.share.detach(), alpha=1 - f.share[..., 0].detach())

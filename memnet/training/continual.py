@@ -23,9 +23,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from ..memory.addressing import log_strength, topk_policy, unit_rows
 from ..memory.bank import nbytes
-from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
+from ..models.attention_baselines import WindowedTransformer
+from ..models.recurrent import LSTMConfig, LSTMModel
 from ..analysis.metrics import average_accuracy, forgetting, learning_accuracy
-from ..models.base import tree_map, read_model_info, write_model_files
+from ..foundations.trees import tree_map
+from ..models.model_files import read_model_info, write_model_files
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require, require_positive
 from ..tasks.streams import Experience, StreamBatch, Stream, digits, join_experiences, permuted_digits, stream_batches, split_digits
