@@ -293,7 +293,7 @@ def test_all(
     "Every test; for MemNet also the controls, the gate and one graph."
     for slice, test in tests(cfg).items():
         if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
-        reader = model.reach(test.seq_len) if hasattr(model, "reach") else model
+        reader = model.with_window(test.seq_len) if hasattr(model, "with_window") else model
         seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), piece=PIECE if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():

@@ -84,7 +84,7 @@ def test_lengths(
         reader, piece = model, PIECE
         if cfg.model == "full":
             if T > FULL_ATTENTION_LIMIT: continue
-            reader, piece = model.reach(T + 1), None
+            reader, piece = model.with_window(T + 1), None
         rows = cfg.rows if T <= 16_384 else max(1, cfg.rows//2)
         at_once = min(rows, 2) if cfg.model == "full" else rows   # its scores take rows × length² numbers
         seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), piece=piece)

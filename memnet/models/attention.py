@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['rotary', 'AttentionCache', 'with_previous_block', 'LocalAttention', 'TransformerBlock']
 
-# %% ../../nbs/models/02_attention.ipynb #3d8cbf16
+# %% ../../nbs/models/02_attention.ipynb #d2315036
 from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WindowedTransformer', 'FullAttentionTransformer']
 
-# %% ../../nbs/models/08_attention_baselines.ipynb #ad63238a
+# %% ../../nbs/models/08_attention_baselines.ipynb #ac23999a
 from dataclasses import replace
 from typing import Optional
 import torch

@@ -15,7 +15,7 @@ from ..foundations.validation import require
 from ..memory.bank import MemoryState, MultiHeadMemoryBank
 from .attention import AttentionCache, TransformerBlock
 
-# %% ../../nbs/models/03_controller.ipynb #f7b17c38
+# %% ../../nbs/models/03_controller.ipynb #25d78486
 @dataclass(frozen=True)
 class ControllerConfig(Config):
     "Sizes of the layers around a memory."

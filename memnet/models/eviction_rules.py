@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVICTION_RULES', 'FixedEviction', 'SoftCapacity']
 
-# %% ../../nbs/models/10_eviction_rules.ipynb #f2c29dae
+# %% ../../nbs/models/10_eviction_rules.ipynb #0e311d9f
 from typing import Callable, Optional
 import torch
 from torch import Tensor, nn

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MemoryLayer']
 
-# %% ../../nbs/models/06_memory_layer.ipynb #a6ae8bcf
+# %% ../../nbs/models/06_memory_layer.ipynb #1155de5e
 from typing import Optional
 import torch
 from torch import Tensor, nn

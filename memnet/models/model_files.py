@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODEL_FORMAT', 'MODEL_VERSION', 'write_model_files', 'read_model_info', 'load_model_weights']
 
-# %% ../../nbs/models/01_model_files.ipynb #28c11890
+# %% ../../nbs/models/01_model_files.ipynb #5e190e89
 import json
 from pathlib import Path
 from typing import Any, Mapping
@@ -47,7 +47,7 @@ def read_model_info(
     require(isinstance(about.get('config'), dict), f"{path} has no config, so {folder} is no saved model: save the model again")
     return about
 
-# %% ../../nbs/models/01_model_files.ipynb #ae898f7a
+# %% ../../nbs/models/01_model_files.ipynb #c7aa1d0d
 def load_model_weights(
     model:nn.Module,  # built from the config of `model.json`; changed in place
     folder:str|Path,  # where `write_model_files` wrote

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ObjectiveConfig', 'memory_losses']
 
-# %% ../../nbs/models/04_objective.ipynb #a000e056
+# %% ../../nbs/models/04_objective.ipynb #a1d8c237
 from dataclasses import dataclass
 from typing import Optional
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..foundations.config import Config
 from ..foundations.validation import require
 
-# %% ../../nbs/models/04_objective.ipynb #ffff7ea1
+# %% ../../nbs/models/04_objective.ipynb #127a8c98
 @dataclass(frozen=True)
 class ObjectiveConfig(Config):
     "Weights of the terms of the objective that need no labels, @eq-objective."
@@ -32,7 +32,7 @@ class ObjectiveConfig(Config):
         "The weights by the names that `memory_losses` uses."
         return dict(hallucination=self.w_hallucination, utilisation=self.w_utilisation, sparsity=self.w_sparsity)
 
-# %% ../../nbs/models/04_objective.ipynb #b43e4b20
+# %% ../../nbs/models/04_objective.ipynb #b8f60036
 def memory_losses(
     x:Tensor,                    # encoded input, `b t c`
     x_hat:Tensor,                # its reconstruction from read vectors, `b t c`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODEL_CLASSES', 'BASELINE_NAMES', 'build_model', 'match_parameters', 'make_baseline']
 
-# %% ../../nbs/models/09_registry.ipynb #eb4dcda1
+# %% ../../nbs/models/09_registry.ipynb #81ac83d0
 from dataclasses import replace
 from typing import Any, Callable, Optional
 import torch
