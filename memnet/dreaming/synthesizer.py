@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..memory.addressing import MASKED_SCORE, log_strength, unit_rows
-from ..memory.bank import MemoryState, forget
+from ..memory.addressing import MASKED_SCORE, unit_rows
+from ..memory.strength import log_strength
+from ..memory.state import MemoryState, forget
 from ..memory.plasticity import no_self, stdp
 from ..foundations.validation import require, require_positive
 from ..memory.spreading import row_scale
@@ -289,8 +290,8 @@ class ConsolidationConfig(Config):
         for p in self.dream_stages: require(p in CONSOLIDATION_STAGES, f"unknown part of a dream {p!r}: known are {', '.join(CONSOLIDATION_STAGES)}")
         require_positive(replay_steps=self.replay_steps)
         require(0 <= self.tau_merge <= 1, f"tau_merge must lie in [0, 1], got tau_merge={self.tau_merge}")
-        require(0 < self.replay_lam <= 1, f"lam must lie in (0, 1], got replay_lam={self.replay_lam}")
-        require(self.replay_sharpness >= 1, f"sharp must be ≥ 1, got sharp={self.replay_sharpness}")
+        require(0 < self.replay_lam <= 1, f"replay_lam must lie in (0, 1], got replay_lam={self.replay_lam}")
+        require(self.replay_sharpness >= 1, f"replay_sharpness must be ≥ 1, got replay_sharpness={self.replay_sharpness}")
         for f in ('replay_eta', 'replay_floor'): require(0 <= getattr(self, f) <= 1, f"{f} must lie in [0, 1], got {f}={getattr(self, f)}")
 
 # %% ../../nbs/dreaming/00_synthesizer.ipynb #6905e104

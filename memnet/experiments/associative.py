@@ -179,7 +179,7 @@ def hop_gate(
 )->dict:  # (asked, hops) -> share of the read, mean over heads
     "What share of a read is how many steps away, by the number of steps that is asked for."
     batch = test.sample(rows, generator_for("test", seed))
-    share, hop = model.eval()(batch.inputs, record=True).info["share"].mean(1), batch.slices["hop"]
+    share, hop = model.eval()(batch.inputs, record=True).info["hop_weights"].mean(1), batch.slices["hop"]
     return {(h, k): share[hop == h][:, k].mean().item() for h in hop[hop > 0].unique().tolist() for k in range(share.shape[-1])}
 
 # %% ../../nbs/experiments/associative_run.ipynb #fc6c7401

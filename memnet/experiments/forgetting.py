@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..memory.bank import forget
+from ..memory.state import forget
 from ..analysis.event_log import slot_lifetimes, log_events
 from ..analysis.metrics import accuracy
 from ..models.memnet import MemNet, MemNetConfig

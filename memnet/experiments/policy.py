@@ -72,7 +72,7 @@ def shares(
     x:torch.Tensor,      # tokens
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
     "Mean share of each policy by kind of question."
-    pi, kind, found = model.controller.bank.features(model.embed(x)).pi, kinds(task, x), {}
+    pi, kind, found = model.controller.bank.features(model.embed(x)).policy_weights, kinds(task, x), {}
     for i, question in enumerate(QUESTION_KINDS):
         for j, policy in enumerate(model.config.policies):
             here = torch.stack([pi[:, h, :, j][kind == i].mean() for h in range(pi.shape[1])])
@@ -130,7 +130,7 @@ def uncertainty(
 @torch.no_grad()
 def share_of_lookup(model, x):
     "Share of the look-up policy, mean over heads, `b t`."
-    return model.controller.bank.features(model.embed(x)).pi[..., model.config.policies.index("topk")].mean(1)
+    return model.controller.bank.features(model.embed(x)).policy_weights[..., model.config.policies.index("topk")].mean(1)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01500444
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]

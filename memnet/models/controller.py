@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.validation import require
-from ..memory.bank import MemoryState, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.state import MemoryState
 from .attention import AttentionCache, TransformerBlock
 
 # %% ../../nbs/models/03_controller.ipynb #25d78486
@@ -56,9 +57,10 @@ class TransformerController(nn.Module):
     ):
         super().__init__()
         self.dim, self.window, self.bank = dim, config.window, bank
-        self.blocks = nn.ModuleList(TransformerBlock(dim, n_heads, config.window, config.ff) for _ in range(config.n_layers))
+        blocks = [TransformerBlock(dim, n_heads, config.window, config.ff) for _ in range(config.n_layers)]
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        for b in self.blocks: b.reset_parameters(generator, config.n_layers)
+        for b in blocks: b.reset_parameters(generator, config.n_layers)
+        self.blocks = nn.ModuleList(blocks)
 
     def empty_state(self,
         batch_size:int,  # rows

@@ -10,7 +10,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import require, require_positive
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0370043c
 EVICTION_RULES = ('fifo', 'lru', 'random')  # what `FixedEviction` knows

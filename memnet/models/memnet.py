@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, read_along_walks
 from ..foundations.validation import require
-from ..memory.bank import MemoryConfig, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.config import MemoryConfig
 from .base import ModelOutput, SequenceModel
 from .controller import ControllerConfig, ControllerState, TransformerController
 from .objective import ObjectiveConfig, memory_losses

@@ -10,7 +10,9 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import require
-from ..memory.bank import MemoryConfig, MemoryState, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.config import MemoryConfig
+from ..memory.state import MemoryState
 from .base import check_mask, check_state
 
 # %% ../../nbs/models/06_memory_layer.ipynb #5df3d032
