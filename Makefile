@@ -39,7 +39,8 @@ docs: $(READY)   ## render the site into _docs (needs Quarto)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
 	@echo "The site is in _docs/index.html"
 
-readme: $(READY) ## make README.md from index.ipynb
+readme: $(READY) ## make the sidebar and the map of parts from the folders, and README.md from index.ipynb
+	$(BIN)/python .ci/sidebar.py
 	$(BIN)/python .ci/readme.py
 
 clean:           ## remove what the tools left (not results, not the environment)

@@ -28,6 +28,7 @@ CHECKS = {
     "export":   lambda: unchanged(["nbdev_export"], ["memnet/**/*.py"], "edit the notebook, run nbdev_export, commit both"),
     "clean":    lambda: unchanged(["nbdev_clean"], ["*.ipynb", "nbs/**/*.ipynb", "papers/**/*.ipynb"], "run nbdev_clean and commit"),
     "readme":   lambda: unchanged([sys.executable, ".ci/readme.py"], ["README.md"], "run make readme and commit"),
+    "types":    lambda: run(sys.executable, "-m", "mypy"),
     "chapters": lambda: run("nbdev_test", "--n_workers", "2", "--timing"),
     "pytest":   lambda: run(sys.executable, "-m", "pytest", "--durations=5"),
 }

@@ -1,1 +1,24 @@
+"""Neural memory that writes, links, dreams and forgets. The names below are imported when they are first used."""
 __version__ = "0.1.0"
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .dreaming.synthesizer import MemorySynthesizer
+    from .memory.bank import MemoryState, MultiHeadMemoryBank
+    from .models.controller import TransformerController
+    from .models.memnet import MemNet, MemNetConfig, MemoryLayer
+    from .training.fit import fit
+
+_HOME = {
+    "MemorySynthesizer": "dreaming.synthesizer", "MemoryState": "memory.bank", "MultiHeadMemoryBank": "memory.bank", "TransformerController": "models.controller",
+    "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memnet", "fit": "training.fit",
+}
+__all__ = ["MemNet", "MemNetConfig", "MemoryLayer", "MemoryState", "MemorySynthesizer", "MultiHeadMemoryBank", "TransformerController", "fit"]
+
+def __getattr__(name):
+    if name not in _HOME: raise AttributeError(f"module 'memnet' has no attribute {name!r}: it has {', '.join(__all__)}; the rest is in its parts, such as memnet.memory")
+    return getattr(import_module(f"memnet.{_HOME[name]}"), name)
+
+def __dir__(): return [*globals(), *__all__]

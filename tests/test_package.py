@@ -1,0 +1,58 @@
+"""The package as somebody gets it who installs it alone: no extras, a quick import that compiles nothing."""
+import subprocess, sys, textwrap
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = ["pandas", "sklearn", "matplotlib", "networkx", "lifelines", "pyarrow", "rich", "papermill", "nbformat", "psutil", "ipykernel", "ipywidgets", "jupyterlab", "PIL", "einops", "fastcore", "nbdev", "yaml", "IPython"]
+NAMES = "MemNet, MemNetConfig, MemoryLayer, MemoryState, MultiHeadMemoryBank, MemorySynthesizer, TransformerController, fit"
+
+def bare(code):
+    "Run code where only what the bare package asks for can be imported."
+    block = f"""
+        import sys
+        class Bare:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {EXTRAS!r}: raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Bare())
+    """
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(block) + textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+
+def test_the_import_itself_loads_nothing():
+    done = bare("import memnet; assert not {'torch', 'numba', 'numpy'} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+def test_the_core_needs_no_extras_and_its_import_compiles_nothing():
+    done = bare(f"""
+        import numba.core.dispatcher as d
+        def refuse(self, *a, **k): raise AssertionError(f"compiled at import: {{self.py_func.__name__}}")
+        d.Dispatcher.compile = refuse
+        from memnet import {NAMES}
+        import memnet
+        for name in memnet.__all__: assert getattr(memnet, name).__name__ == name
+    """)
+    assert done.returncode == 0, done.stderr
+
+def test_the_core_learns_without_extras():
+    done = bare("""
+        import torch
+        from memnet import MemNet, MemNetConfig
+        model = MemNet(MemNetConfig(vocab_size=16, dim=16, n_layers=2, n_heads=2, n_slots=8, window=8))
+        tokens = torch.arange(24).remainder(16).view(2, 12)
+        out = model(tokens[:, :6])
+        out = model(tokens[:, 6:], state=out.state)
+        model.objective(out, tokens[:, 6:])["total"].backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    """)
+    assert done.returncode == 0, done.stderr
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    import memnet
+    with pytest.raises(AttributeError, match="MemNett.*MemoryLayer"): memnet.MemNett
+    assert "MemoryLayer" in dir(memnet)
+
+def test_the_bare_package_asks_for_little_and_bounds_numba():
+    tomllib = pytest.importorskip("tomllib")   # Python 3.11
+    needs = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]["dependencies"]
+    assert {n.split(">")[0].split("<")[0] for n in needs} == {"torch", "numpy", "numba", "safetensors", "tqdm"}
+    assert "<" in next(n for n in needs if n.startswith("numba"))
