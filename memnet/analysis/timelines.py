@@ -23,7 +23,7 @@ def memory_raster(
     ax:plt.Axes|None=None,   # axes to draw on
 )->plt.Axes:                 # the axes drawn on
     "Draw the lives in the slots of one head: bars from birth to death, writes as rings, reads as ticks."
-    e = events[(events.stream == stream) & (events["head"] == head) & (events.life >= 0)]
+    e = events[(events.stream == stream) & (events["head"] == head) & (events.entry >= 0)]
     if e.empty: raise ValueError(f"no events of stream {stream}, head {head}; the log has streams {sorted(events.stream.unique())[:8]}… and heads {sorted(set(events['head']) - {-1})}")
     end = events[(events.stream == stream) & (events.kind == "end")].time.max(); start = events[(events.stream == stream) & (events.kind == "start")].time.min()
     busy = e.slot.value_counts(); kept = sorted(busy.index[:slots]); e = e[e.slot.isin(kept)].assign(y=lambda d: d.slot.map(kept.index))
@@ -33,7 +33,7 @@ def memory_raster(
     if full: ax.set(yticks=range(len(kept)), yticklabels=kept)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True)) if len(kept) > 16 else None
     ax.set(xlim=(start, end), ylim=(len(kept) - .5, -.5), ylabel="slot" if len(busy) == len(kept) else f"slot (busiest {len(kept)} of {len(busy)}, in order)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True)); ax.set_xlabel("time (tokens)" + (f", one mark for {size}" if size > 1 else "")); h, l = ax.get_legend_handles_labels(); order = sorted(range(len(l)), key=lambda i: l[i] != "life")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True)); ax.set_xlabel("time (tokens)" + (f", one mark for {size}" if size > 1 else "")); h, l = ax.get_legend_handles_labels(); order = sorted(range(len(l)), key=lambda i: l[i] != "entry")
     ax.legend([h[i] for i in order], [l[i] for i in order], loc="upper left", bbox_to_anchor=(1, 1), handlelength=1.2)
     return ax
 
@@ -42,21 +42,21 @@ ENDS = dict(decayed=("#E69F00", "v"), merged=("#CC79A7", "D"), forgotten=("#0000
 
 def _bars(ax, e, end, size):
     "A bar for each life that is as long as a block; neighbours in time alternate in shade."
-    born = e[e.kind.isin(["birth", "found"])].groupby("life")[["time", "y"]].first(); died = e[e.kind == "death"].groupby("life").time.first()
+    born = e[e.kind.isin(["allocation", "initial"])].groupby("entry")[["time", "y"]].first(); died = e[e.kind == "removal"].groupby("entry").time.first()
     last = died.reindex(born.index).fillna(end)
     for shade, pick in (("#9ECAE1", 0), ("#C6DBEF", 1)):
         part = born[(born.groupby("y").cumcount() % 2 == pick).to_numpy() & ((last - born.time) >= size).to_numpy()]
-        ax.barh(part.y, last[part.index] - part.time, left=part.time, height=.62, color=shade, lw=0, label="life" if not pick else None, zorder=1)
+        ax.barh(part.y, last[part.index] - part.time, left=part.time, height=.62, color=shade, lw=0, label="entry" if not pick else None, zorder=1)
 
 def _marks(ax, e, start, size):
     "Ticks for reads, rings for writes, signs for ends: at most one of a kind for each slot and block of time."
     middle = lambda t: start + ((t - start)//size)*size + (size/2 if size > 1 else .5)
     one = lambda d: d.assign(x=middle(d.time)).drop_duplicates(["x", "y"])
-    r, w = one(e[e.kind == "read"]), one(e[e.kind.isin(["birth", "update"])])
+    r, w = one(e[e.kind == "read"]), one(e[e.kind.isin(["allocation", "update"])])
     if len(r): ax.plot(r.x, r.y, "|", color="#08306B", ms=7, mew=1.1, label="read", zorder=3)
     if len(w): ax.plot(w.x, w.y, "o", mfc="white", mec="#D55E00", ms=4.5, mew=1.3, ls="", label="write", zorder=2)
     for cause, (colour, marker) in ENDS.items():
-        d = e[(e.kind == "death") & (e.cause == cause)]
+        d = e[(e.kind == "removal") & (e.cause == cause)]
         if len(d): ax.plot(d.time, d.y, marker, color=colour, ms=6, ls="", label=cause, zorder=4, clip_on=False)
 
 # %% ../../nbs/analysis/04_timelines.ipynb #1f48bb06
