@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/03_event_log.ipynb #67a17776
@@ -113,9 +111,7 @@ def _memory(state): return getattr(state, "memory", state)   # of a model's stat
 
 def _first_writes(at:SlotIndex, shape:tuple)->np.ndarray:
     "Marks the first of the writes to each slot."
-    first = np.zeros(len(at.row), bool)
-    first[np.unique(np.ravel_multi_index(at, shape), return_index=True)[1]] = True
-    return first
+    return np.isin(np.arange(len(at.row)), np.unique(np.ravel_multi_index(at, shape), return_index=True)[1])
 
 def _latest_allocation(home:np.ndarray, at:SlotIndex, token:np.ndarray)->np.ndarray:
     "Token of the latest allocation in a slot before a token of the call, -1 = none; `home` is the slot allocated at each token, `r h t`."
@@ -142,11 +138,7 @@ class EventLog:
         require(isinstance(record_every, int) and record_every >= 1, f"record_every must be a whole number ≥ 1, got record_every={record_every!r}")
         self.n_rows, self.read_threshold, self.floor, self.record_every, self.n_batches = n_rows, read_threshold, floor, record_every, 0
         self.tracker = _StreamTracker(n_rows, max_events)
-
-    @property
-    def table(self)->EventTable:  # the events so far
-        "The table that the log fills."
-        return self.tracker.table
+        self.table = self.tracker.table   # the events so far
 
     @property
     def full(self)->bool:         # True = nothing more is recorded
@@ -269,8 +261,7 @@ class EventLog:
         table = EventTable(track.table.max_events)
         table.parts = list(track.table.parts)
         table.append(EventKind.END, SlotIndex(rows, whole, whole), track.stream[rows], track.clock[rows])
-        n_heads, n_slots = track.strength.shape[1:]
-        return event_frame(table.columns(), (max(n_heads, 1), max(n_slots, 1)))
+        return event_frame(table.columns(), tuple(max(size, 1) for size in track.strength.shape[1:]))
 
     def save(self,
         path:str|Path,    # of the Parquet file; folders are made
