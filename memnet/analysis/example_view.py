@@ -19,7 +19,7 @@ from ..training.continual import PrototypeMemory, empty_slots, mlp, open_links
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.streams import Stream
 from ..training.fit import generator_for
-from .plots import slot_heatmap
+from .slot_plots import slot_heatmap
 
 # %% ../../nbs/analysis/07_example_view.ipynb #a683985e
 class Samples(NamedTuple):

@@ -36,7 +36,8 @@ from ..runs.runner import list_experiments, find_root, load_module
 from .example_view import start_samples
 from ..tasks.recall import ContextTask, LongRangeRecall, SuccessorRecall, Task
 from ..training.fit import TrainConfig, fit, generator_for
-from .plots import STYLE, policy_plot, save_figure, slot_heatmap
+from .figure_style import STYLE, save_figure
+from .slot_plots import policy_plot, slot_heatmap
 
 # %% ../../nbs/analysis/06_explorer.ipynb #164b51c2
 class Alphabet(NamedTuple):
