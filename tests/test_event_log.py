@@ -5,7 +5,8 @@ from memnet.analysis.event_log import EventLog, log_events
 from memnet.analysis.event_table import read_events
 from memnet.analysis.slot_lifetimes import label_entries, occupancy_over_time, read_ages, slot_lifetimes, slot_utilisation
 from memnet.analysis.survival import compare_lifetimes, median_lifetime, survival_table
-from memnet.memory.bank import MemoryConfig, MultiHeadMemoryBank
+from memnet.memory.bank import MultiHeadMemoryBank
+from memnet.memory.config import MemoryConfig
 from memnet.dreaming.synthesizer import MemorySynthesizer
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.tasks.recall import SuccessorRecall
@@ -29,7 +30,7 @@ def test_training_is_the_same_with_a_log_and_all_of_it_is_on_record():
     table = slot_lifetimes(log.frame())
     assert table.groupby("training").stream.nunique()[True] == 4*3 and table.groupby("training").stream.nunique()[False] > 0
     assert set(table.cause) <= {"evicted", "censored"} and (table.duration > 0).all() and (table.writes >= 1).all()
-    assert b.controller.bank.watcher is None and copy.deepcopy(b) is not None
+    assert b.controller.bank.observer is None and copy.deepcopy(b) is not None
 
 def test_one_training_batch_in_so_many_is_on_record():
     log = EventLog(n_rows=3, record_every=3); trained(log); table = slot_lifetimes(log.frame())
@@ -49,13 +50,13 @@ def test_the_compiled_scan_is_observed_too():
 
 @pytest.mark.parametrize("over", [dict(), dict(n_writes=0), dict(n_writes=3, forgetting=True, graph=False), dict(policies=("random",), topk=2)])
 def test_scan_and_chunks_give_the_same_events(over, monkeypatch):
-    monkeypatch.setattr("memnet.memory.bank.AT_ONCE", 3)                                         # so that a stream of 7 chunks is reported in three parts
+    monkeypatch.setattr("memnet.memory.bank.MAX_OBSERVED_CHUNKS", 3)                                         # so that a stream of 7 chunks is reported in three parts
     bank = MultiHeadMemoryBank(MemoryConfig.tiny(**dict(n_slots=4, match=.9) | over), gen(0)).double()
     words = torch.randn(9, 12, generator=gen(1)).double(); x = words[torch.randint(0, 9, (3, 53), generator=gen(2))]
     if bank.config.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
     mask, dreamer = torch.arange(53) < torch.tensor([[53], [20], [41]]), MemorySynthesizer(3, 2, gen(3), bank.config.graph).double()
     logs = {}
-    for how in ("by_chunks", "by_scans"):
+    for how in ("reference_path", "fused_path"):
         with torch.no_grad(), log_events(bank, n_rows=2, floor=.3) as logs[how]:
             _, state, *_ = getattr(bank, how)(bank.features(x, mask), bank.empty_state(3), mask, gen(4), dream=dreamer, dream_every=2)
             getattr(bank, how)(bank.features(x), state, None, gen(5))

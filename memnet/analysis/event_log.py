@@ -15,7 +15,9 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/03_event_log.ipynb #67a17776
-from ..memory.bank import READ_THRESHOLD, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.state import READ_THRESHOLD
+from ..memory.observer import ChunkEvent
 from ..dreaming.synthesizer import merge_map
 from .event_table import END_CAUSES, EndCause, EventKind, EventTable, SlotIndex, event_frame, save_events
 from ..foundations.validation import require
@@ -163,18 +165,16 @@ class EventLog:
         return on and not track.full
 
     def add_chunk(self,
-        weights:Tensor,       # read weights over slots, then allocations of the chunk, `r h t l`
-        writes:Any,           # `token`, `slot`, `birth`, `gate` of each write, `r h w`
-        before:Any,           # `clock`, `strength` at the start of the chunk
-        after:Any,            # `clock`, `strength` and `left` (what decay leaves of it) at its end
+        event:ChunkEvent,     # read weights over slots, then pending allocations; writes; the slots before and after
         training:bool=False,  # whether the stream is one of training
     )->None:
         "Record a chunk as a bank reports it. Raises ValueError where the memory has another shape than before."
-        track, clock = self.tracker, _host(before.clock)
+        track, (weights, writes, before, after) = self.tracker, event
+        clock = _host(before.clock)
         track.begin(clock, np.array(_host(before.strength)), training)
         if (track.stream[:len(clock)] >= 0).any():
             n_slots, x = before.strength.shape[-1], _host(weights)
-            home = self._add_writes(clock, _Writes(*map(_host, (writes.token, writes.slot, writes.birth, writes.gate))), x.shape[2])
+            home = self._add_writes(clock, _Writes(*map(_host, writes)), x.shape[2])
             row, head, token, l = np.unravel_index(np.flatnonzero(x > self.read_threshold), x.shape)
             old = l < n_slots                                                                    # of the start of the chunk
             slot = np.where(old, l, home[row, head, np.where(old, 0, l - n_slots)])
@@ -182,7 +182,7 @@ class EventLog:
             kept = slot >= 0
             at = SlotIndex(row[kept], head[kept], slot[kept])
             track.add(EventKind.READ, at, clock[at.row] + token[kept], as_of=as_of[kept], weight=x[at.row, at.head, token[kept], l[kept]])
-        self._finish(*map(_host, (after.clock, after.strength, after.left)))
+        self._finish(*map(_host, after))
 
     def _add_writes(self, clock:np.ndarray, writes:_Writes, n_tokens:int)->np.ndarray:
         "Record writes; returns the slot allocated at each token, -1 = none, `r h t`."
@@ -210,13 +210,13 @@ class EventLog:
         after:Any,     # state it returned
     )->"EventLog":     # the log itself
         "Record a call afterwards. Raises ValueError where `info` lacks the record."
-        require(all(k in info for k in ("read", "write_slot", "births", "gate")), "info lacks the record: call the model with record=True")
+        require(all(k in info for k in ("read", "write_slot", "allocated", "gate")), "info lacks the record: call the model with record=True")
         after = _memory(after)
         before = type(after)(*map(torch.zeros_like, after)) if before is None else _memory(before)
         R = min(self.n_rows, len(before.clock))
         clock, track = _host(before.clock[:R]), self.tracker
         track.begin(clock, np.array(_host(before.strength[:R])), False)
-        slot, allocated, gate, x = (_host(info[k][:R]) for k in ("write_slot", "births", "gate", "read"))
+        slot, allocated, gate, x = (_host(info[k][:R]) for k in ("write_slot", "allocated", "gate", "read"))
         T = x.shape[2]
         home = self._add_writes(clock, _Writes(np.broadcast_to(np.arange(T), slot.shape), slot, allocated, gate), T)
         row, head, token, n = np.nonzero(x > self.read_threshold)
@@ -276,12 +276,12 @@ class _BankObserver:
 
     def training(self)->bool: return self.bank.training and torch.is_grad_enabled()
 
-    def rows(self, clock:Tensor, then:Tensor)->int:
+    def n_rows(self, clock:Tensor, next_clock:Tensor)->int:
         "Number of rows to record from one clock to the other."
-        start, end = (_host(x[:self.log.n_rows]) for x in (clock, then))
+        start, end = (_host(x[:self.log.n_rows]) for x in (clock, next_clock))
         return len(start) if self.log.is_on(start, end, self.training()) else 0
 
-    def __call__(self, weights:Tensor, writes, before, after)->None: self.log.add_chunk(weights, writes, before, after, self.training())
+    def on_chunk(self, event:ChunkEvent)->None: self.log.add_chunk(event, self.training())
 
 def _merge_map(module, state)->Tensor|None:
     "Into which slot a consolidation of ours merges each slot; None = not known."
@@ -298,12 +298,12 @@ def log_events(
     "Log all that happens in a memory while the block runs: training, evaluation, anything. Raises ValueError where the model does not hold exactly one bank."
     banks = [m for m in model.modules() if isinstance(m, MultiHeadMemoryBank)]
     require(len(banks) == 1, f"log_events follows one memory, got {len(banks)} in {type(model).__name__}: pass the bank that you mean")
-    record, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].watcher
-    bank.watcher = _BankObserver(record, bank)
+    record, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].observer
+    bank.observer = _BankObserver(record, bank)
     dreamer = getattr(model, "dreamer", None)
     def consolidated(module, args, out): record.tracker.consolidated(args[0], out, _merge_map(module, args[0]))
     hook = dreamer.register_forward_hook(consolidated) if isinstance(dreamer, torch.nn.Module) else None
     try: yield record
     finally:
-        bank.watcher = old
+        bank.observer = old
         if hook is not None: hook.remove()

@@ -151,14 +151,14 @@ def memory_metrics(
     threshold:float=0.1,    # a weight above it counts as a read
 )->dict:                    # name → float
     "Means of the read, write and policy measures over a recorded batch. Raises ValueError where `info` lacks the record."
-    missing = [k for k in ("read", "write_slot", "births") if k not in info]
+    missing = [k for k in ("read", "write_slot", "allocated") if k not in info]
     require(not missing, f"info lacks {missing}; run the model with record=True")
-    read, write, allocated = info["read"], info["write_slot"], info["births"]
+    read, write, allocated = info["read"], info["write_slot"], info["allocated"]
     nonempty = read[read.sum(-1) > 0.5]  # at first there is nothing to read
     measures = dict(
         read_entropy=read_entropy(nonempty), effective_slots=effective_slots(nonempty), read_sparsity=read_sparsity(nonempty), top_share=top_share(nonempty),
         slots_used=slots_used(read), write_frequency=write_frequency(write), hit_fraction=hit_fraction(write, allocated),
         reads_per_life=torch.tensor(slot_reuse(read, write, allocated, threshold).reads.to_numpy()), reuse_distance=reuse_distance(read, write, threshold))
     means = {name: x.double().nanmean().item() for name, x in measures.items()}
-    if policies: means |= {f"policy/{name}": share for name, share in policy_means(info["policy"], policies).items()}
+    if policies: means |= {f"policy/{name}": share for name, share in policy_means(info["policy_weights"], policies).items()}
     return means

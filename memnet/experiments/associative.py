@@ -18,7 +18,7 @@ from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
 from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
 from ..memory.plasticity import no_self, stdp
-from ..analysis.metrics import shuffled_edges
+from ..analysis.memory_metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX
 from ..runs.runner import TUNING_SEED, tuned_rate
@@ -178,7 +178,7 @@ def hop_gate(
 )->dict:  # (asked, hops) -> share of the read, mean over heads
     "What share of a read is how many steps away, by the number of steps that is asked for."
     batch = test.sample(rows, generator_for("test", seed))
-    share, hop = model.eval()(batch.inputs, record=True).info["share"].mean(1), batch.slices["hop"]
+    share, hop = model.eval()(batch.inputs, record=True).info["hop_weights"].mean(1), batch.slices["hop"]
     return {(h, k): share[hop == h][:, k].mean().item() for h in hop[hop > 0].unique().tolist() for k in range(share.shape[-1])}
 
 # %% ../../nbs/experiments/associative_run.ipynb #fc6c7401

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
-from ..analysis.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
+from ..analysis.continual_metrics import average_accuracy, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
+from ..analysis.metrics import forgetting
 from ..runs.runner import TUNING_SEED, run_status
 from ..tasks.streams import Stream, blurred, digits, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from ..training.fit import generator_for

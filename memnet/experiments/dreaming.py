@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
 from ..models.base import tree_map
 from ..models.memnet import MemNet, MemNetConfig

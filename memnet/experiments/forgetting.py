@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..memory.bank import forget
-from ..analysis.event_log import slot_lifetimes, log_events
-from ..analysis.metrics import accuracy
+from ..memory.state import forget
+from ..analysis.event_log import log_events
+from ..analysis.slot_lifetimes import slot_lifetimes
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.memory_load import FACT_KINDS, BASELINE_NAMES, EVICTION_RULES, FixedEviction, MemoryLoadRecall, Rebinding, SoftCapacity, make_baseline

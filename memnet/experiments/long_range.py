@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
 from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
-from ..analysis.metrics import memory_metrics, shuffled_edges
+from ..analysis.memory_metrics import memory_metrics, shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
 from ..tasks.recall import LongRangeRecall

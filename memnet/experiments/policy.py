@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch
-from ..analysis.metrics import accuracy, read_entropy
+from ..analysis.memory_metrics import read_entropy
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require
 from ..tasks.memory_load import BASELINE_NAMES, QUESTION_KINDS, MixedQuestions, make_baseline
@@ -71,7 +72,7 @@ def shares(
     x:torch.Tensor,      # tokens
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
     "Mean share of each policy by kind of question."
-    pi, kind, found = model.controller.bank.features(model.embed(x)).pi, kinds(task, x), {}
+    pi, kind, found = model.controller.bank.features(model.embed(x)).policy_weights, kinds(task, x), {}
     for i, question in enumerate(QUESTION_KINDS):
         for j, policy in enumerate(model.config.policies):
             here = torch.stack([pi[:, h, :, j][kind == i].mean() for h in range(pi.shape[1])])
@@ -129,7 +130,7 @@ def uncertainty(
 @torch.no_grad()
 def share_of_lookup(model, x):
     "Share of the look-up policy, mean over heads, `b t`."
-    return model.controller.bank.features(model.embed(x)).pi[..., model.config.policies.index("topk")].mean(1)
+    return model.controller.bank.features(model.embed(x)).policy_weights[..., model.config.policies.index("topk")].mean(1)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01500444
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
