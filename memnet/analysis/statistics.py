@@ -53,16 +53,15 @@ def interval_by_group(
     table:pd.DataFrame,  # tidy, one row per number
     by:list,             # columns to group by, e.g. ["model", "slice"]
     value:str="value",   # column of the numbers
-    unit:str|None=None,  # column of the independent unit, e.g. "seed": rows of one unit are averaged first; None = each row is a unit
-)->pd.DataFrame:         # columns of `by`, mean, low, high, n
-    "`student_interval` for each group of a table. Raises ValueError where a column is missing or the table has no rows."
+    unit:str|None=None,  # column of the independent unit, e.g. "seed": rows of one unit are averaged first, and units without a number are left out; None = each row is a unit
+)->pd.DataFrame:         # columns of `by`, mean, low, high, n; no rows where the table has none
+    "`student_interval` for each group of a table. Raises ValueError where a column is missing."
     keys = [*by] if unit is None else [*by, unit]
     missing = {*keys, value} - set(table.columns)
     require(not missing, f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, table.columns))}")
-    require(len(table) > 0, "the table has no rows: run the experiment first")
-    if unit is not None: table = table.groupby(keys, observed=True)[value].mean().reset_index()
+    if unit is not None: table = table.groupby(keys, observed=True)[value].mean().dropna().reset_index()
     rows = [{**dict(zip(by, key)), **student_interval(group[value])} for key, group in table.groupby(list(by), observed=True)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
 
 # %% ../../nbs/analysis/00_statistics.ipynb #ea4ab3df
 def paired_difference(

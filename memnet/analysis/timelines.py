@@ -72,14 +72,14 @@ def _marks(ax, e, start, size):
 
 # %% ../../nbs/analysis/09_timelines.ipynb #1f48bb06
 def survival_curve(
-    curves:pd.DataFrame,      # of `memnet.analysis.survival.survival`: condition, age, survival, low, high, at_risk
+    curves:pd.DataFrame,      # of `memnet.analysis.survival.survival_table`: condition, age, survival, low, high, at_risk
     log:bool=False,           # logarithmic axis of ages
     steps:int=200,            # most steps drawn of a curve; each one that is drawn is exact
     ax:plt.Axes|None=None,    # axes to draw on
 )->plt.Axes:                  # the axes drawn on
     "Draw the share of entries that reach each age, with its band. Raises ValueError where a column is missing or a share lies outside 0…1."
     missing = {"condition", "age", "survival", "low", "high", "at_risk"} - set(curves.columns)
-    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}: it must come from memnet.analysis.survival.survival")
+    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}: it must come from memnet.analysis.survival.survival_table")
     if curves.survival.min() < 0 or curves.survival.max() > 1: raise ValueError(f"survival must lie in 0…1, got {curves.survival.min():.3g}…{curves.survival.max():.3g}")
     ax, styles = axes_or_new(ax), condition_styles(curves.condition.unique())
     for name, style in styles.items():

@@ -198,8 +198,8 @@ def fact_lives(
 )->pd.DataFrame:           # one line per fact: mark, kind, told, gate, duration, observed, asks, first_ask, twins
     "Follow every fact through a memory of eight places."
     net, kind = housed(model, N_SLOTS, rule_of(cfg)), marks(task, batch.inputs)
-    with evaluating(net), log_events(net, rows=len(kind)) as log: net(batch.inputs)
-    life = slot_lifetimes(log.frame()).query("known").set_index(["row", "born"])[["duration", "observed", "reads"]]
+    with evaluating(net), log_events(net, n_rows=len(kind)) as log: net(batch.inputs)
+    life = slot_lifetimes(log.frame()).query("start_observed").set_index(["row", "allocated_at"])[["duration", "observed", "reads"]]
     at = (kind < len(FACT_KINDS)).nonzero()
     table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=choices(net, task, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
     table = table.join(life, on=["row", "told"])
