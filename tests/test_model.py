@@ -5,7 +5,7 @@ from memnet.models.attention_baselines import WindowedTransformer
 from memnet.models.recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
 from memnet.foundations.trees import tree_leaves
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.tasks.recall import LongRangeRecall
+from memnet.tasks.long_range import LongRangeRecall
 
 torch.set_num_threads(1)
 

@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch
-from ..analysis.metrics import accuracy, read_entropy
+from ..analysis.memory_metrics import read_entropy
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require
 from ..models.registry import BASELINE_NAMES, make_baseline
-from ..tasks.memory_load import MixedQuestions, QUESTION_KINDS
+from ..tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
 
@@ -143,7 +144,7 @@ def tests(
     "Accuracy by kind of question, the oracle's, chance, and what the gate goes by."
     seen = evaluate(model, task, cfg.test_rows, 2, generator_for("test", cfg.seed)).query("metric == 'accuracy'")
     name, batch = {"all": "all"} | {f"question={i}": q for i, q in enumerate(QUESTION_KINDS)}, task.sample(cfg.test_rows, generator_for("test", cfg.seed))
-    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chances().items()]
+    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chance_by_kind().items()]
     found.append(("oracle", accuracy(task.oracle(batch), batch.targets), "all"))
     if "topk" not in SETS.get(cfg.model, ()) or len(SETS[cfg.model]) == 1: return found   # nothing to choose from, or no look-up
     g = generator_for("test", cfg.seed + 10_000)
