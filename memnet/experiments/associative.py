@@ -16,13 +16,16 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
-from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..models.registry import match_parameters
 from ..memory.plasticity import no_self, stdp
-from ..analysis.metrics import shuffled_edges
+from ..analysis.memory_metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX
 from ..runs.runner import TUNING_SEED, tuned_rate
-from ..tasks.recall import MQAR, PairedAssociates, SuccessorRecall, Task
+from ..tasks.base import Task
+from ..tasks.multi_query import MQAR
+from ..tasks.successor import PairedAssociates, SuccessorRecall
 from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
@@ -58,9 +61,9 @@ def make_task(
     cfg:Config,
 )->Task:
     "What is trained on."
-    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.least*5//4//32)))   # a quarter of the row to spare
+    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
     if cfg.task == "successor": return room(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
-    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain=4, hops=3, max_gap=cfg.max_gap))
+    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain_length=4, hops=3, max_gap=cfg.max_gap))
     if cfg.task == "paired": return room(PairedAssociates(seq_len=4096, n_queries=4))
     return MQAR(seq_len=128, n_pairs=cfg.n_pairs)
 
@@ -137,7 +140,7 @@ def tests(
     "The tests of a task."
     if cfg.task == "mqar": return {f"pairs={n}": MQAR(seq_len=max(128, 4*n), n_pairs=n) for n in (4, 8, 16, 32, 64)}
     base = make_task(cfg)
-    tight = lambda task: replace(task, seq_len=task.least)
+    tight = lambda task: replace(task, seq_len=task.min_seq_len)
     if cfg.task == "paired": return {"all": tight(base)}
     return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 
@@ -178,7 +181,7 @@ def hop_gate(
 )->dict:  # (asked, hops) -> share of the read, mean over heads
     "What share of a read is how many steps away, by the number of steps that is asked for."
     batch = test.sample(rows, generator_for("test", seed))
-    share, hop = model.eval()(batch.inputs, record=True).info["share"].mean(1), batch.slices["hop"]
+    share, hop = model.eval()(batch.inputs, record=True).info["hop_weights"].mean(1), batch.slices["hop"]
     return {(h, k): share[hop == h][:, k].mean().item() for h in hop[hop > 0].unique().tolist() for k in range(share.shape[-1])}
 
 # %% ../../nbs/experiments/associative_run.ipynb #fc6c7401
@@ -292,7 +295,7 @@ def test_all(
     "Every test; for MemNet also the controls, the gate and one graph."
     for slice, test in tests(cfg).items():
         if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
-        reader = model.reach(test.seq_len) if hasattr(model, "reach") else model
+        reader = model.with_window(test.seq_len) if hasattr(model, "with_window") else model
         seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), piece=PIECE if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():
