@@ -10,7 +10,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 from ..memory.addressing import unit_rows
-from ..memory.bank import MemoryState, forget
+from ..memory.state import MemoryState, forget
 from ..foundations.validation import require
 
 # %% ../../nbs/dreaming/01_merging.ipynb #ad69ce33

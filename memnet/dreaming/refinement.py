@@ -11,8 +11,9 @@ from typing import Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..memory.addressing import MASKED_SCORE, log_strength
-from ..memory.bank import MemoryState
+from ..memory.addressing import MASKED_SCORE
+from ..memory.strength import log_strength
+from ..memory.state import MemoryState
 from ..memory.spreading import row_scale
 from ..foundations.validation import require, require_positive
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.validation import require_positive
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 from ..memory.plasticity import no_self, stdp
 from ..memory.spreading import row_scale
 

@@ -15,7 +15,7 @@ from .refinement import SlotRefinement
 from .replay import replay_edges, sample_walk_starts, sample_walks, transition_probabilities
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #57decdfa
 CONSOLIDATION_STAGES = ('refine', 'merge', 'replay')

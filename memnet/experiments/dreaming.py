@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from ..memory.state import MemoryState
-from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
+from ..dreaming.merging import merge_map
+from ..dreaming.replay import transition_probabilities
+from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.trees import tree_map
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
