@@ -23,7 +23,7 @@ MODELS = ("memnet", "memnet_no_graph", "windowed", "lstm", "full")
 RATES = (1e-3, 3e-3, 6e-3)
 
 @dataclass(frozen=True)
-class Config:
+class LongRangeConfig:
     "One run of the long-range experiment."
     model:str="memnet"           # one of `MODELS`
     lr:float|None=3e-3           # peak learning rate; None = the best of the tuning runs beside this one
@@ -44,20 +44,20 @@ class Config:
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
-def memnet_config(
+def long_range_memnet_config(
     task:LongRangeRecall,
     graph:bool=True,  # False: no edges, no spreading
 )->MemNetConfig:
     "The defaults, with or without the graph, and a budget that holds a chunk full of facts: eight of a key and a value."
     return MemNetConfig(vocab_size=task.vocab_size, n_writes=16, graph=graph)
 
-def make_model(
+def make_long_range_model(
     name:str,              # one of `MODELS`
     task:LongRangeRecall,  # gives the vocabulary
     generator:torch.Generator,
 )->torch.nn.Module:
     "A model with as many parameters as MemNet, within 5 %."
-    ours = memnet_config(task)
+    ours = long_range_memnet_config(task)
     if name.startswith("memnet"): return MemNet(replace(ours, graph=name == "memnet"), generator=generator)
     want = MemNet(ours).num_parameters()
     if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=task.vocab_size, dim=c), want, 16, 256), generator=generator)
@@ -71,7 +71,7 @@ CHUNK_TOKENS, FULL_ATTENTION_LIMIT, QUESTION_SPAN = 4096, 4096, 128
 
 def accuracy_at_lengths(
     model:torch.nn.Module,
-    cfg:Config,
+    cfg:LongRangeConfig,
     task:LongRangeRecall,
     note,  # note(metric, value, slice)
 ):
@@ -149,15 +149,15 @@ def save_recorded_row(
                         inputs=batch.inputs[0].short().numpy(), targets=batch.targets[0].short().numpy())
 
 # %% ../../nbs/experiments/long_range_run.ipynb #4484f2fc
-def run(
-    cfg:Config,
+def run_long_range(
+    cfg:LongRangeConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
     "Make one run and write it down."
     out, rows, task = Path(out_dir), [], LongRangeRecall(seq_len=cfg.seq_len)
     out.mkdir(parents=True, exist_ok=True)
     lr = tuned_rate(out.parent, "valid/accuracy", RATES, model=cfg.model) if cfg.lr is None else cfg.lr
-    model = make_model(cfg.model, task, generator_for("init", cfg.seed))
+    model = make_long_range_model(cfg.model, task, generator_for("init", cfg.seed))
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed, eval_every=25, eval_batches=2)
     start = time.process_time()
     result = fit(model, task, recipe, progress=False, measure=lambda m: memory_measures(m, task))
@@ -180,10 +180,10 @@ def run(
 LENGTHS = (256, 1024, 4096, 16_384, 65_536, 262_144)
 FIVE_SEEDS = ("memnet", "windowed", "lstm")  # the other two get three seeds at most: they cost most
 
-def settings(
+def long_range_settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # runs of each model
-)->list:           # of dicts of `Config` fields
+)->list:           # of dicts of `LongRangeConfig` fields
     "The runs of a profile."
     if profile == "smoke": return [dict(model=m, seed=s) for m in MODELS for s in range(seeds)]
     if profile == "quick": return [dict(model=m, lr=6e-3, seed=s, steps=120, batch_size=32, lengths=LENGTHS, rows=4) for m in MODELS for s in range(seeds)]
@@ -191,3 +191,6 @@ def settings(
     tuning = [dict(model=m, lr=lr, seed=TUNING_SEED, steps=200, batch_size=32, lengths=()) for m in MODELS for lr in RATES]
     final = [dict(model=m, lr=None, seed=s, steps=150, batch_size=32, lengths=LENGTHS, rows=8) for m in MODELS for s in range(seeds if m in FIVE_SEEDS else min(seeds, 3))]
     return tuning + [s | dict(stream_tokens=1_000_000) if s["model"] == "memnet" and s["seed"] == 0 else s for s in final]
+
+# %% ../../nbs/experiments/long_range_run.ipynb #fbb836ce
+Config, settings, run = LongRangeConfig, long_range_settings, run_long_range   # what `memnet run` and the explorer look for

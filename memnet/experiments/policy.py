@@ -24,7 +24,7 @@ POLICY_SETS = dict(mixed=("topk", "uniform", "random"), even=("topk", "uniform",
 MODELS, RATES = (*POLICY_SETS, *BASELINE_NAMES), (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)
-class Config:
+class PolicyConfig:
     "One run of the policy experiment."
     model:str="mixed"        # one of `MODELS`, or all of them, one after the other
     lr:float|None=1e-2       # peak learning rate; None = for each model the best of the tuning runs beside this one
@@ -39,13 +39,13 @@ class Config:
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/policy_run.ipynb #00800444
-def make_task(
-    cfg:Config,
+def make_policy_task(
+    cfg:PolicyConfig,
 )->MixedQuestions:
     "What is trained on."
     return MixedQuestions()
 
-def make_model(
+def make_policy_model(
     name:str,
     task:MixedQuestions,
     generator:torch.Generator,
@@ -133,8 +133,8 @@ def topk_share(model, x):
 # %% ../../nbs/experiments/policy_run.ipynb #01500444
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
 
-def final_tests(
-    cfg:Config,
+def policy_tests(
+    cfg:PolicyConfig,
     model,
     task:MixedQuestions,
 )->list:             # (metric, value, slice)
@@ -147,36 +147,36 @@ def final_tests(
     g = generator_for("test", cfg.seed + 10_000)
     return found + uncertainty_tests(model, task, task.sample(cfg.test_rows, g), g)
 
-def run_model(
-    cfg:Config,     # of one model
+def run_policy_model(
+    cfg:PolicyConfig,     # of one model
     out:Path,       # the run's folder
 )->pd.DataFrame:
     "Train and test one model."
     lr = tuned_rate(out.parent, "valid/final", RATES, run=cfg.model, model="all") if cfg.lr is None else cfg.lr
-    task, start = make_task(cfg), time.process_time()
-    model, sample = make_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
+    task, start = make_policy_task(cfg), time.process_time()
+    model, sample = make_policy_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=5, eval_batches=1, log_every=5)
     learned = fit(model, task, recipe, progress=False, measure=None if cfg.model in BASELINE_NAMES else lambda m: policy_shares(m, task, sample)).metrics
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=time.process_time() - start, lr_used=lr, parameters=model.num_parameters(), state_bytes=model.state_bytes(1)).items()]
     valid = evaluate(model, task, 64, 2, generator_for("valid", cfg.seed)).query("metric == 'accuracy' and slice == 'all'")["value"].item()
     if cfg.model == "mixed": model.save(out/"model")
-    rows += [("valid/final", valid, "all")] + (final_tests(cfg, model, task) if cfg.test_rows else [])
+    rows += [("valid/final", valid, "all")] + (policy_tests(cfg, model, task) if cfg.test_rows else [])
     kept = learned[((learned["slice"] == "all") & ~learned["metric"].str.startswith("train/")) | learned["metric"].isin(["valid/accuracy", "train/total"])]
     table = pd.concat([kept, pd.DataFrame(rows, columns=["metric", "value", "slice"]).assign(step=cfg.steps)])
     return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[COLUMNS]
 
-def run(
-    cfg:Config,
+def run_policy(
+    cfg:PolicyConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
     "Make one run, of one model or of all in turn, and write it down."
-    return in_turn(cfg, MODELS, run_model, out_dir)
+    return in_turn(cfg, MODELS, run_policy_model, out_dir)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01700444
-def settings(
+def policy_settings(
     profile:str,   # smoke, quick or full
     seeds:int=5,   # runs
-)->list:           # of dicts of `Config` fields
+)->list:           # of dicts of `PolicyConfig` fields
     "The runs of a profile."
     each = lambda models, **over: [dict(model=m, seed=s) | over for s in range(seeds) for m in models]
     if profile == "smoke": return each(("mixed", "topk"))
@@ -184,3 +184,6 @@ def settings(
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     size = dict(steps=120, batch_size=32)
     return [dict(model="all", lr=lr, seed=TUNING_SEED, test_rows=0) | size for lr in RATES] + each(("all",), lr=None, test_rows=256, **size)
+
+# %% ../../nbs/experiments/policy_run.ipynb #38a3b149
+Config, settings, run, make_task = PolicyConfig, policy_settings, run_policy, make_policy_task   # what `memnet run` and the explorer look for

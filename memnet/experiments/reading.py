@@ -6,164 +6,20 @@
 __all__ = []
 
 # %% ../../nbs/experiments/reading_run.ipynb #7edcde5e
-import hashlib, itertools, json, lzma, math, platform, sysconfig, time
+import itertools, json, lzma, math, platform, time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
+from memnet.experiments.reading_text import LEFT_OUT, LICENCE, Corpus, TextFile, byte_classes, read_corpus, repeat_distance, test_streams, text_batches, training_streams
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.training.fit import generator_for
 from memnet.analysis.result_plots import seed_band
 
-# %% ../../nbs/experiments/reading_run.ipynb #54c57474
-LICENCE = "PSF-2.0 (Python Software Foundation License), https://docs.python.org/3/license.html"
-LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data")
-SPLITS = dict(train=.8, valid=.9, test=1.)  # a file goes to the first split whose bound exceeds its number
-
-# %% ../../nbs/experiments/reading_run.ipynb #040c7541
-def split_number(
-    path:str,  # relative to the library, with forward slashes
-)->float:      # in [0,1), the same everywhere
-    "The number of a file, from the hash of its path."
-    return int(hashlib.sha256(path.encode()).hexdigest()[:8], 16)/16**8
-
-def split_of(
-    path:str,  # relative to the library
-)->str:        # train, valid or test
-    "The split that a file belongs to."
-    return next(name for name, bound in SPLITS.items() if split_number(path) < bound)
-
-# %% ../../nbs/experiments/reading_run.ipynb #cefc9791
-class TextFile(NamedTuple):
-    "One text."
-    path:str         # relative to the folder of the library
-    data:np.ndarray  # its bytes
-
-def own_files(
-    root:Path,  # folder of the library
-)->list:        # paths, relative and sorted
-    "The library's own modules."
-    def own(p):
-        odd = set(p.parts[:-1]) & set(LEFT_OUT) or p.parts[0].startswith(("config-", "lib-")) or p.name.startswith("_sysconfigdata")
-        return not odd and 512 <= (root/p).stat().st_size <= 200_000
-    return sorted((p for p in (q.relative_to(root) for q in root.rglob("*.py")) if own(p)), key=lambda p: p.as_posix())
-
-# %% ../../nbs/experiments/reading_run.ipynb #c033aedf
-class Corpus(NamedTuple):
-    "Texts by split, and the list of all files."
-    train:list           # of `TextFile`
-    valid:list           # of `TextFile`, cut to a number of bytes
-    test:list            # of `TextFile`, cut to a number of bytes
-    files:pd.DataFrame   # path, split, bytes, sha256_16 (first 16 digits), used (bytes taken)
-
-# %% ../../nbs/experiments/reading_run.ipynb #1d5325f8
-def within_budget(
-    files:list,   # of `TextFile`
-    budget:int,   # bytes
-)->list:          # the beginning of each, at most a quarter of the budget
-    "As many files, in the order of their numbers, as the budget pays for."
-    out, most = [], -(-budget//4)
-    for f in sorted(files, key=lambda f: hashlib.sha256(f.path.encode()).hexdigest()):
-        if budget < 2: break
-        out.append(f._replace(data=f.data[:min(budget, most)])); budget -= len(out[-1].data)
-    return out
-
-# %% ../../nbs/experiments/reading_run.ipynb #c36a784e
-def read_corpus(
-    valid_bytes:int,       # budget of the validation texts in bytes
-    test_bytes:int,        # budget of the test texts in bytes
-    root:Path|None=None,   # folder with .py files; None: the standard library of this Python
-)->Corpus:
-    "Read the library and split it by file."
-    root = Path(root or sysconfig.get_paths()["stdlib"])
-    texts = [TextFile(p.as_posix(), np.frombuffer((root/p).read_bytes(), np.uint8)) for p in own_files(root)]
-    by = {s: [f for f in texts if split_of(f.path) == s] for s in SPLITS}
-    for s, found in by.items():
-        if not found: raise ValueError(f"no file for {s!r} among {len(texts)} modules: this Python comes without the sources of its library; use one that has them")
-    parts = dict(train=by["train"], valid=within_budget(by["valid"], valid_bytes), test=within_budget(by["test"], test_bytes))
-    used = {f.path: len(f.data) for part in parts.values() for f in part}
-    rows = [(f.path, split_of(f.path), len(f.data), hashlib.sha256(f.data.tobytes()).hexdigest()[:16], used.get(f.path, 0)) for f in texts]
-    return Corpus(*parts.values(), pd.DataFrame(rows, columns=["path", "split", "bytes", "sha256_16", "used"]))
-
-# %% ../../nbs/experiments/reading_run.ipynb #a8145587
-def repeat_distance(
-    data:bytes,  # a text
-    n:int=12,    # bytes of context that must be the same
-)->np.ndarray:   # distance of each byte in bytes, @eq-distance; 0 = its context is new
-    "How far back the context of each byte was last seen."
-    out, seen = np.zeros(len(data), np.int64), {}
-    for i in range(n, len(data)):
-        gram = data[i-n:i]
-        out[i] = i - seen.get(gram, i); seen[gram] = i
-    return out
-
-# %% ../../nbs/experiments/reading_run.ipynb #ba5a4a95
-def byte_classes(
-    distance:np.ndarray,  # from `repeat_distance`
-    window:int,           # of the attention
-)->dict:                  # name of a slice -> which bytes
-    "The slices by which results are reported: all, new, near, far, and octaves of the distance."
-    octave = np.ceil(np.log2(np.maximum(distance, 1))).astype(int)
-    named = dict(all=distance >= 0, new=distance == 0, near=(distance > 0) & (distance <= window), far=distance > window)
-    return named | {f"to {2**o}": (distance > 0) & (octave == o) for o in np.unique(octave[distance > 0])}
-
-# %% ../../nbs/experiments/reading_run.ipynb #1b456e4e
-class TextBatch(NamedTuple):
-    "What all rows read in one step."
-    inputs:Tensor   # bytes, `b t`
-    targets:Tensor  # the next byte, `b t`, -100 past the end of the file
-    mask:Tensor     # real bytes, `b t`
-    reset:Tensor    # the row begins a new file, `b`
-    where:list      # for each row the `TextFile` and the position of its first target; None for a row that is done
-
-# %% ../../nbs/experiments/reading_run.ipynb #dd2e7980
-def text_batches(
-    queues:list,   # an iterator over `TextFile` for each row
-    length:int,    # bytes per step
-):                 # yields `TextBatch` until all queues are empty
-    "Let every row read the files of its queue, one after another."
-    B, now = len(queues), [None]*len(queues)
-    while True:
-        x, y = torch.zeros(B, length, dtype=torch.long), torch.full((B, length), -100)
-        reset, where = torch.zeros(B, dtype=torch.bool), [None]*B
-        for r, queue in enumerate(queues):
-            if now[r] is None or now[r][1] + 1 >= len(now[r][0].data): now[r], reset[r] = (next(queue, None), 0), True
-            file, at = now[r]
-            if file is None: now[r] = None; continue
-            part = torch.from_numpy(file.data[at:at+length+1].astype(np.int64)); n = len(part) - 1
-            x[r, :n], y[r, :n], where[r], now[r] = part[:-1], part[1:], (file, at + 1), (file, at + n)
-        if not any(where): return
-        mask = y >= 0; mask[:, 0] = True  # a row that is done reads one byte of nothing
-        yield TextBatch(x, y, mask, reset, where)
-
-# %% ../../nbs/experiments/reading_run.ipynb #31581e56
-def training_streams(
-    files:list,                 # of `TextFile`
-    rows:int,                   # rows of the batch
-    generator:torch.Generator,  # distributes and shuffles
-)->list:                        # of endless iterators
-    "Distribute the files over the rows; each row reads its own in a new order every time."
-    if rows > len(files): raise ValueError(f"rows must be ≤ the number of training files, got rows={rows}, {len(files)} files")
-    order = [files[i] for i in torch.randperm(len(files), generator=generator)]
-    def read(own):
-        while True: yield from (own[i] for i in torch.randperm(len(own), generator=generator))
-    return [read(order[r::rows]) for r in range(rows)]
-
-# %% ../../nbs/experiments/reading_run.ipynb #d180f541
-def test_streams(
-    files:list,  # of `TextFile`
-    rows:int,    # most rows of the batch
-)->list:         # of iterators, about equally long
-    "Distribute the files over the rows, longest first to the row with the least to read."
-    shares = [[] for _ in range(min(rows, len(files)))]
-    for f in sorted(files, key=lambda f: (-len(f.data), f.path)): min(shares, key=lambda h: sum(len(g.data) for g in h)).append(f)
-    return [iter(h) for h in shares]
-
 # %% ../../nbs/experiments/reading_run.ipynb #4ebfae44
 @dataclass(frozen=True)
-class Config:
+class ReadingConfig:
     "One run of the reading experiment."
     model:str="memnet"      # "memnet" or "windowed"
     steps:int=8             # optimiser steps
@@ -192,8 +48,8 @@ class Config:
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/reading_run.ipynb #e53b3237
-def memnet_config(
-    cfg:Config,
+def reading_memnet_config(
+    cfg:ReadingConfig,
 )->MemNetConfig:
     "MemNet as a reader of bytes."
     return MemNetConfig(vocab_size=256, dim=cfg.dim, n_layers=cfg.n_layers, n_heads=cfg.n_heads, n_slots=cfg.n_slots, chunk_size=cfg.chunk_size,
@@ -205,11 +61,11 @@ def count_parameters(cfg):
 
 # %% ../../nbs/experiments/reading_run.ipynb #b75f3c77
 def windowed_config(
-    cfg:Config,
+    cfg:ReadingConfig,
     tolerance:float=.05,  # how far the number of parameters may be off
 )->MemNetConfig:          # without memory
     "The windowed Transformer with as many parameters as MemNet, by its width and the width of its feed-forward layers."
-    base = memnet_config(cfg)
+    base = reading_memnet_config(cfg)
     want, step = count_parameters(base), 2*cfg.n_heads
     widths = range(cfg.dim, 2*cfg.dim + step, step)
     tried = [replace(base, memory=False, dim=d, ff=ff) for ff in (4, 5, 6) for d in widths]
@@ -219,17 +75,17 @@ def windowed_config(
     return best
 
 # %% ../../nbs/experiments/reading_run.ipynb #583e1bd9
-def make_model(
-    cfg:Config,
+def make_reading_model(
+    cfg:ReadingConfig,
 )->MemNet:
     "The model of a run, with weights from the run's seed."
-    make = memnet_config if cfg.model == "memnet" else windowed_config
+    make = reading_memnet_config if cfg.model == "memnet" else windowed_config
     return MemNet(make(cfg), generator=generator_for("init", cfg.seed))
 
 # %% ../../nbs/experiments/reading_run.ipynb #4b7e8b95
-def learning_rate(
+def reading_learning_rate(
     step:int,   # from 0
-    cfg:Config,
+    cfg:ReadingConfig,
 )->float:
     "Learning rate: warm-up over a tenth of the steps, then a cosine down to a tenth."
     warm = max(1, min(50, cfg.steps//10))
@@ -240,7 +96,7 @@ def learning_rate(
 def train_reader(
     model:MemNet,
     text:Corpus,
-    cfg:Config,
+    cfg:ReadingConfig,
     evaluate=None,   # called as evaluate(step) every `eval_every` steps
 )->list:         # of (step, bits per byte), the training curve
     "Train on consecutive batches of streams with carried state."
@@ -248,7 +104,7 @@ def train_reader(
     policy, state, curve = generator_for("policy", cfg.seed), None, []
     stream = text_batches(training_streams(text.train, cfg.rows, generator_for("data", cfg.seed)), cfg.length)
     for step, p in enumerate(itertools.islice(stream, cfg.steps)):
-        for group in optimiser.param_groups: group["lr"] = learning_rate(step, cfg)
+        for group in optimiser.param_groups: group["lr"] = reading_learning_rate(step, cfg)
         out = model.train()(p.inputs, state=state, mask=p.mask, reset=p.reset, generator=policy)
         terms = model.objective(out, p.targets)
         if not torch.isfinite(terms["total"]): raise ValueError(f"the loss is {terms['total'].item()} at step {step} with lr={cfg.lr}: lower lr")
@@ -300,8 +156,8 @@ def lzma_bpb(
     return 8*sum(len(lzma.compress(f.data.tobytes(), lzma.FORMAT_RAW, filters=raw)) for f in files)/sum(len(f.data) for f in files)
 
 # %% ../../nbs/experiments/reading_run.ipynb #ebb5b826
-def run(
-    cfg:Config,
+def run_reading(
+    cfg:ReadingConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
     "Make one run and write it down."
@@ -309,7 +165,7 @@ def run(
     if cfg.lr is None: cfg = replace(cfg, lr=tuned_rate(out.parent, "valid_bpb", RATES, lowest=True, model=cfg.model))
     def note(step, metric, value, slice="all"): rows.append((cfg.model, cfg.seed, step, metric, value, slice))
     text = record_source(cfg, out)
-    model = make_model(cfg)
+    model = make_reading_model(cfg)
     def evaluate(step):
         mean = bits_by_class(bits_per_file(model, text.valid, cfg.length), text.valid, cfg.window)
         for r in mean.itertuples(): note(step, "valid_bpb", r.bpb, r.slice)
@@ -329,7 +185,7 @@ def run(
 
 # %% ../../nbs/experiments/reading_run.ipynb #6e12f3fe
 def record_source(
-    cfg:Config,
+    cfg:ReadingConfig,
     out:Path,     # folder of the run
 )->Corpus:
     "Read the corpus and write down what was read: files.csv and source.json."
@@ -341,10 +197,10 @@ def record_source(
     return text
 
 # %% ../../nbs/experiments/reading_run.ipynb #7be58c7c
-def settings(
+def reading_settings(
     profile:str,   # smoke, quick or full
     seeds:int=3,   # runs of each setting
-)->list:           # of dicts of `Config` fields
+)->list:           # of dicts of `ReadingConfig` fields
     "The runs of a profile."
     if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     runs = [dict(model=m, seed=s) | PROFILES[profile] for m in ("memnet", "windowed") for s in range(seeds)]
@@ -377,7 +233,7 @@ def saved_by_seed(
     if not {"memnet", "windowed"} <= set(wide.columns): return pd.DataFrame(columns=["slice", "seed", "value"])
     return (wide["windowed"] - wide["memnet"]).dropna().rename("value").reset_index()
 
-def summary_table(
+def reading_summary(
     df:pd.DataFrame,  # from `reported_runs`
 )->pd.DataFrame:      # what (model or "saved"), slice, mean, low, high, n (seeds), lr, bytes, copied
     "Test bits per byte by model and slice, and what memory saves."
@@ -390,8 +246,8 @@ def summary_table(
     return test[["what", "slice", "mean", "low", "high", "n", "lr", "bytes", "copied"]].reset_index(drop=True)
 
 # %% ../../nbs/experiments/reading_run.ipynb #ed5cdb49
-def conclusion(
-    table:pd.DataFrame,  # from `summary_table`
+def reading_conclusion(
+    table:pd.DataFrame,  # from `reading_summary`
     slice:str,           # which bytes
     name:str,            # how to call them
 )->str:
@@ -403,3 +259,6 @@ def conclusion(
     if s["n"] < 2: return f"MemNet: {numbers}; one seed, so no interval."
     word = "lower" if s["low"] > 0 else "higher" if s["high"] < 0 else "not significantly different"
     return f"MemNet is **{word}**: {numbers}; saved {s['mean']:+.3f}, 95 % interval {s['low']:+.3f} to {s['high']:+.3f}, {s['n']:.0f} seeds."
+
+# %% ../../nbs/experiments/reading_run.ipynb #25079351
+Config, settings, run = ReadingConfig, reading_settings, run_reading   # what `memnet run` and the explorer look for
