@@ -24,7 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from ..memory.bank import MultiHeadMemoryBank, Features
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.reading import Features
 from ..training.continual import PrototypeMemory
 from ..models.controller import ControllerState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map
@@ -167,13 +168,13 @@ def cut(
     hop:Optional[int]=None,   # read only what stands so many hops away; None = the learned mixture
 )->Features:
     "Take out of the features what is switched off."
-    pi, share, gate = f.pi, f.share, f.gate if s.memory else f.gate*0
+    pi, share, gate = f.policy_weights, f.hop_weights, f.gate if s.memory else f.gate*0
     hop = 0 if hop is None and not s.spreading else hop
     if hop is not None: share = torch.zeros_like(share).index_fill(-1, torch.tensor(hop), 1)
     if s.off:
         pi = pi*torch.tensor([float(p not in s.off) for p in policies])
         pi = pi/pi.sum(-1, keepdim=True).clamp(min=1e-30)
-    return f._replace(pi=pi, share=share, gate=gate)
+    return f._replace(policy_weights=pi, hop_weights=share, gate=gate)
 
 # %% ../../nbs/analysis/06_explorer.ipynb #9ef6e2e7
 def switched(
@@ -302,8 +303,8 @@ def look_chunk(
     hops = [diagonal(v(x, state=many, mask=mask, record=True).info["read"]) for v in l.hops]
     info, slots = got.info, out.info["write_slot"]
     seen = Seen(got.logits[at, at].softmax(-1).numpy(), strength, m.age.numpy(), m.edges.numpy(),
-                last_writer(writer, slots, strength > 0, first), diagonal(info["read"]), np.stack(hops, 2), diagonal(info["share"]),
-                diagonal(info["policy"]), diagonal(out.info["gate"]), diagonal(slots).astype(int), {})
+                last_writer(writer, slots, strength > 0, first), diagonal(info["read"]), np.stack(hops, 2), diagonal(info["hop_weights"]),
+                diagonal(info["policy_weights"]), diagonal(out.info["gate"]), diagonal(slots).astype(int), {})
     return seen, after
 
 # %% ../../nbs/analysis/06_explorer.ipynb #a5e528dc

@@ -175,7 +175,7 @@ def hop_weights_by_question(
 )->dict:  # (steps of the question, hops) -> hop weight, mean over heads
     "Hop weights of a read by the number of steps that the question needs."
     batch = test.sample(rows, generator_for("test", seed))
-    share, hop = model.eval()(batch.inputs, record=True).info["share"].mean(1), batch.slices["hop"]
+    share, hop = model.eval()(batch.inputs, record=True).info["hop_weights"].mean(1), batch.slices["hop"]
     return {(h, k): share[hop == h][:, k].mean().item() for h in hop[hop > 0].unique().tolist() for k in range(share.shape[-1])}
 
 # %% ../../nbs/experiments/associative_run.ipynb #fc6c7401

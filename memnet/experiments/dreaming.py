@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from memnet.memory.bank import MemoryState
+from memnet.memory.state import MemoryState
 from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
 from memnet.models.base import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from memnet.memory.bank import forget
+from memnet.memory.state import forget
 from memnet.analysis.event_log import slot_lifetimes, log_events
 from memnet.analysis.metrics import accuracy
 from memnet.models.memnet import MemNet, MemNetConfig

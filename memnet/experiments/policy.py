@@ -70,10 +70,10 @@ def policy_shares(
     x:torch.Tensor,      # tokens
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
     "Mean share of each policy by kind of question."
-    pi, kind, found = model.controller.bank.features(model.embed(x)).pi, question_kinds(task, x), {}
+    weights, kind, found = model.controller.bank.features(model.embed(x)).policy_weights, question_kinds(task, x), {}
     for i, question in enumerate(QUESTION_KINDS):
         for j, policy in enumerate(model.config.policies):
-            here = torch.stack([pi[:, h, :, j][kind == i].mean() for h in range(pi.shape[1])])
+            here = torch.stack([weights[:, h, :, j][kind == i].mean() for h in range(weights.shape[1])])
             found[f"{policy}_{question}"] = here.mean().item()
             found |= {f"{policy}_{question}_head{h}": v.item() for h, v in enumerate(here)}
     return found
@@ -128,7 +128,7 @@ def uncertainty_tests(
 @torch.no_grad()
 def topk_share(model, x):
     "Share of the top-k policy, mean over heads, `b t`."
-    return model.controller.bank.features(model.embed(x)).pi[..., model.config.policies.index("topk")].mean(1)
+    return model.controller.bank.features(model.embed(x)).policy_weights[..., model.config.policies.index("topk")].mean(1)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01500444
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]

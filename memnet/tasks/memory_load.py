@@ -13,7 +13,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor, nn
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require, require_positive

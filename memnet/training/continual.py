@@ -21,8 +21,9 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from ..memory.addressing import log_strength, topk_policy, unit_rows
-from ..memory.bank import nbytes
+from ..memory.addressing import topk_policy, unit_rows
+from ..memory.strength import log_strength
+from ..memory.state import nbytes
 from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
 from ..analysis.metrics import average_accuracy, forgetting, learning_accuracy
 from ..models.base import tree_map, read_model_info, write_model_files
