@@ -6,7 +6,7 @@ from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.memory.config import MemoryConfig
 from memnet.dreaming.synthesizer import MemorySynthesizer
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.tasks.recall import SuccessorRecall
+from memnet.tasks.successor import SuccessorRecall
 from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
 
 torch.set_num_threads(1)

@@ -41,8 +41,8 @@ def samples(
     stream:Stream,
 )->Samples:
     "All that the tests of a stream ask: class, and letters for the how-manieth of it."
-    inputs, targets = (torch.cat(x) for x in zip(*stream.tests))
-    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.tests)])
+    inputs, targets = (torch.cat(x) for x in zip(*stream.test_sets))
+    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.test_sets)])
     words = [f"{y}{letters(int((targets[:i] == y).sum()))}" for i, y in enumerate(targets.tolist())]
     return Samples(inputs, targets, task, tuple(words), tuple(map(str, range(stream.n_classes))))
 

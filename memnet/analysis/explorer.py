@@ -35,7 +35,10 @@ from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
 from ..runs.runner import list_experiments, find_root, load_module
 from .example_view import start_samples
-from ..tasks.recall import ContextTask, LongRangeRecall, SuccessorRecall, Task
+from ..tasks.base import Task
+from ..tasks.context_facts import ContextTask
+from ..tasks.long_range import LongRangeRecall
+from ..tasks.successor import SuccessorRecall
 from ..training.fit import TrainConfig, fit, generator_for
 from .figure_style import STYLE, save_figure
 from .slot_plots import policy_plot, slot_heatmap
@@ -108,7 +111,7 @@ SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}      # characters th
 
 # %% ../../nbs/analysis/06_explorer.ipynb #762bbd95
 def parse(
-    text:str,                  # words of a row, as `Task.picture` prints them
+    text:str,                  # words of a row, as `Task.render` prints them
     names:Alphabet,
     task:Optional[Task]=None,  # whose oracle answers the questions that the text leaves open
 )->Row:
@@ -482,7 +485,7 @@ def draw_text(
     seed:int,
 )->str:
     "A fresh row of a task, as text."
-    return " ".join(task.picture(generator_for("test", seed)).split())
+    return " ".join(task.render(generator_for("test", seed)).split())
 
 # %% ../../nbs/analysis/06_explorer.ipynb #3de88004
 @runtime_checkable

@@ -14,12 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.models.baselines import LSTMConfig, LSTMModel, match_parameters
-from memnet.memory.plasticity import no_self, stdp
+from memnet.memory.addressing import MASKED_SCORE, mix_policies
+from memnet.memory.pending_graph import pending_graph, spread_pending
+from memnet.memory.plasticity import EdgeEvents, no_self, stdp
+from memnet.memory.reading import ChunkRead, PlannedWrites, entry_scores, place_writes, read_vectors, unit_addresses, write_candidates
+from memnet.memory.writing import ChunkWrite
 from memnet.analysis.metrics import shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
 from memnet.runs.runner import TUNING_SEED, tuned_rate
-from memnet.tasks.recall import MQAR, PairedAssociates, SuccessorRecall, Task
+from memnet.tasks.base import Task
+from memnet.tasks.multi_query import MQAR
+from memnet.tasks.successor import PairedAssociates, SuccessorRecall
 from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
@@ -55,9 +61,9 @@ def make_associative_task(
     cfg:AssociativeConfig,
 )->Task:
     "What is trained on."
-    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.least*5//4//32)))   # a quarter of the row to spare
+    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
     if cfg.task == "successor": return room(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
-    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain=4, hops=3, max_gap=cfg.max_gap))
+    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain_length=4, hops=3, max_gap=cfg.max_gap))
     if cfg.task == "paired": return room(PairedAssociates(seq_len=4096, n_queries=4))
     return MQAR(seq_len=128, n_pairs=cfg.n_pairs)
 
@@ -65,31 +71,35 @@ def make_associative_task(
 class TokenTimeBank(MultiHeadMemoryBank):
     "The control: the trace fades with every token, and not with every event."
 
-    def can_scan(self, *args):
-        "The fused path knows event time only."
-        return False
-
-    def fading(self, w, gate, trace):
-        "The eligibility trace before each event, without the firing slot."
-        step, rate = w.cand.step, self.lam.log()
+    def token_time_events(self, writes:PlannedWrites, trace:Tensor)->EdgeEvents:
+        "Events of a chunk whose trace fades in token time; without the firing slot."
+        step, gate, rate = writes.candidates.requests.step, writes.event_gates, self.bank_parameters().lam.log()
         kernel = ((step.unsqueeze(-1) - step.unsqueeze(-2) - 1).tril(-1)*rate).exp().tril(-1)
-        return no_self((kernel*gate.unsqueeze(-2)) @ w.address + (step.unsqueeze(-1)*rate).exp()*trace.unsqueeze(-2), w.address)
+        carried = (step.unsqueeze(-1)*rate).exp()*F.pad(trace, (0, gate.shape[-1])).unsqueeze(-2)
+        return EdgeEvents(writes.address, gate, no_self((kernel*gate.unsqueeze(-2)) @ writes.address + carried, writes.address), None, None)
 
-    def pending_graph(self, state, w):
-        "As before, with the other trace."
-        gate = w.cand.gate*w.cand.active
-        return super().pending_graph(state, w)._replace(pre=self.fading(w, gate, F.pad(state.trace, (0, gate.shape[-1]))))
+    def read_chunk(self, f, state, generator=None)->ChunkRead:
+        "As the bank does, with the other trace."
+        p, cfg = self.bank_parameters(), self.config
+        f, commits_all = unit_addresses(f, p), cfg.n_writes == 0
+        writes = place_writes(write_candidates(f, state, p), state, p, evict=commits_all, reads=True)
+        scores = entry_scores(f, state, writes, p).masked_fill(writes.plan.masked, MASKED_SCORE)
+        weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk)
+        events = self.token_time_events(writes, state.trace)
+        weights = spread_pending(weights, pending_graph(state.edges, events, cfg, writes.plan.masked if commits_all else None), f.hop_weights)
+        return ChunkRead(read_vectors(weights, state, writes), weights, writes, events)
 
-    def new_graph(self, state, w):
-        "Edges and trace after a whole chunk."
-        cfg, N, p = self.config, self.config.n_slots, w.plan
-        gate, keep = w.cand.gate*w.cand.active, 1 - p.cleared
-        pre = self.fading(w, gate, F.pad(state.trace, (0, gate.shape[-1])))
-        fold = lambda x: x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ p.born
-        post, rate = fold(w.address), self.lam.log()
-        late = gate*((cfg.chunk_size - 1 - w.cand.step)*rate.squeeze(-1)).exp()
-        edges = stdp(state.edges*keep.unsqueeze(-1)*keep.unsqueeze(-2), fold(pre), post, gate, cfg.eta_plus)
-        return edges, state.trace*keep*(cfg.chunk_size*rate.squeeze(-1)).exp() + (late.unsqueeze(-2) @ post).squeeze(-2)
+    def write_chunk(self, read, weights, state, read_mass, mask=None)->ChunkWrite:
+        "As the bank does, with the edges and the trace of token time."
+        out = super().write_chunk(read, weights, state, read_mass, mask)
+        cfg, N, plan, rate = self.config, self.config.n_slots, out.writes.plan, self.bank_parameters().lam.log()
+        events, keep = self.token_time_events(out.writes, state.trace), 1 - plan.evicted
+        def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
+        address = to_slots(events.address)
+        late = events.gates*((cfg.chunk_size - 1 - out.writes.candidates.requests.step)*rate.squeeze(-1)).exp()
+        edges = stdp(state.edges*keep.unsqueeze(-1)*keep.unsqueeze(-2), to_slots(events.pre), address, events.gates, cfg.eta_plus)
+        trace = state.trace*keep*(cfg.chunk_size*rate.squeeze(-1)).exp() + (late.unsqueeze(-2) @ address).squeeze(-2)
+        return out._replace(state=out.state._replace(edges=edges, trace=trace))
 
 # %% ../../nbs/experiments/associative_run.ipynb #407fb2c5
 def required_hops(
@@ -134,7 +144,7 @@ def associative_tests(
     "The tests of a task."
     if cfg.task == "mqar": return {f"pairs={n}": MQAR(seq_len=max(128, 4*n), n_pairs=n) for n in (4, 8, 16, 32, 64)}
     base = make_associative_task(cfg)
-    tight = lambda task: replace(task, seq_len=task.least)
+    tight = lambda task: replace(task, seq_len=task.min_seq_len)
     if cfg.task == "paired": return {"all": tight(base)}
     return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 

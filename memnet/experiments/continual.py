@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, torch
 from memnet.training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
 from memnet.analysis.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
 from memnet.runs.runner import TUNING_SEED, run_status
-from memnet.tasks.streams import Stream, blurred, digits, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
+from memnet.tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from memnet.training.fit import generator_for
 
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
@@ -96,10 +96,10 @@ def make_continual_stream(
     if name == "permuted": return permuted_digits(seed, n_tasks=cfg.n_permuted, **over)
     if name == "rotated": return rotated_digits(seed, **over)
     if name == "recall": return shifting_recall(seed, **over)
-    if name == "recurring": return split_digits(seed, visits=2, **over)
+    if name == "recurring": return split_digits(seed, n_visits=2, **over)
     stream = split_digits(seed, **over)
-    if name == "blurred": return blurred(stream, .3, generator_for("data", seed))
-    if name == "few": return replace(stream, parts=tuple(type(p)(*(x[::8] for x in p)) for p in stream.parts))
+    if name == "blurred": return blur_borders(stream, .3, generator_for("data", seed))
+    if name == "few": return replace(stream, experiences=tuple(type(p)(*(x[::8] for x in p)) for p in stream.experiences))
     return stream
 
 def make_learner(
@@ -170,7 +170,7 @@ def accuracy_around_switches(
 )->dict:            # batches after the switch → accuracy on tasks learned before it
     "Accuracy on earlier tasks around a switch, mean over all switches."
     row, found = {s: i for i, s in enumerate(result.steps.tolist())}, {}
-    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])[:-1]
+    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
     for part, border in enumerate(borders):
         old = [t for t, r in enumerate(result.learned) if r <= part]
         for d in range(-before, after + 1):
@@ -185,7 +185,7 @@ def note_return(
     level:float=.99,  # accuracy that counts as knowing the rule
 ):
     "Batches until rule 0 is known the first time, and after it returns; NaN where it never is."
-    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])
+    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])
     steps, known = result.steps.numpy(), result.looks[:, 0].numpy() >= level
     first = steps[known & (steps <= borders[0])]
     back = steps[known & (steps >= borders[-2])] - borders[-2]
@@ -201,7 +201,7 @@ def note_controls(
     kept, cfg = learner.state, learner.config
     _, label, strength = learner.held()
     note("slots", len(strength)); note("single_slots", (strength == 1).float().mean()); note("dreams", learner.dreams)
-    every = torch.cat([p.inputs for p in stream.parts])
+    every = torch.cat([p.inputs for p in stream.experiences])
     note("pixel_error", torch.cdist(learner.imagine()[strength == 1], every).min(1).values.div(every.shape[1]**.5).mean() if (strength == 1).any() else np.nan)
     learner.state = kept._replace(strength=torch.zeros_like(kept.strength))
     note("emptied_accuracy", evaluate_learner(learner, stream).mean())
@@ -216,7 +216,7 @@ def evaluation_steps(
     every:int,       # `ContinualConfig.watch`
 ):
     "Which batches are followed by an evaluation: on split digits and recall the first twenty of an experience and every eighth, on the others two of an experience."
-    borders = np.cumsum([0] + [stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])[:-1]
+    borders = np.cumsum([0] + [stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
     soon, rest = (range(1, 21, every), 8*every) if name in ("split", "recall") else ((2, 8), 10**9)
     first = {s + d for s in borders for d in soon}
     return lambda step: step % rest == 0 or step in first

@@ -16,7 +16,8 @@ from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, 
 from memnet.models.base import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
-from memnet.tasks.recall import SPLIT_QUESTION_KINDS, LongRangeRecall, RepeatedFacts, SplitFacts, item_vectors
+from memnet.tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
+from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.fit import TrainConfig, fit, generator_for
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #6474ae7f
@@ -189,7 +190,7 @@ def walk_tests(
 ):
     "What is replayed, and how it is reconstructed."
     batch, T = task.sample(cfg.test_rows, generator_for("test", TEST_SEED + cfg.seed)), task.first_question
-    words = torch.tensor([task.hear(r)[0] for r in batch.inputs])
+    words = torch.tensor([task.decode(r)[0] for r in batch.inputs])
     _, observed, wrote = read_without_consolidation(model, batch.inputs[:, :T], record=True)
     item, token = slot_occupants(words[:, :T], wrote, model.config.n_slots)
     came = observed_transitions(words[:, :T], wrote, task.n_items)
@@ -209,7 +210,7 @@ def walk_tests(
     spread = (e[:, :T][words[:, :T] >= 0] - e[:, :T][words[:, :T] >= 0].mean(0)).square().mean()
     note("imagine/error", model(batch.inputs[:, T:], observed).losses["hallucination"]/spread, "real")
     model.dreamer = dreamer
-    table = model.embed(item_vectors(task.n_tokens, task.dim)[:task.n_items])
+    table = model.embed(item_vectors(task.n_vectors, task.dim)[:task.n_items])
     for name in ("before", "after"):
         at = walks[name].slots.clamp(min=0).flatten(2)
         replayed, when = item.gather(2, at), token.gather(2, at)
@@ -247,16 +248,16 @@ def repeated_tests(
         for k, v in accuracy_by_slice(model, state, batch, start, "age").items(): note(metric, v, f"{name}|{('once', 'often', 'new', 'all')[k if k != 'all' else 3]}")
     calm = replace(task, n_new=0)
     batch = calm.sample(cfg.test_rows, generator_for("test", TEST_SEED + cfg.seed))
-    _, observed = read_without_consolidation(model, batch.inputs[:, :calm.told])
+    _, observed = read_without_consolidation(model, batch.inputs[:, :calm.first_load])
     for name in list(STAGES)[:4]:
         state = model.dream(observed, synthesizer_with(model, name, cfg.tau))
-        note("slots", mean_occupied(state), name); recall("calm/accuracy", name, state, batch, calm.told)
+        note("slots", mean_occupied(state), name); recall("calm/accuracy", name, state, batch, calm.first_load)
     batch, T = task.sample(cfg.test_rows, generator_for("test", TEST_SEED + cfg.seed)), task.first_question
     for order, each in EVICTION_ORDERS.items():
         recall("load/accuracy", f"awake, {order}", read_without_consolidation(model, batch.inputs[:, :T], each)[1], batch, T)
-        observed = model.dream(read_without_consolidation(model, batch.inputs[:, :task.told], each)[1], synthesizer_with(model, "merge", cfg.tau))
+        observed = model.dream(read_without_consolidation(model, batch.inputs[:, :task.first_load], each)[1], synthesizer_with(model, "merge", cfg.tau))
         if each is not None: observed = observed._replace(memory=each(observed.memory))
-        full = read_without_consolidation(model, batch.inputs[:, task.told:T], each, state=observed)[1]
+        full = read_without_consolidation(model, batch.inputs[:, task.first_load:T], each, state=observed)[1]
         recall("load/accuracy", f"asleep, {order}", full, batch, T)
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #dfc08b5b

@@ -16,7 +16,9 @@ from memnet.analysis.metrics import accuracy
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.analysis.linear_probe import linear_probe
 from memnet.foundations.validation import IGNORE_INDEX, require
-from memnet.tasks.memory_load import FACT_KINDS, BASELINE_NAMES, EVICTION_RULES, FixedEviction, MemoryLoadRecall, Rebinding, SoftCapacity, make_baseline
+from memnet.tasks.eviction_models import BASELINE_NAMES, EVICTION_RULES, FixedEviction, SoftCapacity, make_baseline
+from memnet.tasks.memory_load import FACT_KINDS, MemoryLoadRecall
+from memnet.tasks.rebinding import Rebinding
 from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
 from memnet.training.fit import TrainConfig, evaluating, fit, generator_for
 
@@ -170,7 +172,7 @@ def memory_load_tests(
         net = with_slots(model, round(task.n_facts/p), eviction_rule_of(cfg)) if ours else model
         with evaluating(net): right = net(batch.inputs).logits.argmax(-1) == batch.targets
         rows += [("test/recall", v, f"pressure={p:g},{k}") for k, v in recall_by_kind(accuracy_by_fact(right, batch)).items()]
-        rows += [("ceiling", v, f"pressure={p:g},{k}") for k, v in recall_by_kind(accuracy_by_fact(task.ceiling(batch, round(task.n_facts/p)), batch)).items()] if cfg.model == "learned" else []
+        rows += [("ceiling", v, f"pressure={p:g},{k}") for k, v in recall_by_kind(accuracy_by_fact(task.clairvoyant_accuracy(batch, round(task.n_facts/p)), batch)).items()] if cfg.model == "learned" else []
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #019005ed
@@ -214,7 +216,7 @@ def question_times(
     for r, row in enumerate(batch.inputs.tolist()):
         seen, told = [], {}
         for t, x in enumerate(row):
-            key, value, _ = task.read_token(x)
+            key, value, _ = task.decode_token(x)
             if value is not None: told[key] = [t, 0, task.seq_len, seen.count(value)]; seen.append(value)
             else: told[key][1] += 1; told[key][2] = min(told[key][2], t - told[key][0])
         rows += [(r, *v) for v in told.values()]
@@ -229,14 +231,14 @@ def overwrite_tests(
 )->list:                          # (metric, value, slice)
     "Latest and stale answers, overall and by how often the key was bound."
     rows = []
-    for name, t in dict(mixed=task, late=replace(task, late=True), often=replace(task, bindings=5)).items():
+    for name, t in dict(mixed=task, late=replace(task, queries_last=True), often=replace(task, n_bindings=5)).items():
         batch = t.sample(n, generator)
         with evaluating(model): answers = model(batch.inputs).logits.argmax(-1)
         if name == "mixed": rows.append(("oracle", accuracy(t.oracle(batch), batch.targets), name))
-        labelled, stale = batch.targets != IGNORE_INDEX, t.stale(batch, answers)
+        labelled, stale = batch.targets != IGNORE_INDEX, t.stale_answers(batch, answers)
         rows += [("test/latest", accuracy(answers, batch.targets), name), ("test/stale", stale[labelled].double().mean().item(), name)]
         times = batch.slices["bound"]
-        rows += [("test/latest", (answers == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.bindings + 1) if (times == k).any()]
+        rows += [("test/latest", (answers == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.n_bindings + 1) if (times == k).any()]
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #025005ed

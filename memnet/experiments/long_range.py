@@ -15,7 +15,7 @@ from memnet.models.baselines import FullAttentionTransformer, LSTMConfig, LSTMMo
 from memnet.analysis.metrics import memory_metrics, shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
-from memnet.tasks.recall import LongRangeRecall
+from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
@@ -77,7 +77,7 @@ def accuracy_at_lengths(
 ):
     "Accuracy at every length."
     for T in cfg.lengths:
-        far = task.far(T, cfg.n_pairs, QUESTION_SPAN)
+        far = task.at_length(T, cfg.n_pairs, QUESTION_SPAN)
         reader, chunk = model, CHUNK_TOKENS
         if cfg.model == "full":
             if T > FULL_ATTENTION_LIMIT: continue
@@ -166,8 +166,8 @@ def run_long_range(
     for metric, value in dict(lr_used=lr, parameters=model.num_parameters(), chance=task.chance).items(): note(metric, value)
     accuracy_at_lengths(model, cfg, task, note)
     if cfg.lengths and cfg.model.startswith("memnet"):
-        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", accuracy_after_change(model, task.far(1024, cfg.n_pairs, QUESTION_SPAN), 8*cfg.rows, what, generator_for("test", cfg.seed)), what)
-        note("control/accuracy", accuracy_after_change(model, task.far(1024, cfg.n_pairs, QUESTION_SPAN//2), 8*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
+        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN), 8*cfg.rows, what, generator_for("test", cfg.seed)), what)
+        note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN//2), 8*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
         if cfg.seed == 0: save_recorded_row(model, task, out/"sequence.npz")
     if cfg.stream_tokens: measure_resident_memory(model, cfg.stream_tokens, note)
     model.save(out/"model")

@@ -13,7 +13,8 @@ import pandas as pd, torch
 from memnet.analysis.metrics import accuracy, read_entropy
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import require
-from memnet.tasks.memory_load import BASELINE_NAMES, QUESTION_KINDS, MixedQuestions, make_baseline
+from memnet.tasks.eviction_models import BASELINE_NAMES, make_baseline
+from memnet.tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
 from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
 from memnet.training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
 
@@ -141,7 +142,7 @@ def policy_tests(
     "Accuracy by kind of question, the oracle's, chance, and what the gate goes by."
     seen = evaluate(model, task, cfg.test_rows, 2, generator_for("test", cfg.seed)).query("metric == 'accuracy'")
     name, batch = {"all": "all"} | {f"question={i}": q for i, q in enumerate(QUESTION_KINDS)}, task.sample(cfg.test_rows, generator_for("test", cfg.seed))
-    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chances().items()]
+    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chance_by_kind().items()]
     found.append(("oracle", accuracy(task.oracle(batch), batch.targets), "all"))
     if "topk" not in POLICY_SETS.get(cfg.model, ()) or len(POLICY_SETS[cfg.model]) == 1: return found   # nothing to choose from, or no top-k policy
     g = generator_for("test", cfg.seed + 10_000)
