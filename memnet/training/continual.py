@@ -25,7 +25,7 @@ from ..memory.addressing import topk_policy, unit_rows
 from ..memory.strength import log_strength
 from ..memory.state import nbytes
 from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
-from ..analysis.metrics import average_accuracy, forgetting, learning_accuracy
+from ..analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
 from ..models.base import tree_map, read_model_info, write_model_files
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require, require_positive
