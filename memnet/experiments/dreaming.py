@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from memnet.memory.state import MemoryState
 from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
-from memnet.models.base import tree_map
+from memnet.foundations.trees import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
@@ -57,7 +57,7 @@ def make_dreaming_model(
     generator:torch.Generator,
 )->MemNet:
     "A memory and nothing else: no attention layer; consolidation comes at the end of the facts."
-    dreams = dict(dream_every=2, dream_parts=STAGES[cfg.night]) if STAGES[cfg.night] else {}
+    dreams = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
     return MemNet(MemNetConfig(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
                                n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams), generator=generator)
 
@@ -68,7 +68,7 @@ def synthesizer_with(
     tau:float,
 )->MemorySynthesizer:  # with the model's own parameters where it has some
     "The same synthesizer with other stages."
-    own = MemorySynthesizer(model.config.d_value, model.config.n_heads, config=replace(model.config.dream_config, parts=STAGES[name], tau_merge=tau))
+    own = MemorySynthesizer(model.config.d_value, model.config.n_heads, config=replace(model.config.part(ConsolidationConfig), dream_stages=STAGES[name], tau_merge=tau))
     if model.dreamer is not None: own.load_state_dict(model.dreamer.state_dict())
     return own
 
