@@ -7,8 +7,8 @@ from memnet.experiments import continual
 from memnet.analysis.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, start, trace, train_small
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
-from memnet.tasks.recall import RepeatedFacts, SplitFacts
-from memnet.training.fit import generator_for
+from memnet.tasks.context_facts import RepeatedFacts, SplitFacts
+from memnet.training.schedule import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,11 +2,14 @@
 import copy
 import pandas as pd, pytest, torch
 from memnet.analysis.event_log import EventLog, compare_lives, label_lives, slot_lifetimes, median_life, occupancy_over_time, read_log, reuse, survival, utilisation, log_events
-from memnet.memory.bank import MemoryConfig, MultiHeadMemoryBank
+from memnet.memory.bank import MultiHeadMemoryBank
+from memnet.memory.config import MemoryConfig
 from memnet.dreaming.synthesizer import MemorySynthesizer
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.tasks.recall import SuccessorRecall
-from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
+from memnet.tasks.successor import SuccessorRecall
+from memnet.training.evaluate import evaluate
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 torch.set_num_threads(1)
 def gen(seed): return torch.Generator().manual_seed(seed)
@@ -26,7 +29,7 @@ def test_training_is_the_same_under_watch_and_all_of_it_is_on_record():
     table = slot_lifetimes(log.frame())
     assert table.groupby("training").stream.nunique()[True] == 4*3 and table.groupby("training").stream.nunique()[False] > 0
     assert set(table.cause) <= {"evicted", "alive"} and (table.duration > 0).all() and (table.writes >= 1).all()
-    assert b.controller.bank.watcher is None and copy.deepcopy(b) is not None
+    assert b.controller.bank.observer is None and copy.deepcopy(b) is not None
 
 def test_one_training_batch_in_so_many_is_on_record():
     log = EventLog(rows=3, every=3); trained(log); table = slot_lifetimes(log.frame())
@@ -46,13 +49,13 @@ def test_the_compiled_scan_is_watched_too():
 
 @pytest.mark.parametrize("over", [dict(), dict(n_writes=0), dict(n_writes=3, forgetting=True, graph=False), dict(policies=("random",), topk=2)])
 def test_scan_and_chunks_tell_the_same(over, monkeypatch):
-    monkeypatch.setattr("memnet.memory.bank.AT_ONCE", 3)                                         # so that a stream of 7 chunks is told in three parts
+    monkeypatch.setattr("memnet.memory.bank.MAX_OBSERVED_CHUNKS", 3)                                         # so that a stream of 7 chunks is told in three parts
     bank = MultiHeadMemoryBank(MemoryConfig.tiny(**dict(n_slots=4, match=.9) | over), gen(0)).double()
     words = torch.randn(9, 12, generator=gen(1)).double(); x = words[torch.randint(0, 9, (3, 53), generator=gen(2))]
     if bank.config.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
     mask, dreamer = torch.arange(53) < torch.tensor([[53], [20], [41]]), MemorySynthesizer(3, 2, gen(3), bank.config.graph).double()
     logs = {}
-    for how in ("by_chunks", "by_scans"):
+    for how in ("reference_path", "fused_path"):
         with torch.no_grad(), log_events(bank, rows=2, floor=.3) as logs[how]:
             _, state, *_ = getattr(bank, how)(bank.features(x, mask), bank.empty_state(3), mask, gen(4), dream=dreamer, dream_every=2)
             getattr(bank, how)(bank.features(x), state, None, gen(5))

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..memory.bank import READ_THRESHOLD, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.state import READ_THRESHOLD
 from ..dreaming.synthesizer import merge_map
 from ..foundations.validation import require
 
@@ -148,7 +149,7 @@ def _chunk(log, weights, w, before, after, training=False):
     clock = _host(before.clock); _begin(log, clock, np.array(_host(before.strength)), training)
     if (log.stream[:len(clock)] >= 0).any():
         N, x = before.strength.shape[-1], _host(weights)
-        home = _writes(log, clock, _host(w.slot), _host(w.birth), _host(w.gate), _host(w.token), x.shape[2])
+        home = _writes(log, clock, _host(w.slot), _host(w.allocated), _host(w.gate), _host(w.token), x.shape[2])
         at = np.flatnonzero(x > log.read_threshold); r, h, t, l = np.unravel_index(at, x.shape)
         old = l < N; n = np.where(old, l, home[r, h, np.where(old, 0, l - N)]); keep = n >= 0
         r, h, t, l, n, old = (y[keep] for y in (r, h, t, l, n, old))
@@ -160,11 +161,11 @@ class _Watcher:
     "What a bank tells."
     def __init__(self, log, bank): self.log, self.bank = log, bank
     def trains(self): return self.bank.training and torch.is_grad_enabled()
-    def rows(self, clock, then):
+    def n_rows(self, clock, then):
         "How many rows we want to be told of, from one clock to the other."
         clock, then = (_host(x[:self.log.rows]) for x in (clock, then))
         return len(clock) if _turn(self.log, clock, then, self.trains()) else 0
-    def __call__(self, weights, w, before, after): _chunk(self.log, weights, w, before, after, self.trains())
+    def on_chunk(self, event): _chunk(self.log, *event, self.trains())
 
 # %% ../../nbs/analysis/03_event_log.ipynb #6e31387c
 @contextmanager
@@ -176,13 +177,13 @@ def log_events(
     "Log all that happens in a memory while the block runs: training, evaluation, anything."
     banks = [m for m in model.modules() if isinstance(m, MultiHeadMemoryBank)]
     require(len(banks) == 1, f"watch follows one memory, got {len(banks)} in {type(model).__name__}: pass the bank that you mean")
-    log, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].watcher
-    bank.watcher = _Watcher(log, bank)
+    log, bank, old = EventLog(**settings) if log is None else log, banks[0], banks[0].observer
+    bank.observer = _Watcher(log, bank)
     dreamer = getattr(model, "dreamer", None)
     hook = dreamer.register_forward_hook(lambda m, args, out: _slept(log, args[0], out, _map_of(m, args[0]))) if isinstance(dreamer, torch.nn.Module) else None
     try: yield log
     finally:
-        bank.watcher = old
+        bank.observer = old
         if hook is not None: hook.remove()
 
 # %% ../../nbs/analysis/03_event_log.ipynb #f6c09a2a
@@ -241,10 +242,10 @@ def record(self:EventLog,
     after,         # state it returned
 )->EventLog:
     "Log a call from its record."
-    require(all(k in info for k in ("read", "write_slot", "births", "gate")), "info lacks the record: call the model with record=True")
+    require(all(k in info for k in ("read", "write_slot", "allocated", "gate")), "info lacks the record: call the model with record=True")
     after = _memory(after); before = type(after)(*map(torch.zeros_like, after)) if before is None else _memory(before)
     R = min(self.rows, len(before.clock)); clock = _host(before.clock[:R]); _begin(self, clock, np.array(_host(before.strength[:R])), False)
-    slot, birth, x = _host(info["write_slot"][:R]), _host(info["births"][:R]), _host(info["read"][:R])
+    slot, birth, x = _host(info["write_slot"][:R]), _host(info["allocated"][:R]), _host(info["read"][:R])
     T = x.shape[2]
     home = _writes(self, clock, slot, birth, _host(info["gate"][:R]), np.broadcast_to(np.arange(T), slot.shape), T)
     r, h, t, n = np.nonzero(x > self.read_threshold)

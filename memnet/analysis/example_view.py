@@ -15,11 +15,12 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 import matplotlib.pyplot as plt, numpy as np, torch
 from torch import Tensor
-from ..training.continual import PrototypeMemory, empty_slots, mlp, open_links
+from ..training.continual import empty_slots, mlp, open_links
+from ..training.prototype_memory import PrototypeMemory
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.streams import Stream
-from ..training.fit import generator_for
-from .plots import slot_heatmap
+from ..training.schedule import generator_for
+from .slot_plots import slot_heatmap
 
 # %% ../../nbs/analysis/07_example_view.ipynb #a683985e
 class Samples(NamedTuple):
@@ -41,8 +42,8 @@ def samples(
     stream:Stream,
 )->Samples:
     "All that the tests of a stream ask: class, and letters for the how-manieth of it."
-    inputs, targets = (torch.cat(x) for x in zip(*stream.tests))
-    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.tests)])
+    inputs, targets = (torch.cat(x) for x in zip(*stream.test_sets))
+    task = torch.cat([torch.full_like(y, t) for t, (_, y) in enumerate(stream.test_sets)])
     words = [f"{y}{letters(int((targets[:i] == y).sum()))}" for i, y in enumerate(targets.tolist())]
     return Samples(inputs, targets, task, tuple(words), tuple(map(str, range(stream.n_classes))))
 

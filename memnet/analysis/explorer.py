@@ -24,8 +24,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from ..memory.bank import MultiHeadMemoryBank, Features
-from ..training.continual import PrototypeMemory
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.reading import Features
+from ..training.prototype_memory import PrototypeMemory
 from ..models.controller import ControllerState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map
 from .graph_plots import graph_plot, spread_plot
@@ -34,9 +35,14 @@ from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
 from ..runs.runner import list_experiments, find_root, load_module
 from .example_view import start_samples
-from ..tasks.recall import ContextTask, LongRangeRecall, SuccessorRecall, Task
-from ..training.fit import TrainConfig, fit, generator_for
-from .plots import STYLE, policy_plot, save_figure, slot_heatmap
+from ..tasks.base import Task
+from ..tasks.context_facts import ContextTask
+from ..tasks.long_range import LongRangeRecall
+from ..tasks.successor import SuccessorRecall
+from ..training.fit import fit
+from ..training.schedule import TrainConfig, generator_for
+from .figure_style import STYLE, save_figure
+from .slot_plots import policy_plot, slot_heatmap
 
 # %% ../../nbs/analysis/06_explorer.ipynb #164b51c2
 class Alphabet(NamedTuple):
@@ -106,7 +112,7 @@ SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}      # characters th
 
 # %% ../../nbs/analysis/06_explorer.ipynb #762bbd95
 def parse(
-    text:str,                  # words of a row, as `Task.picture` prints them
+    text:str,                  # words of a row, as `Task.render` prints them
     names:Alphabet,
     task:Optional[Task]=None,  # whose oracle answers the questions that the text leaves open
 )->Row:
@@ -166,13 +172,13 @@ def cut(
     hop:Optional[int]=None,   # read only what stands so many hops away; None = the learned mixture
 )->Features:
     "Take out of the features what is switched off."
-    pi, share, gate = f.pi, f.share, f.gate if s.memory else f.gate*0
+    pi, share, gate = f.policy_weights, f.hop_weights, f.gate if s.memory else f.gate*0
     hop = 0 if hop is None and not s.spreading else hop
     if hop is not None: share = torch.zeros_like(share).index_fill(-1, torch.tensor(hop), 1)
     if s.off:
         pi = pi*torch.tensor([float(p not in s.off) for p in policies])
         pi = pi/pi.sum(-1, keepdim=True).clamp(min=1e-30)
-    return f._replace(pi=pi, share=share, gate=gate)
+    return f._replace(policy_weights=pi, hop_weights=share, gate=gate)
 
 # %% ../../nbs/analysis/06_explorer.ipynb #9ef6e2e7
 def switched(
@@ -301,8 +307,8 @@ def look_chunk(
     hops = [diagonal(v(x, state=many, mask=mask, record=True).info["read"]) for v in l.hops]
     info, slots = got.info, out.info["write_slot"]
     seen = Seen(got.logits[at, at].softmax(-1).numpy(), strength, m.age.numpy(), m.edges.numpy(),
-                last_writer(writer, slots, strength > 0, first), diagonal(info["read"]), np.stack(hops, 2), diagonal(info["share"]),
-                diagonal(info["policy"]), diagonal(out.info["gate"]), diagonal(slots).astype(int), {})
+                last_writer(writer, slots, strength > 0, first), diagonal(info["read"]), np.stack(hops, 2), diagonal(info["hop_weights"]),
+                diagonal(info["policy_weights"]), diagonal(out.info["gate"]), diagonal(slots).astype(int), {})
     return seen, after
 
 # %% ../../nbs/analysis/06_explorer.ipynb #a5e528dc
@@ -480,7 +486,7 @@ def draw_text(
     seed:int,
 )->str:
     "A fresh row of a task, as text."
-    return " ".join(task.picture(generator_for("test", seed)).split())
+    return " ".join(task.render(generator_for("test", seed)).split())
 
 # %% ../../nbs/analysis/06_explorer.ipynb #3de88004
 @runtime_checkable

@@ -260,14 +260,14 @@ def memory_metrics(
     threshold:float=0.1,    # a weight above it counts as a read
 )->dict:                    # name → float
     "Means of the read, write and policy measures over a recorded batch."
-    if missing := [k for k in ("read", "write_slot", "births") if k not in info]: raise ValueError(f"info lacks {missing}; run the model with record=True")
-    read, write, births = info["read"], info["write_slot"], info["births"]
+    if missing := [k for k in ("read", "write_slot", "allocated") if k not in info]: raise ValueError(f"info lacks {missing}; run the model with record=True")
+    read, write, births = info["read"], info["write_slot"], info["allocated"]
     some = read[read.sum(-1) > 0.5]  # at first there is nothing to read
     kept = dict(read_entropy=read_entropy(some), effective_slots=effective_slots(some), read_sparsity=read_sparsity(some), top_share=top_share(some),
         slots_used=slots_used(read), write_frequency=write_frequency(write), hit_fraction=hit_fraction(write, births),
         reads_per_life=torch.tensor(slot_reuse(read, write, births, threshold).reads.to_numpy()), reuse_distance=reuse_distance(read, write, threshold))
     means = {name: x.double().nanmean().item() for name, x in kept.items()}
-    return means | ({f"policy/{k}": v for k, v in policy_means(info["policy"], policies).items()} if policies else {})
+    return means | ({f"policy/{k}": v for k, v in policy_means(info["policy_weights"], policies).items()} if policies else {})
 
 # %% ../../nbs/analysis/00_metrics.ipynb #c11f202b
 def learned_rows(
