@@ -87,7 +87,7 @@ def test_reset_begins_a_new_stream_and_a_strange_state_is_found_not_born():
 
 def test_evaluation_in_pieces_and_every_measure(tmp_path):
     model = MemNet(MemNetConfig(**CFG, n_writes=4), gen(0))
-    with log_events(model, rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), piece=32)
+    with log_events(model, rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), chunk_size=32)
     events = read_log(log.save(tmp_path/"a"/"log.parquet")); table = slot_lifetimes(events)
     T = int(events[events.kind == "end"].time.max())
     table = label_lives(table, torch.arange(T).expand(8, T) % 2, "parity"); assert (table.parity == table.born % 2).all()

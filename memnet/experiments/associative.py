@@ -297,7 +297,7 @@ def test_all(
     for slice, test in tests(cfg).items():
         if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
         reader = model.reach(test.seq_len) if hasattr(model, "reach") else model
-        seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), piece=PIECE if cfg.model != "full" else None)
+        seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), chunk_size=PIECE if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():
             note("test/accuracy", r["value"], slice if r["slice"] == "all" else f"{slice} {r['slice']}")

@@ -140,12 +140,12 @@ def train(
     ours, first = cfg.model not in BASELINE_NAMES, cfg.steps//3
     measure = (lambda m: by_kind(m, task)) if ours else None
     if ours and model.config.forgetting: model.controller.bank.decay.requires_grad_(False)
-    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={}, progress=False, measure=measure).metrics
+    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={"measure": measure}, progress=False).metrics
     if ours:
         gentle = cfg.model in ("learned", "salience")
         model = housed(model, task.n_facts, SoftCapacity(N_SLOTS)) if gentle else housed(model, N_SLOTS, rule_of(cfg))
     more = replace(recipe(cfg.steps - first, lr/2, cfg.seed + 1000), eval_every=10)
-    b = fit(model, task, more, eval_tasks={}, progress=False, measure=measure).metrics
+    b = fit(model, task, more, eval_tasks={"measure": measure}, progress=False).metrics
     return model, pd.concat([a, b.assign(step=b["step"] + first)])
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #017005ed

@@ -87,7 +87,7 @@ def test_lengths(
             reader, piece = model.reach(T + 1), None
         rows = cfg.rows if T <= 16_384 else max(1, cfg.rows//2)
         at_once = min(rows, 2) if cfg.model == "full" else rows   # its scores take rows × length² numbers
-        seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), piece=piece)
+        seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), chunk_size=piece)
         note("test/accuracy", seen.query("metric == 'accuracy' and slice == 'all'")["value"].item(), f"length={T}")
         note("state_bytes", reader.state_bytes(1), f"length={T}")
 
@@ -161,7 +161,7 @@ def run(
     model = make_model(cfg.model, task, generator_for("init", cfg.seed))
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed, eval_every=25, eval_batches=2)
     start = time.process_time()
-    result = fit(model, task, recipe, progress=False, measure=lambda m: watch(m, task))
+    result = fit(model, task, recipe, eval_tasks={"valid": task, "measure": lambda m: watch(m, task)}, progress=False)
     note = lambda metric, value, slice="all": rows.append((cfg.model, cfg.seed, cfg.steps, metric, float(value), slice))
     note("train_cpu_seconds", time.process_time() - start)
     for metric, value in dict(lr_used=lr, parameters=model.num_parameters(), chance=task.chance).items(): note(metric, value)
