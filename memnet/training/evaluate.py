@@ -7,14 +7,13 @@ __all__ = ['labelled_answers', 'to_device', 'model_device', 'evaluating', 'evalu
 
 # %% ../../nbs/training/03_evaluate.ipynb #97fce4fe
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.validation import IGNORE_INDEX, require
 from .schedule import SEEDS_PER_PURPOSE, generator_for
-if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/training/03_evaluate.ipynb #d88094d3
 def labelled_answers(
@@ -128,7 +127,7 @@ def evaluate(
     n_batches:int,                # batches
     generator:torch.Generator,    # draws the batches; see `generator_for("valid", seed)`
     chunk_size:Optional[int]=None,# feed so many tokens at a time, carrying the state; None = all at once
-)->"pd.DataFrame":                # columns metric, value, slice, n (answers)
+)->Any:                            # pandas.DataFrame with columns metric, value, slice, n (answers)
     "Accuracy and mean loss (nats) on labelled positions: overall and per slice value. Raises ValueError where no position is labelled, or where the rows cannot be divided into chunks."
     import pandas as pd
     rows = evaluation_rows(model, task, batch_size, n_batches, generator, chunk_size)

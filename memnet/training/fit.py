@@ -10,13 +10,12 @@ import ctypes, signal, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 from torch import nn
 from tqdm import tqdm
 from .metric_log import MetricLog
 from .schedule import TrainConfig
 from .training_run import TrainingRun, isolated_global_generator
-if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/training/05_fit.ipynb #b798649d
 @contextmanager
@@ -98,7 +97,7 @@ class FitResult:
     message:str         # one sentence: finished, or how to resume
 
     @property
-    def metrics(self)->"pd.DataFrame":  # columns run, step, metric, value, slice
+    def metrics(self)->Any:  # pandas.DataFrame with columns run, step, metric, value, slice
         "The log as a table; needs pandas."
         return self.log.frame()
 

@@ -8,9 +8,8 @@ __all__ = ['METRIC_COLUMNS', 'replace_file', 'MetricLog']
 # %% ../../nbs/training/01_metric_log.ipynb #f615bdee
 import csv, io, os
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional
 from ..foundations.validation import require
-if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/training/01_metric_log.ipynb #e864d51a
 def replace_file(
@@ -59,7 +58,7 @@ class MetricLog:
         text = _csv_text([METRIC_COLUMNS, *self.rows])
         replace_file(self.path, lambda temp: temp.write_text(text, encoding="utf-8"))
 
-    def frame(self)->"pd.DataFrame":  # columns `METRIC_COLUMNS`
+    def frame(self)->Any:  # pandas.DataFrame with columns `METRIC_COLUMNS`
         "The log as a table; needs pandas."
         import pandas as pd
         return pd.DataFrame(self.rows, columns=list(METRIC_COLUMNS))
