@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.validation import IGNORE_INDEX, require
 from ..memory.state import nbytes
-from ..models.base import tree_map
-from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
+from ..foundations.trees import tree_map
+from ..models.attention_baselines import WindowedTransformer
+from ..models.recurrent import LSTMConfig, LSTMModel
 from ..models.memnet import MemNet, MemNetConfig
 from ..tasks.streams import StreamBatch
 from .prototype_memory import make_mlp

@@ -19,7 +19,7 @@ from ..foundations.validation import require, require_positive
 from ..memory.addressing import MASKED_SCORE, topk_policy, unit_rows
 from ..memory.state import nbytes
 from ..memory.strength import log_strength
-from ..models.base import read_model_info, write_model_files
+from ..models.model_files import read_model_info, write_model_files
 from ..tasks.streams import StreamBatch
 from .prototype_edges import dense_prototype_edges, rows_summing_to_one, strengthen_read_together
 from .prototype_slots import PrototypeState, build_merge_table, check_prototypes, empty_prototypes, n_slots_within, write_prototypes
