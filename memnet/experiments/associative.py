@@ -24,7 +24,9 @@ from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.tasks.base import Task
 from memnet.tasks.multi_query import MQAR
 from memnet.tasks.successor import PairedAssociates, SuccessorRecall
-from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
+from memnet.training.evaluate import evaluate
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
 TASKS = ("successor", "chains", "paired", "mqar")
