@@ -39,7 +39,7 @@ class DreamingConfig:
 
     def __post_init__(self):
         if self.part not in PARTS: raise ValueError(f"part must be one of {PARTS}, got {self.part!r}")
-        if self.night not in STAGES: raise ValueError(f"`night` must be one of {tuple(STAGES)}, got {self.night!r}")
+        if self.night not in STAGES: raise ValueError(f"`night` must be one of {tuple(STAGES)}, got `night={self.night!r}`")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
         for f in ("steps", "batch_size", "test_rows", "hops"):
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
