@@ -9,6 +9,7 @@ __all__ = []
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd, torch
 from memnet.training.learners import BankLearner, BankLearnerConfig, MergeConfig, MergeLearner, NetConfig, NetLearner
 from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory
@@ -21,7 +22,7 @@ from memnet.training.schedule import generator_for
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
 SMALL, LARGE = 12_800, 51_200   # bytes of 50 and of 200 images of 64 floats
 
-METHODS = dict(
+METHODS:dict[str, Any] = dict(
     finetune=NetConfig(), transformer=NetConfig(net='transformer'), lstm=NetConfig(net='lstm'), ewc=NetConfig(ewc=100.), joint=NetConfig(),
     er50=NetConfig(capacity=50), er200=NetConfig(capacity=200), er50_byte=NetConfig(capacity=SMALL//65, bytes_per_number=1), er200_byte=NetConfig(capacity=LARGE//65, bytes_per_number=1),
     der200=NetConfig(capacity=200, distill=.5),
@@ -95,7 +96,7 @@ def make_continual_stream(
     held:str="test",   # "valid" while tuning
 )->Stream:
     "The stream of a name: *few* keeps an eighth of the examples, *blurred* redistributes three tenths, *recurring* comes twice."
-    over = dict(held=held, epochs=cfg.epochs)
+    over:dict[str, Any] = dict(held=held, epochs=cfg.epochs)
     if name == "permuted": return permuted_digits(seed, n_tasks=cfg.n_permuted, **over)
     if name == "rotated": return rotated_digits(seed, **over)
     if name == "recall": return shifting_recall(seed, **over)
@@ -142,14 +143,14 @@ def best_setting(
     "The best setting on validation images; streams that were not tuned take that of split digits."
     method = TUNED_AS.get(method, method)
     if len(tuning_grid(method)) == 1: return {}
-    found = {}
+    found:dict[int, float] = {}
     for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
         if run_status(path.parent) != "complete": continue
         for slice, value in pd.read_csv(path)[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
             if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
     if len(found) < len(tuning_grid(method)): raise ValueError(f"tuned=True needs the tuning run of {method} with seed {TUNING_SEED} in {folder}: start the same command again once it is complete")
-    return tuning_grid(method)[max(sorted(found), key=found.get)]
+    return tuning_grid(method)[max(sorted(found), key=found.__getitem__)]
 
 # %% ../../nbs/experiments/continual_run.ipynb #d29309c6
 def note_stream_result(
@@ -172,7 +173,8 @@ def accuracy_around_switches(
     after:int=40,   # and after it
 )->dict:            # batches after the switch → accuracy on tasks learned before it
     "Accuracy on earlier tasks around a switch, mean over all switches."
-    row, found = {s: i for i, s in enumerate(result.steps.tolist())}, {}
+    row = {s: i for i, s in enumerate(result.steps.tolist())}
+    found:dict[int, list[float]] = {}
     borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
     for experience, border in enumerate(borders):
         old = [t for t, r in enumerate(result.learned) if r <= experience]
@@ -229,7 +231,8 @@ def run_continual(
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
     "Make one run and write its results."
-    out, rows, kept = Path(out_dir), [], {}
+    out, rows = Path(out_dir), []
+    kept:dict[str, Any] = {}
     out.mkdir(parents=True, exist_ok=True)
     def note(metric, value, slice, step=0): rows.append((cfg.group, cfg.seed, step, metric, float(value), slice))
     if cfg.tune: tune_learners(cfg, note)

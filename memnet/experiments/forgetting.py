@@ -294,8 +294,6 @@ def forget_tests(
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #031005ed
-COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
-
 def validation_score(cfg:ForgettingConfig, model, task)->float:
     "Score of tuning, on validation rows: recall at a load of 4, or the latest value."
     batch = task.sample(64, generator_for("valid", cfg.seed))
@@ -332,7 +330,7 @@ def run_forgetting_model(
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=trained, lr_used=lr, parameters=model.num_parameters(), chance=task.chance, state_bytes=in_use.state_bytes(1)).items()]
     rows += [("valid/accuracy", validation_score(cfg, model, task), "all")] + (forgetting_tests(cfg, model, task, out) if cfg.test_rows else [])
     table = pd.concat([learned.query("slice == 'all'"), pd.DataFrame(rows, columns=["metric", "value", "slice"]).assign(step=cfg.steps)])
-    return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[COLUMNS]
+    return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[["run", "seed", "step", "metric", "value", "slice", "model"]]
 
 def run_forgetting(
     cfg:ForgettingConfig,
