@@ -9,7 +9,8 @@ __all__ = ['supports_fused', 'token_arrays', 'slot_arrays', 'FusedSegment', 'fus
 from typing import Iterator, NamedTuple, Optional
 import torch
 from torch import Tensor
-from ..kernels.scan import ScanRecord, ScanSettings, SlotArrays, TokenArrays, fused_scan
+from ..kernels.scan import ScanRecord, fused_scan
+from ..kernels.scan_records import ScanSettings, SlotArrays, TokenArrays
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
 from .config import MemoryConfig
 from .observer import Snapshot, WriteEvents, take_snapshot
@@ -102,5 +103,5 @@ def segment_events(
     for c, token in enumerate(by_chunk.token):
         m, written = min(C, T - c*C), token >= 0
         gates = gate[:, :, c*C:c*C + m].gather(2, token.clamp(min=0))
-        writes = WriteEvents(token, by_chunk.slot[c].masked_fill(~written, -1), by_chunk.birth[c] & written, gates)
+        writes = WriteEvents(token, by_chunk.slot[c].masked_fill(~written, -1), by_chunk.allocates[c] & written, gates)
         yield by_chunk.weights[c][:, :, :m, :N + m], writes, snapshots[c], snapshots[c + 1]
