@@ -69,7 +69,7 @@ def recorded_runs(
 )->list[CompleteRun]:    # in the order of `runs.csv`
     "Read all runs from the committed tables."
     folder, configs = Path(folder), recorded_configs(folder)
-    if not configs: return []
+    if not configs or not (folder/"metrics.parquet").exists(): return []
     lines = pd.read_csv(folder/"runs.csv", dtype=str, keep_default_na=False).set_index("run")
     lines = lines[[c for c in lines if not c.startswith("config.")]]
     found = []
