@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .dreaming.synthesizer import MemorySynthesizer
-    from .memory.bank import MemoryState, MultiHeadMemoryBank
+    from .memory.bank import MultiHeadMemoryBank
+    from .memory.state import MemoryState
     from .models.controller import TransformerController
     from .models.memnet import MemNet, MemNetConfig, MemoryLayer
     from .training.fit import fit
 
 _HOME = {
-    "MemorySynthesizer": "dreaming.synthesizer", "MemoryState": "memory.bank", "MultiHeadMemoryBank": "memory.bank", "TransformerController": "models.controller",
+    "MemorySynthesizer": "dreaming.synthesizer", "MemoryState": "memory.state", "MultiHeadMemoryBank": "memory.bank", "TransformerController": "models.controller",
     "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memnet", "fit": "training.fit",
 }
 __all__ = ["MemNet", "MemNetConfig", "MemoryLayer", "MemoryState", "MemorySynthesizer", "MultiHeadMemoryBank", "TransformerController", "fit"]

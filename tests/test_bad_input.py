@@ -27,7 +27,7 @@ CONFIGS = [
 def test_config(over, message): refused(message, MemNetConfig.tiny, **over)
 
 @pytest.mark.parametrize("make", [lambda: MemNetConfig.from_dict(dict(colour=3)), lambda: MemoryLayer(12, colour=3)], ids=["config", "layer"])
-def test_unknown_key(make): refused("no field 'colour': its fields are dim, n_heads", make)
+def test_unknown_key(make): refused("no field 'colour': its fields are ", make)
 
 def test_unknown_key_by_keyword():
     with pytest.raises(TypeError, match="colour"): MemNetConfig(colour=3)

@@ -4,16 +4,22 @@ from dataclasses import asdict
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest, torch
 from memnet.experiments import continual
-from memnet.analysis.explorer import Row, Switches, explorer, open_run, parse, picture, saved_runs, start, trace, train_small
+from memnet.analysis.explorer import explorer
+from memnet.analysis.row_session import start_row_session
+from memnet.analysis.row_text import TokenRow, format_row, parse_row
+from memnet.analysis.row_trace import trace_row
+from memnet.analysis.saved_runs import open_run, saved_runs
+from memnet.analysis.small_models import train_small_model
+from memnet.analysis.switches import MechanismSwitches
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
-from memnet.tasks.recall import RepeatedFacts, SplitFacts
+from memnet.tasks.context_facts import RepeatedFacts, SplitFacts
 from memnet.training.fit import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
-def session(): return train_small(steps=50)
+def session(): return start_row_session(*train_small_model(steps=50))
 
 @pytest.fixture
 def panel(session, tmp_path, monkeypatch):
@@ -47,59 +53,59 @@ def learner_panel(results):
     assert not message(panel)
     return panel
 
-def asked(session): return [t for t, y in enumerate(session.row.answers) if y != IGNORE_INDEX]
+def questions(session): return [t for t, y in enumerate(session.row.targets) if y != IGNORE_INDEX]
 def message(panel): return html.unescape(re.sub("<.*?>", "", panel.message.value))
 
 # ---------------------------------------------------------------- without a browser
 
 def test_a_question_is_answered_from_its_successors_slot(session):
-    "The story of the panel: at a question the read is one hop from the slot of the item, in the slot of the answer."
-    seen = trace(session.model, session.row)
-    for t in asked(session):
-        right = session.row.answers[t]
-        assert seen.prob[t].argmax() == right
-        head = seen.share[t, :, 1].argmax()
-        writer = seen.writer[t, head, seen.hops[t, head, 1].argmax()]
+    "At a question the read is one hop from the slot of the item, in the slot of the answer."
+    trace = trace_row(session.model, session.row)
+    for t in questions(session):
+        right = session.row.targets[t]
+        assert trace.probs[t].argmax() == right
+        head = trace.hop_weights[t, :, 1].argmax()
+        writer = trace.writer[t, head, trace.hop_reads[t, head, 1].argmax()]
         assert session.row.tokens[writer] == right
 
 def test_slider_shows_another_token(panel, session):
-    t = asked(session)[-1]
+    t = questions(session)[-1]
     panel.slider.value = t + 1
-    assert f"token {t + 1} of 64" in panel.picture.value and "✓" in panel.answers.value and not message(panel)
+    assert f"token {t + 1} of 64" in panel.figure_view.value and "✓" in panel.answers_view.value and not message(panel)
 
 def test_switch_changes_the_answer_beside_the_original(panel, session):
-    panel.slider.value = asked(session)[-1] + 1
-    panel.boxes["spreading"].value = False
-    assert panel.answers.value.count("<caption") == 2 and "as switched: 0 of 4" in panel.answers.value and "all on: 4 of 4" in panel.answers.value
-    panel.boxes["spreading"].value = True
-    assert panel.answers.value.count("<caption") == 1
+    panel.slider.value = questions(session)[-1] + 1
+    panel.switch_boxes["spreading"].value = False
+    assert panel.answers_view.value.count("<caption") == 2 and "as switched: 0 of 4" in panel.answers_view.value and "all on: 4 of 4" in panel.answers_view.value
+    panel.switch_boxes["spreading"].value = True
+    assert panel.answers_view.value.count("<caption") == 1
 
 def test_all_policies_off_is_refused_in_words(panel):
-    for name in ("policy topk", "policy uniform", "policy random"): panel.boxes[name].value = False
+    for name in ("policy topk", "policy uniform", "policy random"): panel.switch_boxes[name].value = False
     assert "one policy must stay on" in message(panel)
-    assert [panel.boxes[f"policy {p}"].value for p in ("topk", "uniform", "random")] == [False, False, True], "what cannot be switched off goes back on"
-    assert panel.session.switches == Switches(off=("topk", "uniform"))
+    assert [panel.switch_boxes[f"policy {p}"].value for p in ("topk", "uniform", "random")] == [False, False, True], "a switch that cannot be off goes back on"
+    assert panel.session.switches == MechanismSwitches(disabled_policies=("topk", "uniform"))
 
 def test_a_session_that_comes_with_switches(session):
     "All on is shown as all on, and the boxes are as the session is."
-    panel = explorer(session.switch(("spreading", "policy random")))
-    assert [name for name, box in panel.boxes.items() if not box.value] == ["spreading", "policy random"] == list(panel.session.off())
-    assert "all on: 4 of 4" in panel.answers.value and "as switched: 0 of 4" in panel.answers.value and not message(panel)
-    for name in ("spreading", "policy random"): panel.boxes[name].value = True
-    assert panel.answers.value.count("<caption") == 1 and np.array_equal(panel.seen.prob, trace(session.model, session.row).prob)
+    panel = explorer(session.with_disabled(("spreading", "policy random")))
+    assert [name for name, box in panel.switch_boxes.items() if not box.value] == ["spreading", "policy random"] == list(panel.session.disabled())
+    assert "all on: 4 of 4" in panel.answers_view.value and "as switched: 0 of 4" in panel.answers_view.value and not message(panel)
+    for name in ("spreading", "policy random"): panel.switch_boxes[name].value = True
+    assert panel.answers_view.value.count("<caption") == 1 and np.array_equal(panel.baseline_trace.probs, trace_row(session.model, session.row).probs)
 
-def test_sleep_and_empty_and_undo(panel):
-    before = panel.seen
+def test_consolidate_clear_and_undo(panel):
+    before = panel.baseline_trace
     panel.slider.value = 31
-    panel.sleep_button.click()
-    assert "after token 31: slots in use (all heads)" in message(panel) and list(panel.seen.awake) == [30]
-    panel.empty_button.click()
-    assert "→ 0, edges" in message(panel) and not panel.seen.strength[30].any()
-    panel.wake_button.click()
-    assert panel.seen.awake == {} and np.allclose(panel.seen.prob, before.prob, atol=1e-6)
+    panel.consolidate_button.click()
+    assert "after token 31: slots in use (all heads)" in message(panel) and list(panel.baseline_trace.before_events) == [30]
+    panel.clear_button.click()
+    assert "→ 0, edges" in message(panel) and not panel.baseline_trace.strength[30].any()
+    panel.undo_button.click()
+    assert panel.baseline_trace.before_events == {} and np.allclose(panel.baseline_trace.probs, before.probs, atol=1e-6)
 
 @pytest.mark.parametrize("text,says", [("", "empty"), ("A B Z", "'Z'"), ("A ·9999·", "9999"), ("A? B?!", "'!'"), ("A "*1100, "1100")])
-def test_bad_sequences_become_sentences(panel, text, says):
+def test_bad_sequences_become_messages(panel, text, says):
     panel.text.value = text
     panel.read_button.click()
     assert says in message(panel) and len(panel.session.row.tokens) == 64, "the old row stays"
@@ -108,10 +114,10 @@ def test_shorter_row_while_the_slider_is_at_the_end(panel):
     panel.slider.value = 64
     panel.text.value = "A B ·5· C D ·8· A? C?"
     panel.read_button.click()
-    assert not message(panel) and panel.slider.value == panel.slider.max == 19 and "of 2 questions" in panel.answers.value
+    assert not message(panel) and panel.slider.value == panel.slider.max == 19 and "of 2 questions" in panel.answers_view.value
 
 @pytest.mark.parametrize("folder,says", [("", "no folder"), ("nowhere", "nowhere")])
-def test_bad_folders_become_sentences(panel, folder, says):
+def test_bad_folders_become_messages(panel, folder, says):
     panel.folder.value = folder
     panel.open_button.click()
     assert says in message(panel)
@@ -126,13 +132,13 @@ def test_a_saved_run_opens(session, tmp_path):
     assert not message(panel) and panel.session.task is None and panel.main_box.layout.display == ""
 
 @pytest.mark.parametrize("task", [SplitFacts(), RepeatedFacts()], ids=["split", "repeated"])
-def test_a_row_whose_tokens_have_contexts_is_read_as_it_was_told(task):
-    s = start(MemNet(MemNetConfig(input_dim=task.dim, n_outputs=task.n_items, dim=16, n_layers=0, n_heads=2, n_slots=8, topk=4), torch.Generator().manual_seed(0)), task)
+def test_a_row_whose_tokens_have_contexts_is_read_as_it_was_drawn(task):
+    s = start_row_session(MemNet(MemNetConfig(input_dim=task.dim, n_outputs=task.n_items, dim=16, n_layers=0, n_heads=2, n_slots=8, topk=4), torch.Generator().manual_seed(0)), task)
     row = task.sample(1, generator_for("test", 0))
-    assert torch.equal(torch.tensor([s.names.vectors[i] for i in s.row.tokens]), row.inputs[0]) and list(s.row.answers) == row.targets[0].tolist()
-    assert len(s.look().prob) == len(s.row.tokens)
+    assert torch.equal(torch.tensor([s.vocabulary.vectors[i] for i in s.row.tokens]), row.inputs[0]) and list(s.row.targets) == row.targets[0].tolist()
+    assert len(s.trace().probs) == len(s.row.tokens)
 
-# ---------------------------------------------------------------- a learner of a stream, sample by sample
+# ---------------------------------------------------------------- a learner of a stream, example by example
 
 def test_only_the_continual_run_with_slots_is_listed(results):
     assert list(saved_runs(results)) == ["continual/0-s0-x"]
@@ -141,55 +147,55 @@ def test_only_the_continual_run_with_slots_is_listed(results):
     with pytest.raises(ValueError, match="no saved model: runs that can be opened are continual/0-s0-x"): open_run(results/"results"/"continual"/"1-s0-x", results)
 
 def test_a_continual_run_answers_as_it_did(results):
-    "What is opened is the learner of the run: asked all tests, it has the accuracy that the run wrote down."
+    "What is opened is the learner of the run: on all tests it has the accuracy that the run wrote down."
     folder = results/"results"/"continual"/"0-s0-x"
     s, table = open_run(folder), pd.read_csv(folder/"metrics.csv")
-    right = (s.learner.answer(s.names.inputs).argmax(-1) == s.names.targets).float()
-    found = [right[s.names.task == t].mean().item() for t in s.names.task.unique()]
+    right = (s.learner.answer(s.vocabulary.inputs).argmax(-1) == s.vocabulary.targets).float()
+    found = [right[s.vocabulary.task == t].mean().item() for t in s.vocabulary.task.unique()]
     assert np.mean(found) == pytest.approx(table[(table.metric == "average_accuracy") & (table.slice == "memnet50/split")].value.item(), abs=1e-6)
 
-def test_a_continual_run_is_stepped_and_asked(learner_panel):
+def test_a_continual_run_is_stepped_and_questioned(learner_panel):
     panel = learner_panel; s = panel.session
-    told = [t for t, y in enumerate(s.row.answers) if y == IGNORE_INDEX]
-    assert panel.slider.description == "sample" and panel.slider.max == 24 and panel.head.layout.display == panel.tau.layout.display == panel.replay.layout.display == "none"
-    for t in (0, told[0], 23):
+    written = [t for t, y in enumerate(s.row.targets) if y == IGNORE_INDEX]
+    assert panel.slider.description == "example" and panel.slider.max == 24 and panel.head.layout.display == panel.tau_merge.layout.display == panel.replay.layout.display == "none"
+    for t in (0, written[0], 23):
         panel.slider.value = t + 1
-        assert f"sample {t + 1} of 24, {s.row.words[t]}" in panel.picture.value and not message(panel)
-    assert (panel.seen.slot[told] >= 0).all() and panel.seen.strength[-1].sum() == panel.seen.strength[0].sum() + len(told)
+        assert f"example {t + 1} of 24, {s.row.words[t]}" in panel.figure_view.value and not message(panel)
+    assert (panel.baseline_trace.write_slot[written] >= 0).all() and panel.baseline_trace.strength[-1].sum() == panel.baseline_trace.strength[0].sum() + len(written)
     panel.text.value = "3 5 3? 5?"; panel.read_button.click()
-    assert not message(panel) and "of 2 questions" in panel.answers.value and "<b>5</b>" in panel.answers.value
+    assert not message(panel) and "of 2 questions" in panel.answers_view.value and "<b>5</b>" in panel.answers_view.value
     panel.text.value = "3a 4zz?"; panel.read_button.click()
-    assert "'4zz' is no sample" in message(panel) and len(panel.session.row.words) == 4
+    assert "'4zz' is no example" in message(panel) and len(panel.session.row.words) == 4
 
-def test_a_continual_run_sleeps_forgets_and_is_taught(learner_panel):
+def test_a_continual_run_is_consolidated_cleared_and_taught(learner_panel):
     panel = learner_panel
     panel.text.value = "3 " + " ".join(map(str, range(10))) + " 8? 8?"; panel.read_button.click(); panel.slider.value = 1
-    before = panel.seen.prob
-    panel.sleep_button.click(); assert "slots in use 361 → 361, what they imagine has moved by" in message(panel)
-    panel.wake_button.click(); assert np.array_equal(panel.seen.prob, before)
-    panel.empty_button.click(); assert "361 → 0" in message(panel) and panel.seen.strength[-1].sum() == 10
-    right = sum(int(panel.seen.prob[t].argmax()) == 8 for t in (11, 12))
-    panel.slider.value = 12; assert f"{right} of 2 questions right" in panel.answers.value
-    panel.boxes["memory"].value = False; assert panel.answers.value.count("<caption") == 2
-    panel.each_button.click(); assert [m for m in panel.session.mechanisms() if m not in panel.table.value] == []
+    before = panel.baseline_trace.probs
+    panel.consolidate_button.click(); assert "slots in use 361 → 361, their reconstructions have moved by" in message(panel)
+    panel.undo_button.click(); assert np.array_equal(panel.baseline_trace.probs, before)
+    panel.clear_button.click(); assert "361 → 0" in message(panel) and panel.baseline_trace.strength[-1].sum() == 10
+    right = sum(int(panel.baseline_trace.probs[t].argmax()) == 8 for t in (11, 12))
+    panel.slider.value = 12; assert f"{right} of 2 questions right" in panel.answers_view.value
+    panel.switch_boxes["memory"].value = False; assert panel.answers_view.value.count("<caption") == 2
+    panel.ablation_button.click(); assert [m for m in panel.session.mechanisms() if m not in panel.table_view.value] == []
     assert not message(panel)
     panel.draw_button.click(); assert panel.slider.max == 24 and panel.session.switches.memory is False
 
-def test_a_night_after_an_emptying_stands_every_switch(learner_panel):
-    "With memory off nothing is written, but the same samples are told."
+def test_consolidation_after_clearing_works_under_every_switch(learner_panel):
+    "With memory off nothing is written, but consolidation sees the same examples."
     panel = learner_panel
-    panel.slider.value = 1; panel.empty_button.click()
-    panel.slider.value = 20; panel.sleep_button.click(); assert not re.search("role=.alert", panel.message.value)
+    panel.slider.value = 1; panel.clear_button.click()
+    panel.slider.value = 20; panel.consolidate_button.click(); assert not re.search("role=.alert", panel.message.value)
     for name in panel.session.mechanisms():
-        panel.boxes[name].value = False
-        assert not re.search("role=.alert", panel.message.value) and panel.session.off() == (name,) and panel.answers.value.count("<caption") == 2
-        panel.boxes[name].value = True
-    panel.each_button.click(); assert all(m in panel.table.value for m in panel.session.mechanisms()) and not message(panel)
+        panel.switch_boxes[name].value = False
+        assert not re.search("role=.alert", panel.message.value) and panel.session.disabled() == (name,) and panel.answers_view.value.count("<caption") == 2
+        panel.switch_boxes[name].value = True
+    panel.ablation_button.click(); assert all(m in panel.table_view.value for m in panel.session.mechanisms()) and not message(panel)
 
 def test_a_learner_that_comes_with_switches(learner_panel):
-    learner_panel.show(learner_panel.session.switch(("merging",)))
-    assert [name for name, box in learner_panel.boxes.items() if not box.value] == ["merging"] and not message(learner_panel)
-    assert any(learner_panel.seen.folded) and not any(learner_panel.changed.folded), "all on folds, as switched does not"
+    learner_panel.show_session(learner_panel.session.with_disabled(("merging",)))
+    assert [name for name, box in learner_panel.switch_boxes.items() if not box.value] == ["merging"] and not message(learner_panel)
+    assert any(learner_panel.baseline_trace.merged) and not any(learner_panel.current_trace.merged), "all on merges, as switched does not"
 
 @pytest.mark.parametrize("kind", [["MemNet"], dict(name="MemNet"), 7])
 def test_a_model_of_no_name_does_not_hide_the_others(results, tmp_path, kind):
@@ -199,13 +205,13 @@ def test_a_model_of_no_name_does_not_hide_the_others(results, tmp_path, kind):
     with pytest.raises(ValueError, match="no slots to show: runs that can be opened are continual/good"): open_run(home/"odd", tmp_path)
 
 def test_a_net_is_opened_after_a_learner(learner_panel, session):
-    learner_panel.show(session)
-    assert learner_panel.slider.description == "token" and learner_panel.tau.layout.display == "" and "token" in learner_panel.picture.value and not message(learner_panel)
+    learner_panel.show_session(session)
+    assert learner_panel.slider.description == "token" and learner_panel.tau_merge.layout.display == "" and "token" in learner_panel.figure_view.value and not message(learner_panel)
 
 @pytest.mark.parametrize("damage,says", [(lambda m: (m/"model.safetensors").write_bytes(b"x"), "missing, damaged"), (lambda m: (m/"model.safetensors").unlink(), "missing, damaged"),
     (lambda m: (m/"model.json").write_text("{"), "not json"), (lambda m: (m/"model.json").write_text((m/"model.json").read_text().replace('"version": 1', '"version": 7')), "version 7"),
     (lambda m: (m/"model.json").write_text((m/"model.json").read_text().replace('"budget": 12800', '"budget": 25600')), "state.code"),
-    (lambda m: (m.parent/"params.json").unlink(), "which samples")], ids=["tensors", "no tensors", "json", "version", "another size", "no run"])
+    (lambda m: (m.parent/"params.json").unlink(), "which examples")], ids=["tensors", "no tensors", "json", "version", "another size", "no run"])
 def test_a_broken_continual_run_is_refused_and_the_old_one_stays(learner_panel, results, tmp_path, damage, says):
     folder = shutil.copytree(results/"results"/"continual"/"0-s0-x", tmp_path/"results"/"continual"/"broken")
     damage(folder/"model")
@@ -230,8 +236,8 @@ def test_a_short_row_as_gif(panel, tmp_path):
     assert Image.open(tmp_path/"row.gif").n_frames == 4
 
 def test_words_survive_the_panel(session):
-    assert parse(picture(session.row, session.names), session.names, session.task).answers == session.row.answers
-    assert isinstance(session.row, Row) and Switches() == Switches(off=())
+    assert parse_row(format_row(session.row, session.vocabulary), session.vocabulary, session.task).targets == session.row.targets
+    assert isinstance(session.row, TokenRow) and MechanismSwitches() == MechanismSwitches(disabled_policies=())
 
 # ---------------------------------------------------------------- in a browser
 
@@ -291,7 +297,7 @@ def shot(page, name):
     if os.environ.get("MEMNET_SHOTS"): page.screenshot(path=Path(os.environ["MEMNET_SHOTS"])/f"{name}.png")
 
 def test_panel_in_jupyterlab(browser, lab):
-    "Train, move, sleep, switch, mistype, save: with mouse and keyboard, without an error."
+    "Train, move, consolidate, switch, mistype, save: with mouse and keyboard, without an error."
     url, home = lab
     page = browser.new_page(viewport=dict(width=1500, height=1500))
     wrong = []
@@ -301,7 +307,7 @@ def test_panel_in_jupyterlab(browser, lab):
     page.get_by_text("| Idle").wait_for(timeout=60_000)
     page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
     page.keyboard.press("Shift+Enter")
-    say, alert = page.locator(".jp-OutputArea [role=status]"), page.locator(".jp-OutputArea [role=alert]")
+    status, alert = page.locator(".jp-OutputArea [role=status]"), page.locator(".jp-OutputArea [role=alert]")
     button = lambda name: page.get_by_role("button", name=name, exact=True)
     shows = lambda text: page.locator(f".jp-OutputArea img[alt*='{text}']").wait_for(timeout=20_000)
     button("Train").wait_for(timeout=60_000)
@@ -316,23 +322,23 @@ def test_panel_in_jupyterlab(browser, lab):
     assert alert.filter(has_text=re.compile(".")).count() == 0
     shot(page, "0-saved-run")
 
-    page.get_by_label("saved run").select_option("continual/0-s0-x"); button("Open").click()   # a learner, sample by sample
-    shows("sample")
-    assert not page.get_by_label("merge above cosine").is_visible() and page.get_by_text("3a is told and written").is_visible()
+    page.get_by_label("saved run").select_option("continual/0-s0-x"); button("Open").click()   # a learner, example by example
+    shows("example")
+    assert not page.get_by_label("merge above cosine").is_visible() and page.get_by_text("3a is written with its class").is_visible()
     shot(page, "0-learner")
-    page.locator(".noUi-handle").first.focus(); page.keyboard.press("Home"); shows("sample 1 of 24")
-    page.locator(".jp-OutputArea .widget-play button").first.click(); shows("sample 3 of 24")    # mouse: play, and pause
+    page.locator(".noUi-handle").first.focus(); page.keyboard.press("Home"); shows("example 1 of 24")
+    page.locator(".jp-OutputArea .widget-play button").first.click(); shows("example 3 of 24")    # mouse: play, and pause
     page.locator(".jp-OutputArea .widget-play button").first.click()
     shot(page, "0-learner-played")
-    button("Empty").click(); say.filter(has_text="nothing is left to imagine").wait_for(timeout=20_000)
+    button("Clear").click(); status.filter(has_text="no slot is left").wait_for(timeout=20_000)
     page.locator("textarea:visible").last.fill("3 5 3? 5? 8?"); button("Read").click()
     page.get_by_text("of 3 questions right").first.wait_for(timeout=20_000)
-    shows("sample 3 of 5, 3b")
-    shot(page, "0-learner-asked")
+    shows("example 3 of 5, 3b")
+    shot(page, "0-learner-questions")
 
     page.get_by_label("steps").fill("50")
     button("Train").focus(); page.keyboard.press("Enter")                      # keyboard: a button
-    say.filter(has_text="4 of 4 questions").wait_for(timeout=60_000)
+    status.filter(has_text="4 of 4 questions").wait_for(timeout=60_000)
     shows("token 53 of 64")
     shot(page, "1-trained")
 
@@ -356,10 +362,10 @@ def test_panel_in_jupyterlab(browser, lab):
     shot(page, "2-moved")
 
     page.get_by_label("merge above cosine").fill("0.3"); page.keyboard.press("Tab")
-    button("Sleep").click()
-    say.filter(has_text="folded together").wait_for(timeout=20_000)
-    shows("then sleep")
-    shot(page, "3-slept")
+    button("Consolidate").click()
+    status.filter(has_text="merged: ").wait_for(timeout=20_000)
+    shows("then consolidate")
+    shot(page, "3-consolidated")
 
     page.get_by_label("spreading").focus(); page.keyboard.press("Space")       # keyboard: a switch
     page.get_by_text("as switched:").wait_for(timeout=20_000)
@@ -368,13 +374,13 @@ def test_panel_in_jupyterlab(browser, lab):
     shot(page, "4-switched")
 
     page.locator("textarea:visible").last.fill("A B Zebra"); button("Read").click()
-    alert.filter(has_text="'Zebra' is not in the alphabet").wait_for(timeout=20_000)
+    alert.filter(has_text="'Zebra' is not in the vocabulary").wait_for(timeout=20_000)
     shot(page, "5-mistyped")
     page.locator("textarea:visible").last.fill("A B · C D ·12· A? C?"); button("Read").click()
     page.get_by_text("of 2 questions right").first.wait_for(timeout=20_000)
     assert alert.count() == 0
     button("Save view").click()
-    say.filter(has_text="saved explorer.svg").wait_for(timeout=20_000)
+    status.filter(has_text="saved explorer.svg").wait_for(timeout=20_000)
     assert (home/"explorer.svg").stat().st_size > 10_000
     shot(page, "6-own-row")
 

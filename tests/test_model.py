@@ -4,7 +4,7 @@ import pytest, torch
 from memnet.models.baselines import GRUConfig, GRUModel, LSTMConfig, LSTMModel, WindowedTransformer
 from memnet.models.base import tree_leaves
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.tasks.recall import LongRangeRecall
+from memnet.tasks.long_range import LongRangeRecall
 
 torch.set_num_threads(1)
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..memory.addressing import MASKED_SCORE, log_strength, unit_rows
-from ..memory.bank import MemoryState, forget
+from ..memory.addressing import MASKED_SCORE, unit_rows
+from ..memory.strength import log_strength
+from ..memory.state import MemoryState, forget
 from ..memory.plasticity import no_self, stdp
 from ..foundations.validation import require, require_positive
 from ..memory.spreading import row_scale

@@ -18,11 +18,13 @@ from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
 from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
 from ..memory.plasticity import no_self, stdp
-from ..analysis.metrics import shuffled_edges
+from ..analysis.memory_metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX
 from ..runs.runner import TUNING_SEED, tuned_rate
-from ..tasks.recall import MQAR, PairedAssociates, SuccessorRecall, Task
+from ..tasks.base import Task
+from ..tasks.multi_query import MQAR
+from ..tasks.successor import PairedAssociates, SuccessorRecall
 from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
@@ -58,9 +60,9 @@ def make_task(
     cfg:Config,
 )->Task:
     "What is trained on."
-    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.least*5//4//32)))   # a quarter of the row to spare
+    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
     if cfg.task == "successor": return room(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
-    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain=4, hops=3, max_gap=cfg.max_gap))
+    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain_length=4, hops=3, max_gap=cfg.max_gap))
     if cfg.task == "paired": return room(PairedAssociates(seq_len=4096, n_queries=4))
     return MQAR(seq_len=128, n_pairs=cfg.n_pairs)
 
@@ -137,7 +139,7 @@ def tests(
     "The tests of a task."
     if cfg.task == "mqar": return {f"pairs={n}": MQAR(seq_len=max(128, 4*n), n_pairs=n) for n in (4, 8, 16, 32, 64)}
     base = make_task(cfg)
-    tight = lambda task: replace(task, seq_len=task.least)
+    tight = lambda task: replace(task, seq_len=task.min_seq_len)
     if cfg.task == "paired": return {"all": tight(base)}
     return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 
@@ -178,7 +180,7 @@ def hop_gate(
 )->dict:  # (asked, hops) -> share of the read, mean over heads
     "What share of a read is how many steps away, by the number of steps that is asked for."
     batch = test.sample(rows, generator_for("test", seed))
-    share, hop = model.eval()(batch.inputs, record=True).info["share"].mean(1), batch.slices["hop"]
+    share, hop = model.eval()(batch.inputs, record=True).info["hop_weights"].mean(1), batch.slices["hop"]
     return {(h, k): share[hop == h][:, k].mean().item() for h in hop[hop > 0].unique().tolist() for k in range(share.shape[-1])}
 
 # %% ../../nbs/experiments/associative_run.ipynb #fc6c7401

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
-from ..analysis.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
+from ..analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
 from ..runs.runner import TUNING_SEED, run_status
-from ..tasks.streams import Stream, blurred, digits, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
+from ..tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from ..training.fit import generator_for
 
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
@@ -98,10 +98,10 @@ def make_stream(
     if name == "permuted": return permuted_digits(seed, n_tasks=cfg.n_permuted, **over)
     if name == "rotated": return rotated_digits(seed, **over)
     if name == "recall": return shifting_recall(seed, **over)
-    if name == "recurring": return split_digits(seed, visits=2, **over)
+    if name == "recurring": return split_digits(seed, n_visits=2, **over)
     stream = split_digits(seed, **over)
-    if name == "blurred": return blurred(stream, .3, generator_for("data", seed))
-    if name == "few": return replace(stream, parts=tuple(type(p)(*(x[::8] for x in p)) for p in stream.parts))
+    if name == "blurred": return blur_borders(stream, .3, generator_for("data", seed))
+    if name == "few": return replace(stream, experiences=tuple(type(p)(*(x[::8] for x in p)) for p in stream.experiences))
     return stream
 
 def make_learner(
@@ -160,7 +160,7 @@ def note_course(
     "Write down all measures of a course."
     R, done = course.matrix, course.learned
     chance = torch.full((stream.n_tasks,), 1/stream.n_classes)
-    for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
+    for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=average_forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
                               learning_accuracy=learning_accuracy(R, done), min_accuracy=min_accuracy(course.looks, course.ends), worst_case=worst_case_accuracy(course.looks, course.ends),
                               windowed_forgetting=windowed_forgetting(course.looks, 10), bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=course.seconds).items(): note(metric, value)
 
@@ -172,7 +172,7 @@ def switch_profile(
 )->dict:            # pieces after the switch → accuracy on tasks learned before it
     "The mean over all switches of what old tasks do around one."
     row, found = {s: i for i, s in enumerate(course.steps.tolist())}, {}
-    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])[:-1]
+    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
     for part, border in enumerate(borders):
         old = [t for t, r in enumerate(course.learned) if r <= part]
         for d in range(-before, after + 1):
@@ -187,7 +187,7 @@ def note_recall(
     level:float=.99,  # accuracy that counts as knowing the rule
 ):
     "Pieces until rule 0 is known the first time, and after it returns; NaN where it never is."
-    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])
+    borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])
     steps, known = course.steps.numpy(), course.looks[:, 0].numpy() >= level
     first = steps[known & (steps <= borders[0])]
     back = steps[known & (steps >= borders[-2])] - borders[-2]
@@ -203,7 +203,7 @@ def note_controls(
     held, cfg = learner.state, learner.config
     _, label, strength = learner.held()
     note("slots", len(strength)); note("single_slots", (strength == 1).float().mean()); note("dreams", learner.dreams)
-    every = torch.cat([p.inputs for p in stream.parts])
+    every = torch.cat([p.inputs for p in stream.experiences])
     note("pixel_error", torch.cdist(learner.imagine()[strength == 1], every).min(1).values.div(every.shape[1]**.5).mean() if (strength == 1).any() else np.nan)
     learner.state = held._replace(strength=torch.zeros_like(held.strength))
     note("emptied_accuracy", evaluate_learner(learner, stream).mean())
@@ -218,7 +218,7 @@ def watch_for(
     every:int,       # `Config.watch`
 ):
     "Which pieces are followed by a look: on split digits and recall the first twenty of a part and every eighth, on the others two of a part."
-    borders = np.cumsum([0] + [stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.parts])[:-1]
+    borders = np.cumsum([0] + [stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
     soon, rest = (range(1, 21, every), 8*every) if name in ("split", "recall") else ((2, 8), 10**9)
     first = {s + d for s in borders for d in soon}
     return lambda step: step % rest == 0 or step in first

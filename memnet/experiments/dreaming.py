@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from ..memory.bank import MemoryState
+from ..memory.state import MemoryState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
 from ..models.base import tree_map
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
-from ..tasks.recall import SPLIT_QUESTION_KINDS, LongRangeRecall, RepeatedFacts, SplitFacts, item_vectors
+from ..tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
+from ..tasks.long_range import LongRangeRecall
 from ..training.fit import TrainConfig, fit, generator_for
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #6474ae7f
@@ -189,7 +190,7 @@ def test_walks(
 ):
     "What is replayed, and how it looks."
     batch, T = task.sample(cfg.test_rows, generator_for("test", TEST + cfg.seed)), task.first_question
-    words = torch.tensor([task.hear(r)[0] for r in batch.inputs])
+    words = torch.tensor([task.decode(r)[0] for r in batch.inputs])
     _, day, wrote = tell(model, batch.inputs[:, :T], record=True)
     item, token = tenants(words[:, :T], wrote, model.config.n_slots)
     came = lived(words[:, :T], wrote, task.n_items)
@@ -209,7 +210,7 @@ def test_walks(
     spread = (e[:, :T][words[:, :T] >= 0] - e[:, :T][words[:, :T] >= 0].mean(0)).square().mean()
     note("imagine/error", model(batch.inputs[:, T:], day).losses["hallucination"]/spread, "real")
     model.dreamer = awake
-    table = model.embed(item_vectors(task.n_tokens, task.dim)[:task.n_items])
+    table = model.embed(item_vectors(task.n_vectors, task.dim)[:task.n_items])
     for name in ("before", "after"):
         at = walks[name].slots.clamp(min=0).flatten(2)
         who, when = item.gather(2, at), token.gather(2, at)
@@ -247,16 +248,16 @@ def test_repeated(
         for k, v in ask(model, state, batch, start, "age").items(): note(metric, v, f"{name}|{('once', 'often', 'new', 'all')[k if k != 'all' else 3]}")
     calm = replace(task, n_new=0)
     batch = calm.sample(cfg.test_rows, generator_for("test", TEST + cfg.seed))
-    _, day = tell(model, batch.inputs[:, :calm.told])
+    _, day = tell(model, batch.inputs[:, :calm.first_load])
     for name in list(NIGHTS)[:4]:
         state = model.dream(day, night(model, name, cfg.tau))
-        note("slots", used(state), name); recall("calm/accuracy", name, state, batch, calm.told)
+        note("slots", used(state), name); recall("calm/accuracy", name, state, batch, calm.first_load)
     batch, T = task.sample(cfg.test_rows, generator_for("test", TEST + cfg.seed)), task.first_question
     for order, each in ORDERS.items():
         recall("load/accuracy", f"awake, {order}", tell(model, batch.inputs[:, :T], each)[1], batch, T)
-        day = model.dream(tell(model, batch.inputs[:, :task.told], each)[1], night(model, "merge", cfg.tau))
+        day = model.dream(tell(model, batch.inputs[:, :task.first_load], each)[1], night(model, "merge", cfg.tau))
         if each is not None: day = day._replace(memory=each(day.memory))
-        full = tell(model, batch.inputs[:, task.told:T], each, state=day)[1]
+        full = tell(model, batch.inputs[:, task.first_load:T], each, state=day)[1]
         recall("load/accuracy", f"asleep, {order}", full, batch, T)
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #dfc08b5b

@@ -13,12 +13,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..memory.bank import forget
-from ..analysis.event_log import slot_lifetimes, log_events
-from ..analysis.metrics import accuracy
+from ..memory.state import forget
+from ..analysis.event_log import log_events
+from ..analysis.slot_lifetimes import slot_lifetimes
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
-from ..tasks.memory_load import FACT_KINDS, BASELINE_NAMES, EVICTION_RULES, FixedEviction, MemoryLoadRecall, Rebinding, SoftCapacity, make_baseline
+from ..tasks.eviction_models import BASELINE_NAMES, EVICTION_RULES, FixedEviction, SoftCapacity, make_baseline
+from ..tasks.memory_load import FACT_KINDS, MemoryLoadRecall
+from ..tasks.rebinding import Rebinding
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluating, fit, generator_for
 
@@ -172,7 +175,7 @@ def pressure_tests(
         net = housed(model, round(task.n_facts/p), rule_of(cfg)) if ours else model
         with evaluating(net): right = net(batch.inputs).logits.argmax(-1) == batch.targets
         rows += [("test/recall", v, f"pressure={p:g},{k}") for k, v in recall(by_fact(right, batch)).items()]
-        rows += [("ceiling", v, f"pressure={p:g},{k}") for k, v in recall(by_fact(task.ceiling(batch, round(task.n_facts/p)), batch)).items()] if cfg.model == "learned" else []
+        rows += [("ceiling", v, f"pressure={p:g},{k}") for k, v in recall(by_fact(task.clairvoyant_accuracy(batch, round(task.n_facts/p)), batch)).items()] if cfg.model == "learned" else []
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #019005ed
@@ -197,8 +200,8 @@ def fact_lives(
 )->pd.DataFrame:           # one line per fact: mark, kind, told, gate, duration, observed, asks, first_ask, twins
     "Follow every fact through a memory of eight places."
     net, kind = housed(model, N_SLOTS, rule_of(cfg)), marks(task, batch.inputs)
-    with evaluating(net), log_events(net, rows=len(kind)) as log: net(batch.inputs)
-    life = slot_lifetimes(log.frame()).query("known").set_index(["row", "born"])[["duration", "observed", "reads"]]
+    with evaluating(net), log_events(net, n_rows=len(kind)) as log: net(batch.inputs)
+    life = slot_lifetimes(log.frame()).query("start_observed").set_index(["row", "allocated_at"])[["duration", "observed", "reads"]]
     at = (kind < len(FACT_KINDS)).nonzero()
     table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=choices(net, task, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
     table = table.join(life, on=["row", "told"])
@@ -216,7 +219,7 @@ def asked_when(
     for r, row in enumerate(batch.inputs.tolist()):
         seen, told = [], {}
         for t, x in enumerate(row):
-            key, value, _ = task.read_token(x)
+            key, value, _ = task.decode_token(x)
             if value is not None: told[key] = [t, 0, task.seq_len, seen.count(value)]; seen.append(value)
             else: told[key][1] += 1; told[key][2] = min(told[key][2], t - told[key][0])
         rows += [(r, *v) for v in told.values()]
@@ -231,14 +234,14 @@ def overwrite_tests(
 )->list:                          # (metric, value, slice)
     "Latest and stale answers, overall and by how often the key was bound."
     rows = []
-    for name, t in dict(mixed=task, late=replace(task, late=True), often=replace(task, bindings=5)).items():
+    for name, t in dict(mixed=task, late=replace(task, queries_last=True), often=replace(task, n_bindings=5)).items():
         batch = t.sample(n, generator)
         with evaluating(model): said = model(batch.inputs).logits.argmax(-1)
         if name == "mixed": rows.append(("oracle", accuracy(t.oracle(batch), batch.targets), name))
-        asked, stale = batch.targets != IGNORE_INDEX, t.stale(batch, said)
+        asked, stale = batch.targets != IGNORE_INDEX, t.stale_answers(batch, said)
         rows += [("test/latest", accuracy(said, batch.targets), name), ("test/stale", stale[asked].double().mean().item(), name)]
         times = batch.slices["bound"]
-        rows += [("test/latest", (said == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.bindings + 1) if (times == k).any()]
+        rows += [("test/latest", (said == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.n_bindings + 1) if (times == k).any()]
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #025005ed

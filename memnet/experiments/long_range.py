@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
 from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
-from ..analysis.metrics import memory_metrics, shuffled_edges
+from ..analysis.memory_metrics import memory_metrics, shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
-from ..tasks.recall import LongRangeRecall
+from ..tasks.long_range import LongRangeRecall
 from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
@@ -78,7 +78,7 @@ def test_lengths(
 ):
     "Accuracy at every length."
     for T in cfg.lengths:
-        far = task.far(T, cfg.n_pairs, SPAN)
+        far = task.at_length(T, cfg.n_pairs, SPAN)
         reader, piece = model, PIECE
         if cfg.model == "full":
             if T > FULL_ATTENTION_LIMIT: continue
@@ -165,8 +165,8 @@ def run(
     for metric, value in dict(lr_used=lr, parameters=model.num_parameters(), chance=task.chance).items(): note(metric, value)
     test_lengths(model, cfg, task, note)
     if cfg.lengths and cfg.model.startswith("memnet"):
-        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", control(model, task.far(1024, cfg.n_pairs, SPAN), 8*cfg.rows, what, generator_for("test", cfg.seed)), what)
-        note("control/accuracy", control(model, task.far(1024, cfg.n_pairs, SPAN//2), 8*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
+        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", control(model, task.at_length(1024, cfg.n_pairs, SPAN), 8*cfg.rows, what, generator_for("test", cfg.seed)), what)
+        note("control/accuracy", control(model, task.at_length(1024, cfg.n_pairs, SPAN//2), 8*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
         if cfg.seed == 0: keep_sequence(model, task, out/"sequence.npz")
     if cfg.stream_tokens: stream(model, cfg.stream_tokens, note)
     model.save(out/"model")

@@ -11,10 +11,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch
-from ..analysis.metrics import accuracy, read_entropy
+from ..analysis.memory_metrics import read_entropy
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require
-from ..tasks.memory_load import BASELINE_NAMES, QUESTION_KINDS, MixedQuestions, make_baseline
+from ..tasks.eviction_models import BASELINE_NAMES, make_baseline
+from ..tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
 
@@ -71,7 +73,7 @@ def shares(
     x:torch.Tensor,      # tokens
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
     "Mean share of each policy by kind of question."
-    pi, kind, found = model.controller.bank.features(model.embed(x)).pi, kinds(task, x), {}
+    pi, kind, found = model.controller.bank.features(model.embed(x)).policy_weights, kinds(task, x), {}
     for i, question in enumerate(QUESTION_KINDS):
         for j, policy in enumerate(model.config.policies):
             here = torch.stack([pi[:, h, :, j][kind == i].mean() for h in range(pi.shape[1])])
@@ -129,7 +131,7 @@ def uncertainty(
 @torch.no_grad()
 def share_of_lookup(model, x):
     "Share of the look-up policy, mean over heads, `b t`."
-    return model.controller.bank.features(model.embed(x)).pi[..., model.config.policies.index("topk")].mean(1)
+    return model.controller.bank.features(model.embed(x)).policy_weights[..., model.config.policies.index("topk")].mean(1)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01500444
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
@@ -142,7 +144,7 @@ def tests(
     "Accuracy by kind of question, the oracle's, chance, and what the gate goes by."
     seen = evaluate(model, task, cfg.test_rows, 2, generator_for("test", cfg.seed)).query("metric == 'accuracy'")
     name, batch = {"all": "all"} | {f"question={i}": q for i, q in enumerate(QUESTION_KINDS)}, task.sample(cfg.test_rows, generator_for("test", cfg.seed))
-    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chances().items()]
+    found = [("test/accuracy", v, name[s]) for s, v in zip(seen["slice"], seen["value"])] + [("chance", v, q) for q, v in task.chance_by_kind().items()]
     found.append(("oracle", accuracy(task.oracle(batch), batch.targets), "all"))
     if "topk" not in SETS.get(cfg.model, ()) or len(SETS[cfg.model]) == 1: return found   # nothing to choose from, or no look-up
     g = generator_for("test", cfg.seed + 10_000)

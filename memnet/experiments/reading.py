@@ -18,7 +18,7 @@ from torch import Tensor
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
 from ..training.fit import generator_for
-from ..analysis.plots import seed_band
+from ..analysis.result_plots import seed_band
 
 # %% ../../nbs/experiments/reading_run.ipynb #54c57474
 LICENCE = "PSF-2.0 (Python Software Foundation License), https://docs.python.org/3/license.html"

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..memory.bank import MemoryConfig, MemoryState, MultiHeadMemoryBank
+from ..memory.bank import MultiHeadMemoryBank
+from ..memory.config import MemoryConfig
+from ..memory.state import MemoryState
 from .controller import ControllerState, TransformerController
 from ..dreaming.synthesizer import CONSOLIDATION_STAGES, ConsolidationConfig, MemorySynthesizer, read_along_walks
 from .base import Output, SequenceModel, check_state
@@ -110,7 +112,7 @@ def empty_state(self:MemNet,
 def losses(self:MemNet,
     e:Tensor,               # encoded input, `b t c`
     read:Optional[Tensor],  # `b t (h d)`; None = no memory, no terms
-    info:dict,              # of the memory: "mass", "gate_mean"
+    info:dict,              # of the memory: "read_mass", "gate_mean"
     mask:Optional[Tensor],  # True = real token, `b t`; None = all
 )->dict[str,Tensor]:
     "The terms of the objective that need no targets."
@@ -118,7 +120,7 @@ def losses(self:MemNet,
     x_hat = self.picture(F.gelu(self.imagine(read)))                           # eq-imagine
     if mask is None: error = F.mse_loss(x_hat, e.detach())                     # eq-hallucination
     else: error = (F.mse_loss(x_hat, e.detach(), reduction='none').mean(-1)*mask).sum()/mask.sum().clamp(min=1)
-    use = info['mass']/info['mass'].sum(-1, keepdim=True).clamp(min=1e-9)
+    use = info['read_mass']/info['read_mass'].sum(-1, keepdim=True).clamp(min=1e-9)
     entropy = (use*use.clamp(min=1e-9).log()).sum(-1)                          # eq-utilisation
     return dict(hallucination=error, utilisation=entropy.mean(), sparsity=info['gate_mean'])
 

@@ -21,14 +21,15 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from ..memory.addressing import log_strength, topk_policy, unit_rows
-from ..memory.bank import nbytes
+from ..memory.addressing import topk_policy, unit_rows
+from ..memory.strength import log_strength
+from ..memory.state import nbytes
 from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
-from ..analysis.metrics import average_accuracy, forgetting, learning_accuracy
+from ..analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
 from ..models.base import tree_map, read_model_info, write_model_files
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require, require_positive
-from ..tasks.streams import Experience, StreamBatch, Stream, digits, join_experiences, permuted_digits, stream_batches, split_digits
+from ..tasks.streams import Experience, StreamBatch, Stream, load_digit_split, join_experiences, permuted_digits, stream_batches, split_digits
 
 # %% ../../nbs/training/01_continual.ipynb #174e3747
 class PrototypeState(NamedTuple):
@@ -300,7 +301,7 @@ def observe(self:PrototypeMemory,
 ):
     "Write what is new, and take one step on the piece and on imagined examples."
     cfg, x, y = self.config, piece.inputs, piece.targets
-    if cfg.memory and piece.first: self.remember(piece)
+    if cfg.memory and piece.first_epoch: self.remember(piece)
     if cfg.memory and cfg.n_replay: x, y = (torch.cat(v) for v in zip((x, y), self.rehearse()))
     x = x + cfg.noise*torch.randn(x.shape, generator=self.generator)
     self.optimizer.zero_grad()
@@ -503,8 +504,8 @@ def consolidate(self:NetLearner):
 def observe(self:NetLearner, piece:StreamBatch):
     "One step on the piece, and on what the method adds."
     cfg = self.config
-    if cfg.ewc and piece.part != self.part: self.consolidate()
-    self.part = piece.part
+    if cfg.ewc and piece.experience != self.part: self.consolidate()
+    self.part = piece.experience
     logits = self.net(piece.inputs)
     loss = F.cross_entropy(logits, piece.targets) + self.replay_loss()
     if cfg.ewc: loss = loss + cfg.ewc/2*sum((f*(p - a).square()).sum() for f, p, a in zip(self.fisher, self.net.parameters(), self.anchor))
@@ -513,7 +514,7 @@ def observe(self:NetLearner, piece:StreamBatch):
         for g, p in zip(self.gathered, self.net.parameters()): g.add_(p.grad.square()*len(piece.inputs))
         self.batches += 1
     self.optimizer.step()
-    if cfg.capacity and piece.first: self.keep(piece, logits)
+    if cfg.capacity and piece.first_epoch: self.keep(piece, logits)
 
 @patch
 @torch.no_grad()
@@ -550,7 +551,7 @@ class MergeLearner:
 @patch
 def observe(self:MergeLearner, piece:StreamBatch):
     "Write what is new."
-    if not piece.first: return
+    if not piece.first_epoch: return
     v = piece.inputs/self.state.scale
     if self.config.bytes_per_number == 1: v = (v + torch.rand(v.shape, generator=self.generator)).floor().clamp(max=127)
     self.state = write(self.state, self.links, v, piece.targets, self.generator)
@@ -622,16 +623,16 @@ def evaluate_learner(
     stream:Stream,
 )->Tensor:  # accuracy on each task, `t`
     "All tests in one call."
-    x, y = (torch.cat(v) for v in zip(*stream.tests))
+    x, y = (torch.cat(v) for v in zip(*stream.test_sets))
     right = (learner.answer(x).argmax(-1) == y).float()
-    return torch.stack([r.mean() for r in right.split([len(t) for _, t in stream.tests])])
+    return torch.stack([r.mean() for r in right.split([len(t) for _, t in stream.test_sets])])
 
 # %% ../../nbs/training/01_continual.ipynb #684bbb0c
 def learned_parts(
     stream:Stream,
 )->list:        # part after which each task was learned
     "The last part of the first unbroken stretch in which most examples are of a task; the first part where there is none."
-    main = [p.task.mode().values.item() for p in stream.parts]
+    main = [p.task.mode().values.item() for p in stream.experiences]
     def end(t):
         i = main.index(t) if t in main else 0
         while i + 1 < len(main) and main[i + 1] == t: i += 1
@@ -654,7 +655,7 @@ def run_stream(
         matrix.append(len(looks) - 1)
         if at_end_of_part: at_end_of_part(learner, part)
     for step, piece in enumerate(stream_batches(stream, generator)):
-        if piece.part != part: close(); part = piece.part
+        if piece.experience != part: close(); part = piece.experience
         start = time.process_time(); learner.observe(piece); seconds += time.process_time() - start
         if watch(step + 1): look(step + 1)
     step += 1; close()
