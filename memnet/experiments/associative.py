@@ -21,7 +21,7 @@ from ..memory.plasticity import no_self, stdp
 from ..analysis.memory_metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX
-from ..runs.runner import TUNING_SEED, tuned_rate
+from ..runs.tuning import TUNING_SEED, tuned_rate
 from ..tasks.base import Task
 from ..tasks.multi_query import MQAR
 from ..tasks.successor import PairedAssociates, SuccessorRecall
@@ -54,6 +54,9 @@ class Config:
         if self.steps < 1: raise ValueError(f"steps must be ≥ 1, got steps={self.steps}")
         if self.tokens < 256: raise ValueError(f"tokens must be ≥ 256, got tokens={self.tokens}: a row must fit into a step")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+
+# %% ../../nbs/experiments/associative_run.ipynb #df0109aa
+ARTIFACTS = ("graph.npz", "story.npz")  # files of a run that its figures need; `memnet collect` keeps them
 
 # %% ../../nbs/experiments/associative_run.ipynb #e64521d3
 def make_task(

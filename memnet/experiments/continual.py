@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
 from ..analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
-from ..runs.runner import TUNING_SEED, run_status
+from ..runs.tables import complete_runs
+from ..runs.tuning import TUNING_SEED
 from ..tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from ..training.fit import generator_for
 
@@ -86,6 +87,9 @@ class Config:
         for f in ("epochs", "n_permuted", "watch"):
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
 
+# %% ../../nbs/experiments/continual_run.ipynb #aa4f6534
+ARTIFACTS = ("courses.npz",)  # files of a run that its figures need; `memnet collect` keeps them
+
 # %% ../../nbs/experiments/continual_run.ipynb #a80dfa21
 def make_stream(
     name:str,          # one of `STREAMS`
@@ -142,9 +146,9 @@ def best_setting(
     method = TUNED_AS.get(method, method)
     if len(grid(method)) == 1: return {}
     found = {}
-    for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
-        if run_status(path.parent) != "complete": continue
-        for slice, value in pd.read_csv(path)[["slice", "value"]].itertuples(index=False):
+    for run in complete_runs(folder):
+        if f"-s{TUNING_SEED}-" not in run.id: continue
+        for slice, value in run.metrics[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
             if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
     if len(found) < len(grid(method)): raise ValueError(f"tuned=True needs the tuning run of {method} with seed {TUNING_SEED} in {folder}: start the same command again once it is complete")

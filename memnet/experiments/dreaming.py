@@ -17,7 +17,7 @@ from ..memory.state import MemoryState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
 from ..models.base import tree_map
 from ..models.memnet import MemNet, MemNetConfig
-from ..runs.runner import TUNING_SEED, tuned_rate
+from ..runs.tuning import TUNING_SEED, tuned_rate
 from ..tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
 from ..tasks.long_range import LongRangeRecall
 from ..training.fit import TrainConfig, fit, generator_for
@@ -45,6 +45,9 @@ class Config:
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
         for f in ("steps", "batch_size", "test_rows", "hops"):
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
+
+# %% ../../nbs/experiments/dreaming_run.ipynb #224ae1e8
+ARTIFACTS = ("row.npz",)  # files of a run that its figures need; `memnet collect` keeps them
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #390b48c6
 def make_task(

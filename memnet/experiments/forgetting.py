@@ -22,7 +22,7 @@ from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.eviction_models import BASELINE_NAMES, EVICTION_RULES, FixedEviction, SoftCapacity, make_baseline
 from ..tasks.memory_load import FACT_KINDS, MemoryLoadRecall
 from ..tasks.rebinding import Rebinding
-from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
+from ..runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from ..training.fit import TrainConfig, evaluating, fit, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
@@ -47,6 +47,9 @@ class Config:
         require(self.model in (*MODELS[self.part], "all"), f"model must be one of {MODELS[self.part]}, or all, in part {self.part!r}, got {self.model!r}")
         for f, low in (("steps", 3), ("batch_size", 1), ("test_rows", 0), ("probe_rows", 0)): require(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+
+# %% ../../nbs/experiments/forgetting_run.ipynb #21bd410a
+ARTIFACTS = ("facts-learned.parquet", "facts-strength.parquet", "facts-fifo.parquet", "facts-lru.parquet", "facts-random.parquet")  # files of a run that its figures need; `memnet collect` keeps them
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #008005ed
 def memory_config(
@@ -348,7 +351,7 @@ def run_one(
     out:Path,       # where the lives go
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/accuracy", RATES, run=cfg.model, part=cfg.part, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "valid/accuracy", RATES, label=cfg.model, part=cfg.part, model="all") if cfg.lr is None else cfg.lr
     task, start = make_task(cfg), time.process_time()
     model, learned = train(cfg, make_model(cfg, task, generator_for("init", cfg.seed)), task, lr)
     trained = time.process_time() - start
@@ -363,7 +366,7 @@ def run(
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
     "Make one run, of one model or of all in turn, and write it down."
-    return in_turn(cfg, MODELS[cfg.part], run_one, out_dir)
+    return train_each_model(cfg, MODELS[cfg.part], run_one, out_dir)
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #032005ed
 def write_lives(cfg, model, task, generator, out):

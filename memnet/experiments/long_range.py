@@ -15,7 +15,7 @@ from torch import Tensor
 from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
 from ..analysis.memory_metrics import memory_metrics, shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
-from ..runs.runner import TUNING_SEED, tuned_rate
+from ..runs.tuning import TUNING_SEED, tuned_rate
 from ..tasks.long_range import LongRangeRecall
 from ..training.fit import TrainConfig, evaluate, fit, generator_for
 
@@ -43,6 +43,9 @@ class Config:
         for f in ("steps", "batch_size", "seq_len", "rows", "n_pairs"):
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+
+# %% ../../nbs/experiments/long_range_run.ipynb #f671a3b0
+ARTIFACTS = ("sequence.npz",)  # files of a run that its figures need; `memnet collect` keeps them
 
 # %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
 def memnet_config(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
 from ..models.memnet import MemNet, MemNetConfig
-from ..runs.runner import TUNING_SEED, tuned_rate
+from ..runs.tuning import TUNING_SEED, tuned_rate
 from ..training.fit import generator_for
 from ..analysis.result_plots import seed_band
 
@@ -193,6 +193,9 @@ class Config:
             if getattr(self, f) < 2: raise ValueError(f"{f} must be ≥ 2, for a byte needs one before it; got {f}={getattr(self, f)}")
         if self.length % self.chunk_size: raise ValueError(f"length must be a multiple of chunk_size, got length={self.length}, chunk_size={self.chunk_size}")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+
+# %% ../../nbs/experiments/reading_run.ipynb #141a031d
+ARTIFACTS = ("files.csv",)  # files of a run that are kept beside its metrics: what was read
 
 # %% ../../nbs/experiments/reading_run.ipynb #e53b3237
 def memnet_config(

@@ -30,8 +30,8 @@ def interleaved_cpu_times(
         for name, step in steps.items():
             start = time.process_time()
             step()
-            rows.append(dict(contender=name, repeat=repeat, cpu_seconds=time.process_time() - start))
-    return pd.DataFrame([r for r in rows if r["repeat"] > 0])
+            if repeat > 0: rows.append(dict(contender=name, repeat=repeat, cpu_seconds=time.process_time() - start))
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/runs/07_benchmark.ipynb #b1295071
 def _training_step(

@@ -86,7 +86,9 @@ class PlannedRun(NamedTuple):
     recorded: bool = False  # its numbers are in the committed tables
 
     @property
-    def id(self)->str: return f"{self.exp.name}/{self.folder.name}"
+    def id(self)->str:
+        "The experiment and the name of the folder."
+        return f"{self.exp.name}/{self.folder.name}"
 
 # %% ../../nbs/runs/02_planning.ipynb #131658a2
 def plan_runs(

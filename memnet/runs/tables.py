@@ -116,43 +116,45 @@ def load_metrics(
 
 # %% ../../nbs/runs/04_tables.ipynb #d992fa4e
 def _read_table(
-    path:Path,        # .csv or .parquet
-)->pd.DataFrame:
-    "Read a table of either kind."
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    path:Path,        # .csv, .parquet or .npz
+)->pd.DataFrame:      # arrays as rows
+    "Read what a run wrote beside its metrics."
+    if path.suffix == ".parquet": return pd.read_parquet(path)
+    if path.suffix == ".csv": return pd.read_csv(path)
+    with np.load(path) as f: return _pack({k: f[k] for k in f.files})
 
-def _read_arrays(
-    path:Path,       # .npz
-)->dict[str, Any]:   # name -> array
-    "Read all arrays of an archive."
-    with np.load(path) as f: return {k: f[k] for k in f.files}
+def _pack(
+    arrays:dict[str, Any],  # name -> array
+)->pd.DataFrame:            # name, dtype, shape, data
+    "Arrays as rows of a table."
+    return pd.DataFrame([dict(name=k, dtype=v.dtype.str, shape=list(v.shape), data=v.tobytes()) for k, v in arrays.items()], columns=["name", "dtype", "shape", "data"])
+
+def _unpack(
+    rows:pd.DataFrame,  # of `_pack`
+)->dict[str, Any]:      # name -> array
+    "Arrays from the rows of a table."
+    return {r.name: np.frombuffer(r.data, dtype=r.dtype).reshape(tuple(r.shape)).copy() for r in rows.itertuples(index=False)}
 
 def _collected(
-    folder:Path,     # `results/<experiment>`
-    file:str,        # as a run writes it
-)->dict[str, Any]:   # run id -> table or arrays
+    folder:Path,              # `results/<experiment>`
+    file:str,                 # as a run writes it
+)->dict[str, pd.DataFrame]:   # run id -> rows
     "What the committed artifacts hold of a file."
-    path = folder/"artifacts"/(file if file.endswith(".npz") else Path(file).stem + ".parquet")
+    path = folder/"artifacts"/f"{Path(file).stem}.parquet"
     if not path.exists(): return {}
-    if path.suffix == ".parquet": return {str(name): rows.drop(columns="run").reset_index(drop=True) for name, rows in pd.read_parquet(path).groupby("run", sort=False)}
-    found: dict[str, Any] = {}
-    for key, value in _read_arrays(path).items():
-        name, rest = key.split("/", 1)
-        found.setdefault(name, {})[rest] = value
-    return found
+    return {str(name): rows.drop(columns="run").reset_index(drop=True) for name, rows in pd.read_parquet(path).groupby("run", sort=False)}
 
 def _artifacts(
     name:str,                # of an experiment
     file:str,                # as a run writes it
     root:Optional[Path],     # the checkout
     profile:Optional[str],   # the current one if not given
-    read:Callable,           # of a raw file
-)->dict[str, Any]:           # run id -> table or arrays, sorted by id
+)->dict[str, pd.DataFrame]:  # run id -> rows, sorted by id
     "What committed tables and raw runs hold of a file."
     root, profile = Path(root or find_root()), profile or current_profile()
     found = _collected(root/"results"/name, file) if profile == "full" else {}
     for folder in runs_folder(name, root, profile).glob("[!_.]*-s*-*"):
-        if (folder/file).exists() and run_status(folder) == "complete": found[folder.name] = read(folder/file)
+        if (folder/file).exists() and run_status(folder) == "complete": found[folder.name] = _read_table(folder/file)
     return dict(sorted(found.items()))
 
 def load_tables(
@@ -162,7 +164,7 @@ def load_tables(
     profile:Optional[str]=None,  # the current one if not given
 )->pd.DataFrame:                 # the rows of all runs, with a column `run`; empty if no run has the file
     "A table that runs wrote beside their metrics."
-    found = _artifacts(name, file, root, profile, _read_table)
+    found = _artifacts(name, file, root, profile)
     return pd.concat([t.assign(run=k) for k, t in found.items()], ignore_index=True) if found else pd.DataFrame()
 
 def load_arrays(
@@ -172,7 +174,7 @@ def load_arrays(
     profile:Optional[str]=None,  # the current one if not given
 )->dict[str, dict[str, Any]]:    # run id -> name -> array; sorted by id
     "Arrays that runs wrote beside their metrics."
-    return _artifacts(name, file, root, profile, _read_arrays)
+    return {k: _unpack(rows) for k, rows in _artifacts(name, file, root, profile).items()}
 
 # %% ../../nbs/runs/04_tables.ipynb #55e118c9
 def _replace_file(
@@ -211,16 +213,9 @@ def _collect_artifacts(
     folder, patterns = exp.root/"results"/exp.name, getattr(load_module(exp), "ARTIFACTS", ())
     files = sorted({f.name for name in ids for f in (raw/name).glob("*") if any(fnmatch(f.name, p) for p in patterns)})
     for file in files:
-        found = _collected(folder, file)
-        read = _read_arrays if file.endswith(".npz") else _read_table
-        found |= {name: read(raw/name/file) for name in ids if (raw/name/file).exists()}
-        parts = {k: v for k, v in sorted(found.items()) if k in ids}
-        if file.endswith(".npz"):
-            arrays = {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()}
-            def write(path):
-                with open(path, "wb") as f: np.savez_compressed(f, **arrays)
-            _replace_file(folder/"artifacts"/file, write)
-        else: _write_parquet(pd.concat([t.assign(run=k) for k, t in parts.items()], ignore_index=True), folder/"artifacts"/f"{Path(file).stem}.parquet")
+        found = _collected(folder, file) | {name: _read_table(raw/name/file) for name in ids if (raw/name/file).exists()}
+        table = pd.concat([t.assign(run=k) for k, t in sorted(found.items()) if k in ids], ignore_index=True)
+        _write_parquet(table, folder/"artifacts"/f"{Path(file).stem}.parquet")
 
 def collect_runs(
     exp:Experiment,            # whose tables are written

@@ -129,7 +129,7 @@ def find_marks(
         *conditions, columns = [part.strip() for part in mark[2].split(";")]
         wanted = [_column(c) for c in columns.split(",")]
         printed = _PRINTED.findall(text[start:mark.start()])
-        row = dict(c.split("=", 1) if "=" in c else (c, "") for c in conditions)
+        row = {name: value for name, _, value in (c.partition("=") for c in conditions)}
         found.append(MarkedNumbers(f"{place}, line {text.count(chr(10), 0, mark.start()) + 1}", printed, mark[1], row, wanted))
         start = mark.end()
     return found
