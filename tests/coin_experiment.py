@@ -52,7 +52,7 @@ from memnet.runs.tables import load_metrics, load_tables
 folder = results_folder("coin")
 heads = load_metrics("coin").groupby("throws")["value"].agg(["mean", "count"]).round(3)
 heads.to_csv(folder/"summary.csv")
-assert len(load_tables("coin", "sides.csv")) == 2*heads["count"].sum()
+assert len(load_tables("coin", "sides.csv")) == 2*load_metrics("coin")["run"].nunique()
 (folder/"figures").mkdir(exist_ok=True)
 (folder/"figures"/"heads.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>");'''
 

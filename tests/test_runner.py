@@ -46,12 +46,12 @@ def test_what_the_experiment_refuses_is_refused_before_anything_runs(root):
 
 def test_a_second_call_keeps_and_overwrite_replaces(root, command):
     code, out = command(root, "run", "coin", "--profile", "smoke")
-    assert code == 0 and "1 made" in out and "kept" not in out
+    assert code == 0 and "1 made" in out and "kept as" not in out
     (folder,) = (root/"_runs"/"smoke"/"coin").glob("0-s0-*")
     assert (root/"_runs"/"smoke"/"coin"/"figures"/"heads.svg").exists() and "heads.svg" in out and "Does the share" in out
     (folder/"metrics.csv").write_text((folder/"metrics.csv").read_text() + "mine,0,0,x,1,all\n")
     code, out = command(root, "run", "coin", "--profile", "smoke")
-    assert code == 0 and "1 kept" in out and "made" not in out and "mine" in (folder/"metrics.csv").read_text()
+    assert code == 0 and "1 kept" in out and "1 made" not in out and "mine" in (folder/"metrics.csv").read_text()
     code, out = command(root, "run", "coin", "--profile", "smoke", "--overwrite")
     assert code == 0 and "1 made" in out and "mine" not in (folder/"metrics.csv").read_text()
 
