@@ -43,7 +43,7 @@ def continual_run(folder, **over):
 def results(tmp_path_factory):
     "A folder with two runs of the continual experiment: one of a learner with slots, one of nets without."
     home = checkout(tmp_path_factory.mktemp("continual"))
-    for i, group in enumerate(("memnet", "nets")): continual_run(home/"results"/"continual"/f"{i}-s0-x", group=group)
+    for i, group in enumerate(("memnet", "nets")): continual_run(home/"_runs"/"continual"/f"{i}-s0-x", group=group)
     return home
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_bad_folders_become_messages(panel, folder, says):
     assert says in message(panel)
 
 def test_a_saved_run_opens(session, tmp_path):
-    run = tmp_path/"results"/"associative"/"0-s0-x"
+    run = tmp_path/"_runs"/"associative"/"0-s0-x"
     session.model.save(run/"model")
     (run/"params.json").write_text(json.dumps(dict(experiment="unheard_of", config={})))
     panel = explorer(root=tmp_path)
@@ -143,12 +143,12 @@ def test_a_row_whose_tokens_have_contexts_is_read_as_it_was_drawn(task):
 def test_only_the_continual_run_with_slots_is_listed(results):
     assert list(saved_runs(results)) == ["continual/0-s0-x"]
     assert open_run("continual/0-s0-x", results).row == open_run(saved_runs(results)["continual/0-s0-x"], results).row, "its name opens it"
-    assert sum(f.stat().st_size for f in (results/"results"/"continual"/"0-s0-x"/"model").iterdir()) < 300_000
-    with pytest.raises(ValueError, match="no saved model: runs that can be opened are continual/0-s0-x"): open_run(results/"results"/"continual"/"1-s0-x", results)
+    assert sum(f.stat().st_size for f in (results/"_runs"/"continual"/"0-s0-x"/"model").iterdir()) < 300_000
+    with pytest.raises(ValueError, match="no saved model: runs that can be opened are continual/0-s0-x"): open_run(results/"_runs"/"continual"/"1-s0-x", results)
 
 def test_a_continual_run_answers_as_it_did(results):
     "What is opened is the learner of the run: on all tests it has the accuracy that the run wrote down."
-    folder = results/"results"/"continual"/"0-s0-x"
+    folder = results/"_runs"/"continual"/"0-s0-x"
     s, table = open_run(folder), pd.read_csv(folder/"metrics.csv")
     right = (s.learner.predict(s.vocabulary.inputs).argmax(-1) == s.vocabulary.targets).float()
     found = [right[s.vocabulary.task == t].mean().item() for t in s.vocabulary.task.unique()]
@@ -199,7 +199,7 @@ def test_a_learner_that_comes_with_switches(learner_panel):
 
 @pytest.mark.parametrize("kind", [["MemNet"], dict(name="MemNet"), 7])
 def test_a_model_of_no_name_does_not_hide_the_others(results, tmp_path, kind):
-    home = shutil.copytree(results/"results"/"continual"/"0-s0-x", tmp_path/"results"/"continual"/"good").parent
+    home = shutil.copytree(results/"_runs"/"continual"/"0-s0-x", tmp_path/"_runs"/"continual"/"good").parent
     (home/"odd").mkdir(); (home/"odd"/"model.json").write_text(json.dumps(dict(model=kind, config=dict(memory=True))))
     assert list(saved_runs(tmp_path)) == ["continual/good"]
     with pytest.raises(ValueError, match="no slots to show: runs that can be opened are continual/good"): open_run(home/"odd", tmp_path)
@@ -213,7 +213,7 @@ def test_a_net_is_opened_after_a_learner(learner_panel, session):
     (lambda m: (m/"model.json").write_text((m/"model.json").read_text().replace('"budget": 12800', '"budget": 25600')), "state.code"),
     (lambda m: (m.parent/"params.json").unlink(), "which examples")], ids=["tensors", "no tensors", "json", "version", "another size", "no run"])
 def test_a_broken_continual_run_is_refused_and_the_old_one_stays(learner_panel, results, tmp_path, damage, says):
-    folder = shutil.copytree(results/"results"/"continual"/"0-s0-x", tmp_path/"results"/"continual"/"broken")
+    folder = shutil.copytree(results/"_runs"/"continual"/"0-s0-x", tmp_path/"_runs"/"continual"/"broken")
     damage(folder/"model")
     assert "continual/broken" in saved_runs(tmp_path), "it is listed, so that opening it says what is wrong"
     row = learner_panel.session.row
@@ -268,8 +268,8 @@ def browser():
 def lab(tmp_path_factory, session, results):
     "A JupyterLab of its own, on a folder with one notebook and two saved runs."
     home = checkout(tmp_path_factory.mktemp("lab"))
-    shutil.copytree(results/"results", home/"results")
-    session.model.save(home/"results"/"forgetting"/"1-s0-x"/"model")
+    shutil.copytree(results/"_runs", home/"_runs")
+    session.model.save(home/"_runs"/"forgetting"/"1-s0-x"/"model")
     cell = "from memnet.analysis.explorer import explorer\npanel = explorer(root='.')\npanel"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=dict(kernelspec=dict(name="python3", display_name="python3"))), home/"try.ipynb")
     news = home/"settings"/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"

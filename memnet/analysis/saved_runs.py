@@ -15,7 +15,7 @@ from .example_view import ExampleSession, start_example_session
 from .row_session import RowSession, start_row_session
 from ..foundations.validation import require
 from ..models.memnet import MemNet
-from ..runs.runner import find_root, list_experiments, load_module
+from ..runs.experiments import find_root, list_experiments, load_module
 from ..tasks.base import Task
 from ..tasks.long_range import LongRangeRecall
 from ..training.prototype_memory import PrototypeMemory
@@ -40,8 +40,8 @@ def has_slots(
 def saved_runs(
     root:Optional[Path|str]=None,  # the checkout; None = found from the working directory
 )->dict[str,Path]:                 # name of a run -> folder of its model
-    "Every saved model with slots below the results."
-    try: results = Path(root or find_root())/"results"
+    "Every saved model with slots among the raw runs."
+    try: results = Path(root or find_root())/"_runs"
     except ValueError: return {}                     # outside of a checkout a folder can still be typed
     found = [p.parent for p in sorted(results.rglob("model.json")) if has_slots(p.parent)]
     return {str(p.relative_to(results)).removesuffix("/model"): p for p in found}

@@ -20,7 +20,7 @@ from memnet.memory.state import MemoryState
 from memnet.analysis.memory_metrics import shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
-from memnet.runs.runner import TUNING_SEED, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.tasks.base import Task
 from memnet.tasks.multi_query import MQAR
 from memnet.tasks.successor import PairedAssociates, SuccessorRecall
@@ -331,3 +331,6 @@ def associative_settings(
 
 # %% ../../nbs/experiments/associative_run.ipynb #ea5e0dbc
 Config, settings, run, make_task = AssociativeConfig, associative_settings, run_associative, make_associative_task   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/associative_run.ipynb #4e0a1306
+ARTIFACTS = ("graph.npz", "story.npz")  # files of a run that its figures need; `memnet collect` keeps them

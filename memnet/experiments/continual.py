@@ -15,7 +15,8 @@ from memnet.training.learners import BankLearner, BankLearnerConfig, MergeConfig
 from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory
 from memnet.training.run_stream import evaluate_learner, run_stream
 from memnet.analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
-from memnet.runs.runner import TUNING_SEED, run_status
+from memnet.runs.tables import complete_runs
+from memnet.runs.tuning import TUNING_SEED
 from memnet.tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from memnet.training.schedule import generator_for
 
@@ -144,9 +145,9 @@ def best_setting(
     method = TUNED_AS.get(method, method)
     if len(tuning_grid(method)) == 1: return {}
     found:dict[int, float] = {}
-    for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
-        if run_status(path.parent) != "complete": continue
-        for slice, value in pd.read_csv(path)[["slice", "value"]].itertuples(index=False):
+    for run in complete_runs(folder):
+        if f"-s{TUNING_SEED}-" not in run.id: continue
+        for slice, value in run.metrics[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
             if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
     if len(found) < len(tuning_grid(method)): raise ValueError(f"tuned=True needs the tuning run of {method} with seed {TUNING_SEED} in {folder}: start the same command again once it is complete")
@@ -294,3 +295,6 @@ def continual_settings(
 
 # %% ../../nbs/experiments/continual_run.ipynb #d5540cb3
 Config, settings, run = ContinualConfig, continual_settings, run_continual   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/continual_run.ipynb #73b5fa7d
+ARTIFACTS = ("courses.npz",)  # files of a run that its figures need; `memnet collect` keeps them

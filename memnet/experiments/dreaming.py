@@ -18,7 +18,7 @@ from memnet.dreaming.replay import transition_probabilities
 from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from memnet.foundations.trees import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.runs.runner import TUNING_SEED, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.fit import fit
@@ -339,3 +339,6 @@ def dreaming_settings(
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #c7c0cfa2
 Config, settings, run, make_task = DreamingConfig, dreaming_settings, run_dreaming, make_dreaming_task   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/dreaming_run.ipynb #bdc5998f
+ARTIFACTS = ("row.npz",)  # files of a run that its figures need; `memnet collect` keeps them

@@ -21,7 +21,7 @@ from memnet.models.eviction_rules import EVICTION_RULES, FixedEviction, SoftCapa
 from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.memory_load import FACT_KINDS, MemoryLoadRecall
 from memnet.tasks.rebinding import Rebinding
-from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from memnet.training.evaluate import evaluating
 from memnet.training.fit import fit
 from memnet.training.schedule import TrainConfig, generator_for
@@ -322,7 +322,7 @@ def run_forgetting_model(
     out:Path,       # where lifetimes go
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/accuracy", RATES, run=cfg.model, part=cfg.part, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "valid/accuracy", RATES, label=cfg.model, part=cfg.part, model="all") if cfg.lr is None else cfg.lr
     task, start = make_forgetting_task(cfg), time.process_time()
     model, learned = train_forgetting_model(cfg, make_forgetting_model(cfg, task, generator_for("init", cfg.seed)), task, lr)
     trained = time.process_time() - start
@@ -337,7 +337,7 @@ def run_forgetting(
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
     "Make one run, of one model or of all in turn, and write its results."
-    return in_turn(cfg, MODELS[cfg.part], run_forgetting_model, out_dir)
+    return train_each_model(cfg, MODELS[cfg.part], run_forgetting_model, out_dir)
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #032005ed
 def save_fact_lifetimes(
@@ -368,3 +368,6 @@ def forgetting_settings(
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #dd9038d4
 Config, settings, run, make_task = ForgettingConfig, forgetting_settings, run_forgetting, make_forgetting_task   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/forgetting_run.ipynb #efffc131
+ARTIFACTS = ("facts-learned.parquet", "facts-strength.parquet", "facts-fifo.parquet", "facts-lru.parquet", "facts-random.parquet")  # files of a run that its figures need; `memnet collect` keeps them

@@ -16,7 +16,7 @@ from memnet.models.recurrent import LSTMConfig, LSTMModel
 from memnet.models.registry import match_parameters
 from memnet.analysis.memory_metrics import memory_metrics, shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.runs.runner import TUNING_SEED, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.evaluate import evaluate
 from memnet.training.fit import fit
@@ -198,3 +198,6 @@ def long_range_settings(
 
 # %% ../../nbs/experiments/long_range_run.ipynb #fbb836ce
 Config, settings, run = LongRangeConfig, long_range_settings, run_long_range   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/long_range_run.ipynb #4b16c82b
+ARTIFACTS = ("sequence.npz",)  # files of a run that its figures need; `memnet collect` keeps them

@@ -16,7 +16,7 @@ from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import require
 from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
-from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from memnet.training.evaluate import evaluate, evaluating
 from memnet.training.fit import fit
 from memnet.training.schedule import TrainConfig, generator_for
@@ -156,7 +156,7 @@ def run_policy_model(
     out:Path,       # the run's folder
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/final", RATES, run=cfg.model, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "valid/final", RATES, label=cfg.model, model="all") if cfg.lr is None else cfg.lr
     task, start = make_policy_task(cfg), time.process_time()
     model, sample = make_policy_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=5, eval_batches=1, log_every=5)
@@ -174,7 +174,7 @@ def run_policy(
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
     "Make one run, of one model or of all in turn, and write it down."
-    return in_turn(cfg, MODELS, run_policy_model, out_dir)
+    return train_each_model(cfg, MODELS, run_policy_model, out_dir)
 
 # %% ../../nbs/experiments/policy_run.ipynb #01700444
 def policy_settings(

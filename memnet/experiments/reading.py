@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
 from memnet.experiments.reading_text import LEFT_OUT, LICENCE, Corpus, TextFile, byte_classes, read_corpus, repeat_distance, test_streams, text_batches, training_streams
 from memnet.models.memnet import MemNet, MemNetConfig
-from memnet.runs.runner import TUNING_SEED, tuned_rate
+from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.training.schedule import generator_for
 from memnet.analysis.result_plots import seed_band
 
@@ -262,3 +262,6 @@ def reading_conclusion(
 
 # %% ../../nbs/experiments/reading_run.ipynb #25079351
 Config, settings, run = ReadingConfig, reading_settings, run_reading   # what `memnet run` and the explorer look for
+
+# %% ../../nbs/experiments/reading_run.ipynb #f742436f
+ARTIFACTS = ("files.csv",)  # files of a run that are kept beside its metrics: what was read
