@@ -14,7 +14,7 @@ from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
-_spare = []   # memory of saved chunks that nobody needs any more
+_spare:list[np.ndarray] = []   # memory of saved chunks that nobody needs any more
 
 class _Room:
     "Memory for a saved chunk; goes to the next one when nobody holds it, since new memory costs more than to fill it."
@@ -105,7 +105,7 @@ def fused_scan(
     clock:Tensor,        # tokens seen before, `r`
     ru:ScanSettings,     # what does not change during the scan
     n_rows:int=0,        # rows to record: the first ones
-)->tuple[Tensor,SlotArrays,ScanRecord]:  # read vectors `r t d`, slots at the end, record of the first rows, or None
+)->tuple[Tensor,SlotArrays,ScanRecord|None]:  # read vectors `r t d`, slots at the end, record of the first rows, or None
     "Read and write a whole sequence."
     R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
     steps = torch.nn.functional.pad(real, (0, -T % C)).unflatten(1, (-1, C)).sum(-1)
