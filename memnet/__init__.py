@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from .memory.bank import MultiHeadMemoryBank
     from .memory.state import MemoryState
     from .models.controller import TransformerController
-    from .models.memnet import MemNet, MemNetConfig, MemoryLayer
+    from .models.memnet import MemNet, MemNetConfig
+    from .models.memory_layer import MemoryLayer
     from .training.fit import fit
 
 _HOME = {
     "MemorySynthesizer": "dreaming.synthesizer", "MemoryState": "memory.state", "MultiHeadMemoryBank": "memory.bank", "TransformerController": "models.controller",
-    "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memnet", "fit": "training.fit",
+    "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memory_layer", "fit": "training.fit",
 }
 __all__ = ["MemNet", "MemNetConfig", "MemoryLayer", "MemoryState", "MemorySynthesizer", "MultiHeadMemoryBank", "TransformerController", "fit"]
 

@@ -1,8 +1,9 @@
 """Bad input to a model: every refusal is a ValueError that names the value that came and what would be right."""
 import json, re
 import pytest, torch
-from memnet.models.base import tree_map
-from memnet.models.memnet import MemNet, MemNetConfig, MemoryLayer
+from memnet.foundations.trees import tree_map
+from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.memory_layer import MemoryLayer
 
 torch.set_num_threads(1)
 NAN = float("nan")

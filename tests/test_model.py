@@ -1,8 +1,9 @@
 """The whole system at once: every part switched on and off, odd lengths, long streams, all models behind one call."""
 import itertools
 import pytest, torch
-from memnet.models.baselines import GRUConfig, GRUModel, LSTMConfig, LSTMModel, WindowedTransformer
-from memnet.models.base import tree_leaves
+from memnet.models.attention_baselines import WindowedTransformer
+from memnet.models.recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
+from memnet.foundations.trees import tree_leaves
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.tasks.long_range import LongRangeRecall
 

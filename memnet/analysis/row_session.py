@@ -171,7 +171,7 @@ class RowSession(NamedTuple):
         settings:EventSettings=EventSettings(),  # of all consolidation phases of the row
     )->"RowSession":   # with one event more
         "The same with an event after token t."
-        parts = tuple(p for p in synthesizer_for(self.model).config.parts if p != "replay") + ("replay",)*settings.replay
+        parts = tuple(p for p in synthesizer_for(self.model).config.dream_stages if p != "replay") + ("replay",)*settings.replay
         return self._replace(events=self.events + ((t, name),), consolidation=ConsolidationConfig(parts, tau_merge=settings.tau_merge))
 
     def without_events(self)->"RowSession":

@@ -18,7 +18,7 @@ from .small_models import memory_bank, memory_state, require_memory_model
 from .switches import MechanismSwitches, ablated_model
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map
 from ..foundations.validation import require
-from ..models.base import tree_map
+from ..foundations.trees import tree_map
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet
 
@@ -133,7 +133,7 @@ def consolidate_memory(
 )->tuple[ControllerState,np.ndarray]:           # the new state, and the slot that each slot is merged into, -1 = empty, `h n`
     "One consolidation phase."
     synthesizer, slots = synthesizer_for(model, config), memory_state(state)
-    merges = "merge" in synthesizer.config.parts
+    merges = "merge" in synthesizer.config.dream_stages
     moved_to = merge_map(slots, synthesizer.config.tau_merge)[0].numpy() if merges else np.where(slots.strength[0] > 0, np.arange(model.config.n_slots), -1)
     return model.dream(state, synthesizer), moved_to
 

@@ -25,7 +25,7 @@ def memory_raster(
     ax:plt.Axes|None=None,   # axes to draw on
 )->plt.Axes:                 # the axes drawn on
     "Draw the entries in the slots of one head: bars from allocation to the end, writes as rings, reads as ticks. Raises ValueError where the stream or head has no events."
-    e = events[(events.stream == stream) & (events["head"] == head) & (events.life >= 0)]
+    e = events[(events.stream == stream) & (events["head"] == head) & (events.entry >= 0)]
     if e.empty: raise ValueError(f"no events of stream {stream}, head {head}; the log has streams {sorted(events.stream.unique())[:8]}… and heads {sorted(set(events['head']) - {-1})}")
     end = events[(events.stream == stream) & (events.kind == "end")].time.max()
     start = events[(events.stream == stream) & (events.kind == "start")].time.min()
@@ -52,8 +52,8 @@ END_MARKS = dict(decayed=("#E69F00", "v"), merged=("#CC79A7", "D"), forgotten=("
 
 def _bars(ax, e, end, size):
     "A bar for each entry that is as long as a block; neighbours in time alternate in shade."
-    begun = e[e.kind.isin(["birth", "found"])].groupby("life")[["time", "y"]].first()
-    ended = e[e.kind == "death"].groupby("life").time.first()
+    begun = e[e.kind.isin(["allocation", "initial"])].groupby("entry")[["time", "y"]].first()
+    ended = e[e.kind == "removal"].groupby("entry").time.first()
     last = ended.reindex(begun.index).fillna(end)
     for shade, pick in (("#9ECAE1", 0), ("#C6DBEF", 1)):
         part = begun[(begun.groupby("y").cumcount() % 2 == pick).to_numpy() & ((last - begun.time) >= size).to_numpy()]
@@ -63,23 +63,23 @@ def _marks(ax, e, start, size):
     "Ticks for reads, rings for writes, signs for ends: at most one of a kind for each slot and block of time."
     middle = lambda t: start + ((t - start)//size)*size + (size/2 if size > 1 else .5)
     one = lambda d: d.assign(x=middle(d.time)).drop_duplicates(["x", "y"])
-    r, w = one(e[e.kind == "read"]), one(e[e.kind.isin(["birth", "update"])])
+    r, w = one(e[e.kind == "read"]), one(e[e.kind.isin(["allocation", "update"])])
     if len(r): ax.plot(r.x, r.y, "|", color="#08306B", ms=7, mew=1.1, label="read", zorder=3)
     if len(w): ax.plot(w.x, w.y, "o", mfc="white", mec="#D55E00", ms=4.5, mew=1.3, ls="", label="write", zorder=2)
     for cause, (colour, marker) in END_MARKS.items():
-        d = e[(e.kind == "death") & (e.cause == cause)]
+        d = e[(e.kind == "removal") & (e.cause == cause)]
         if len(d): ax.plot(d.time, d.y, marker, color=colour, ms=6, ls="", label=cause, zorder=4, clip_on=False)
 
 # %% ../../nbs/analysis/09_timelines.ipynb #1f48bb06
 def survival_curve(
-    curves:pd.DataFrame,      # of `memnet.analysis.survival.survival`: condition, age, survival, low, high, at_risk
+    curves:pd.DataFrame,      # of `memnet.analysis.survival.survival_table`: condition, age, survival, low, high, at_risk
     log:bool=False,           # logarithmic axis of ages
     steps:int=200,            # most steps drawn of a curve; each one that is drawn is exact
     ax:plt.Axes|None=None,    # axes to draw on
 )->plt.Axes:                  # the axes drawn on
     "Draw the share of entries that reach each age, with its band. Raises ValueError where a column is missing or a share lies outside 0…1."
     missing = {"condition", "age", "survival", "low", "high", "at_risk"} - set(curves.columns)
-    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}: it must come from memnet.analysis.survival.survival")
+    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}: it must come from memnet.analysis.survival.survival_table")
     if curves.survival.min() < 0 or curves.survival.max() > 1: raise ValueError(f"survival must lie in 0…1, got {curves.survival.min():.3g}…{curves.survival.max():.3g}")
     ax, styles = axes_or_new(ax), condition_styles(curves.condition.unique())
     for name, style in styles.items():

@@ -22,6 +22,7 @@ from ..memory.state import MemoryState, forget
 from ..memory.plasticity import no_self, stdp
 from ..foundations.validation import require, require_positive
 from ..memory.spreading import row_scale
+from ..foundations.config import Config
 
 # %% ../../nbs/dreaming/00_synthesizer.ipynb #513e0df8
 def rms_unit(
@@ -272,25 +273,26 @@ def read_along_walks(
 CONSOLIDATION_STAGES = ('refine', 'merge', 'replay')
 
 @dataclass(frozen=True)
-class ConsolidationConfig:
+class ConsolidationConfig(Config):
     "What happens in a night."
-    parts:tuple=CONSOLIDATION_STAGES        # which of them, always in this order
+    dream_stages:tuple=CONSOLIDATION_STAGES        # which of them, always in this order
     tau_merge:float=.8       # cosine of keys above which two slots are one; 1 = never
-    steps:int=2              # longest way that replay makes one edge
-    lam:float=.5             # what a trace keeps per step of a walk
-    eta:float=1.             # share of the shortcuts that is learned; 0 = none
-    floor:float=.15          # a shortcut that is found less than this above its edge leaves no mark
-    sharp:float=4.           # how much walks prefer the stronger edges; 1 = as much as they are stronger
+    replay_steps:int=2              # longest way that replay makes one edge
+    replay_lam:float=.5             # what a trace keeps per step of a walk
+    replay_eta:float=1.             # share of the shortcuts that is learned; 0 = none
+    replay_floor:float=.15          # a shortcut that is found less than this above its edge leaves no mark
+    replay_sharpness:float=4.           # how much walks prefer the stronger edges; 1 = as much as they are stronger
 
-    def __post_init__(self):
-        require(not isinstance(self.parts, str), f"parts must be a tuple of names, got the string {self.parts!r}: write ({self.parts!r},)")
-        object.__setattr__(self, 'parts', tuple(self.parts))
-        for p in self.parts: require(p in CONSOLIDATION_STAGES, f"unknown part of a dream {p!r}: known are {', '.join(CONSOLIDATION_STAGES)}")
-        require_positive(steps=self.steps)
+    def check(self):
+        super().check()
+        require(not isinstance(self.dream_stages, str), f"dream_stages must be a tuple of names, got the string {self.dream_stages!r}: write ({self.dream_stages!r},)")
+        object.__setattr__(self, 'dream_stages', tuple(self.dream_stages))
+        for p in self.dream_stages: require(p in CONSOLIDATION_STAGES, f"unknown part of a dream {p!r}: known are {', '.join(CONSOLIDATION_STAGES)}")
+        require_positive(replay_steps=self.replay_steps)
         require(0 <= self.tau_merge <= 1, f"tau_merge must lie in [0, 1], got tau_merge={self.tau_merge}")
-        require(0 < self.lam <= 1, f"lam must lie in (0, 1], got lam={self.lam}")
-        require(self.sharp >= 1, f"sharp must be ≥ 1, got sharp={self.sharp}")
-        for f in ('eta', 'floor'): require(0 <= getattr(self, f) <= 1, f"{f} must lie in [0, 1], got {f}={getattr(self, f)}")
+        require(0 < self.replay_lam <= 1, f"replay_lam must lie in (0, 1], got replay_lam={self.replay_lam}")
+        require(self.replay_sharpness >= 1, f"replay_sharpness must be ≥ 1, got replay_sharpness={self.replay_sharpness}")
+        for f in ('replay_eta', 'replay_floor'): require(0 <= getattr(self, f) <= 1, f"{f} must lie in [0, 1], got {f}={getattr(self, f)}")
 
 # %% ../../nbs/dreaming/00_synthesizer.ipynb #6905e104
 class MemorySynthesizer(nn.Module):
@@ -318,9 +320,9 @@ class MemorySynthesizer(nn.Module):
         "One night: the parts that the config names, in order."
         self.check(state)
         cfg = self.config
-        if 'refine' in cfg.parts: state = self.refine(state)
-        if 'merge' in cfg.parts: state = merge(state, cfg.tau_merge, rate_of)
-        if 'replay' in cfg.parts: state = replay_edges(state, cfg.steps, cfg.lam, cfg.eta, cfg.floor, cfg.sharp)
+        if 'refine' in cfg.dream_stages: state = self.refine(state)
+        if 'merge' in cfg.dream_stages: state = merge(state, cfg.tau_merge, rate_of)
+        if 'replay' in cfg.dream_stages: state = replay_edges(state, cfg.replay_steps, cfg.replay_lam, cfg.replay_eta, cfg.replay_floor, cfg.replay_sharpness)
         return state
 
 # %% ../../nbs/dreaming/00_synthesizer.ipynb #185b21d6
@@ -345,7 +347,7 @@ def replay(self:MemorySynthesizer,
     "Imaginative replay: what a night is about."
     self.check(state)
     require(state.edges.shape[-1] > 0, "replay needs a graph, got a memory with graph=False")
-    return sample_walks(transitions(state, self.config.sharp), walk_starts(state, n_walks, generator), length, generator)
+    return sample_walks(transitions(state, self.config.replay_sharpness), walk_starts(state, n_walks, generator), length, generator)
 
 # %% ../../nbs/dreaming/00_synthesizer.ipynb #a5623a8f
 @patch

@@ -16,9 +16,10 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
-from ..models.baselines import LSTMConfig, LSTMModel, match_parameters
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..models.registry import match_parameters
 from ..memory.plasticity import no_self, stdp
-from ..analysis.metrics import shuffled_edges
+from ..analysis.memory_metrics import shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX
 from ..runs.runner import TUNING_SEED, tuned_rate
@@ -294,7 +295,7 @@ def test_all(
     "Every test; for MemNet also the controls, the gate and one graph."
     for slice, test in tests(cfg).items():
         if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
-        reader = model.reach(test.seq_len) if hasattr(model, "reach") else model
+        reader = model.with_window(test.seq_len) if hasattr(model, "with_window") else model
         seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), piece=PIECE if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
-from ..analysis.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
+from ..analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
 from ..runs.runner import TUNING_SEED, run_status
 from ..tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from ..training.fit import generator_for
@@ -160,7 +160,7 @@ def note_course(
     "Write down all measures of a course."
     R, done = course.matrix, course.learned
     chance = torch.full((stream.n_tasks,), 1/stream.n_classes)
-    for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
+    for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=average_forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
                               learning_accuracy=learning_accuracy(R, done), min_accuracy=min_accuracy(course.looks, course.ends), worst_case=worst_case_accuracy(course.looks, course.ends),
                               windowed_forgetting=windowed_forgetting(course.looks, 10), bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=course.seconds).items(): note(metric, value)
 

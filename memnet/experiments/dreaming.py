@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from ..memory.state import MemoryState
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
-from ..models.base import tree_map
+from ..foundations.trees import tree_map
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
 from ..tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
@@ -59,7 +59,7 @@ def make_model(
     generator:torch.Generator,
 )->MemNet:
     "A memory and nothing else: no attention layer; asleep at the end of what is told."
-    dreams = dict(dream_every=2, dream_parts=NIGHTS[cfg.night]) if NIGHTS[cfg.night] else {}
+    dreams = dict(dream_every=2, dream_stages=NIGHTS[cfg.night]) if NIGHTS[cfg.night] else {}
     return MemNet(MemNetConfig(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
                                n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams), generator=generator)
 
@@ -70,7 +70,7 @@ def night(
     tau:float,
 )->MemorySynthesizer:  # with the model's own parameters where it has some
     "The same dreamer with other parts."
-    own = MemorySynthesizer(model.config.d_value, model.config.n_heads, config=replace(model.config.dream_config, parts=NIGHTS[name], tau_merge=tau))
+    own = MemorySynthesizer(model.config.d_value, model.config.n_heads, config=replace(model.config.part(ConsolidationConfig), dream_stages=NIGHTS[name], tau_merge=tau))
     if model.dreamer is not None: own.load_state_dict(model.dreamer.state_dict())
     return own
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..memory.state import forget
-from ..analysis.event_log import slot_lifetimes, log_events
-from ..analysis.metrics import accuracy
+from ..analysis.event_log import log_events
+from ..analysis.slot_lifetimes import slot_lifetimes
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import IGNORE_INDEX, require
-from ..tasks.eviction_models import BASELINE_NAMES, EVICTION_RULES, FixedEviction, SoftCapacity, make_baseline
+from ..models.eviction_rules import EVICTION_RULES, FixedEviction, SoftCapacity
+from ..models.registry import BASELINE_NAMES, make_baseline
 from ..tasks.memory_load import FACT_KINDS, MemoryLoadRecall
 from ..tasks.rebinding import Rebinding
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
@@ -199,8 +201,8 @@ def fact_lives(
 )->pd.DataFrame:           # one line per fact: mark, kind, told, gate, duration, observed, asks, first_ask, twins
     "Follow every fact through a memory of eight places."
     net, kind = housed(model, N_SLOTS, rule_of(cfg)), marks(task, batch.inputs)
-    with evaluating(net), log_events(net, rows=len(kind)) as log: net(batch.inputs)
-    life = slot_lifetimes(log.frame()).query("known").set_index(["row", "born"])[["duration", "observed", "reads"]]
+    with evaluating(net), log_events(net, n_rows=len(kind)) as log: net(batch.inputs)
+    life = slot_lifetimes(log.frame()).query("start_observed").set_index(["row", "allocated_at"])[["duration", "observed", "reads"]]
     at = (kind < len(FACT_KINDS)).nonzero()
     table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=choices(net, task, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
     table = table.join(life, on=["row", "told"])

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
 from torch import Tensor
-from ..models.baselines import FullAttentionTransformer, LSTMConfig, LSTMModel, WindowedTransformer, match_parameters
-from ..analysis.metrics import memory_metrics, shuffled_edges
+from ..models.attention_baselines import FullAttentionTransformer, WindowedTransformer
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..models.registry import match_parameters
+from ..analysis.memory_metrics import memory_metrics, shuffled_edges
 from ..models.memnet import MemNet, MemNetConfig
 from ..runs.runner import TUNING_SEED, tuned_rate
 from ..tasks.long_range import LongRangeRecall
@@ -82,7 +84,7 @@ def test_lengths(
         reader, piece = model, PIECE
         if cfg.model == "full":
             if T > FULL_ATTENTION_LIMIT: continue
-            reader, piece = model.reach(T + 1), None
+            reader, piece = model.with_window(T + 1), None
         rows = cfg.rows if T <= 16_384 else max(1, cfg.rows//2)
         at_once = min(rows, 2) if cfg.model == "full" else rows   # its scores take rows × length² numbers
         seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), piece=piece)

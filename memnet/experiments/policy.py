@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch
-from ..analysis.metrics import accuracy, read_entropy
+from ..analysis.memory_metrics import read_entropy
+from ..analysis.statistics import accuracy
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require
-from ..tasks.eviction_models import BASELINE_NAMES, make_baseline
+from ..models.registry import BASELINE_NAMES, make_baseline
 from ..tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
 from ..runs.runner import TUNING_SEED, in_turn, tuned_rate
 from ..training.fit import TrainConfig, evaluate, evaluating, fit, generator_for

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from ..memory.addressing import topk_policy, unit_rows
 from ..memory.strength import log_strength
 from ..memory.state import nbytes
-from ..models.baselines import LSTMConfig, LSTMModel, WindowedTransformer
-from ..analysis.metrics import average_accuracy, forgetting, learning_accuracy
-from ..models.base import tree_map, read_model_info, write_model_files
+from ..models.attention_baselines import WindowedTransformer
+from ..models.recurrent import LSTMConfig, LSTMModel
+from ..analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
+from ..foundations.trees import tree_map
+from ..models.model_files import read_model_info, write_model_files
 from ..models.memnet import MemNet, MemNetConfig
 from ..foundations.validation import require, require_positive
 from ..tasks.streams import Experience, StreamBatch, Stream, load_digit_split, join_experiences, permuted_digits, stream_batches, split_digits

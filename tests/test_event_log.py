@@ -1,7 +1,10 @@
-"""The log of lives in whole runs: training, evaluation in pieces, streams, several processes of the kit on one table."""
+"""The event log in whole runs: training, evaluation in pieces, streams, all measures on one table."""
 import copy
 import pandas as pd, pytest, torch
-from memnet.analysis.event_log import EventLog, compare_lives, label_lives, slot_lifetimes, median_life, occupancy_over_time, read_log, reuse, survival, utilisation, log_events
+from memnet.analysis.event_log import EventLog, log_events
+from memnet.analysis.event_table import read_events
+from memnet.analysis.slot_lifetimes import label_entries, occupancy_over_time, read_ages, slot_lifetimes, slot_utilisation
+from memnet.analysis.survival import compare_lifetimes, median_lifetime, survival_table
 from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.memory.config import MemoryConfig
 from memnet.dreaming.synthesizer import MemorySynthesizer
@@ -20,41 +23,41 @@ def trained(log=None):
     if log is None: return model, run()
     with log_events(model, log): return model, run()
 
-def test_training_is_the_same_under_watch_and_all_of_it_is_on_record():
-    log = EventLog(rows=3, every=1); (a, plain), (b, seen) = trained(), trained(log)
+def test_training_is_the_same_with_a_log_and_all_of_it_is_on_record():
+    log = EventLog(n_rows=3, record_every=1); (a, plain), (b, logged) = trained(), trained(log)
     assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
-    pd.testing.assert_frame_equal(plain.metrics, seen.metrics)
+    pd.testing.assert_frame_equal(plain.metrics, logged.metrics)
     table = slot_lifetimes(log.frame())
     assert table.groupby("training").stream.nunique()[True] == 4*3 and table.groupby("training").stream.nunique()[False] > 0
-    assert set(table.cause) <= {"evicted", "alive"} and (table.duration > 0).all() and (table.writes >= 1).all()
+    assert set(table.cause) <= {"evicted", "censored"} and (table.duration > 0).all() and (table.writes >= 1).all()
     assert b.controller.bank.observer is None and copy.deepcopy(b) is not None
 
 def test_one_training_batch_in_so_many_is_on_record():
-    log = EventLog(rows=3, every=3); trained(log); table = slot_lifetimes(log.frame())
+    log = EventLog(n_rows=3, record_every=3); trained(log); table = slot_lifetimes(log.frame())
     assert table[table.training].stream.nunique() == 2*3                                 # batches 0 and 3 of four
-    with pytest.raises(ValueError, match="every=0"): EventLog(every=0)
+    with pytest.raises(ValueError, match="record_every=0"): EventLog(record_every=0)
 
-def test_the_compiled_scan_is_watched_too():
+def test_the_compiled_scan_is_observed_too():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 32), generator=gen(1))
-    with log_events(model, EventLog(rows=2, every=4)) as log:
+    with log_events(model, EventLog(n_rows=2, record_every=4)) as log:
         for _ in range(5): out = model(tokens)                                            # no generator: nothing is drawn, the scan runs
         model(tokens, state=out.state)                                                   # and goes on with the streams of the fifth
-    with torch.no_grad(), log_events(model, rows=2) as chunks: model(tokens, record=True)      # a record is made by chunks
+    with torch.no_grad(), log_events(model, n_rows=2) as chunks: model(tokens, record=True)      # a record is made by chunks
     fast, slow = (slot_lifetimes(x.frame()) for x in (log, chunks))
-    assert sorted(fast.groupby("stream").ended.max()) == [32, 32, 64, 64] and fast.training.all()
+    assert sorted(fast.groupby("stream").ended_at.max()) == [32, 32, 64, 64] and fast.training.all()
     one = fast[fast.stream.isin(fast.stream.unique()[:2])]
     pd.testing.assert_frame_equal(one.drop(columns=["training", "weight"]).reset_index(drop=True), slow.drop(columns=["training", "weight"]))
 
 @pytest.mark.parametrize("over", [dict(), dict(n_writes=0), dict(n_writes=3, forgetting=True, graph=False), dict(policies=("random",), topk=2)])
-def test_scan_and_chunks_tell_the_same(over, monkeypatch):
-    monkeypatch.setattr("memnet.memory.bank.MAX_OBSERVED_CHUNKS", 3)                                         # so that a stream of 7 chunks is told in three parts
+def test_scan_and_chunks_give_the_same_events(over, monkeypatch):
+    monkeypatch.setattr("memnet.memory.bank.MAX_OBSERVED_CHUNKS", 3)                                         # so that a stream of 7 chunks is reported in three parts
     bank = MultiHeadMemoryBank(MemoryConfig.tiny(**dict(n_slots=4, match=.9) | over), gen(0)).double()
     words = torch.randn(9, 12, generator=gen(1)).double(); x = words[torch.randint(0, 9, (3, 53), generator=gen(2))]
     if bank.config.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
     mask, dreamer = torch.arange(53) < torch.tensor([[53], [20], [41]]), MemorySynthesizer(3, 2, gen(3), bank.config.graph).double()
     logs = {}
     for how in ("reference_path", "fused_path"):
-        with torch.no_grad(), log_events(bank, rows=2, floor=.3) as logs[how]:
+        with torch.no_grad(), log_events(bank, n_rows=2, floor=.3) as logs[how]:
             _, state, *_ = getattr(bank, how)(bank.features(x, mask), bank.empty_state(3), mask, gen(4), dream=dreamer, dream_every=2)
             getattr(bank, how)(bank.features(x), state, None, gen(5))
     slow, fast = (log.frame() for log in logs.values())
@@ -64,37 +67,37 @@ def test_scan_and_chunks_tell_the_same(over, monkeypatch):
 def test_a_stream_in_pieces_is_one_stream():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (3, 96), generator=gen(1))
     with torch.no_grad():
-        with log_events(model, rows=3) as whole: model(tokens)
-        with log_events(model, rows=3) as pieces:
+        with log_events(model, n_rows=3) as whole: model(tokens)
+        with log_events(model, n_rows=3) as pieces:
             state = None
             for x in tokens.split(32, 1): state = model(x, state=state).state
-        with log_events(model, EventLog(rows=3)) as first: state = model(tokens[:, :48]).state
+        with log_events(model, EventLog(n_rows=3)) as first: state = model(tokens[:, :48]).state
         with log_events(model, first): model(tokens[:, 48:], state=state)
     pd.testing.assert_frame_equal(whole.frame(), pieces.frame()); pd.testing.assert_frame_equal(whole.frame(), first.frame())
 
-def test_reset_begins_a_new_stream_and_a_strange_state_is_found_not_born():
+def test_reset_begins_a_new_stream_and_entries_of_a_strange_state_are_initial():
     model = MemNet(MemNetConfig(**CFG), gen(0)); tokens = torch.randint(0, TASK.vocab_size, (2, 32), generator=gen(1))
     with torch.no_grad():
         state = model(tokens).state
-        with log_events(model, rows=2) as log:
+        with log_events(model, n_rows=2) as log:
             out = model(tokens, state=state); model(tokens, state=out.state, reset=torch.tensor([True, False])); model(tokens, state=state)
-    table = slot_lifetimes(log.frame()); per = table.groupby("stream").known.agg(["size", "sum"])
-    # two rows begin with strangers; one is reset, and afterwards its state is the one that the last call goes on from; the other is thrown back
+    table = slot_lifetimes(log.frame()); per = table.groupby("stream").start_observed.agg(["size", "sum"])
+    # two rows begin with entries that are there; one is reset, and afterwards its state is the one that the last call goes on from; the other is set back
     assert (per["sum"] < per["size"]).tolist() == [True, True, False, True]
-    assert (table[~table.known].born == 31).all()
+    assert (table[~table.start_observed].allocated_at == 31).all()
 
 def test_evaluation_in_pieces_and_every_measure(tmp_path):
     model = MemNet(MemNetConfig(**CFG, n_writes=4), gen(0))
-    with log_events(model, rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), piece=32)
-    events = read_log(log.save(tmp_path/"a"/"log.parquet")); table = slot_lifetimes(events)
+    with log_events(model, n_rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), piece=32)
+    events = read_events(log.save(tmp_path/"a"/"log.parquet")); table = slot_lifetimes(events)
     T = int(events[events.kind == "end"].time.max())
-    table = label_lives(table, torch.arange(T).expand(8, T) % 2, "parity"); assert (table.parity == table.born % 2).all()
-    curve = survival(table, "parity"); assert curve.survival.between(0, 1).all() and len(median_life(curve)) == 2
-    assert 0 < compare_lives(table, "parity", draws=20)["p_dealt"] <= 1
-    assert len(reuse(events)) == (table.set_index("life").reads[table.known.to_numpy()]).sum()
-    assert utilisation(events, "write").effective.between(1, 12).all()
-    use = occupancy_over_time(events, 16); assert (use.living <= 2*12).all() and (use[["birth", "update"]].sum(axis=1) <= 2*4/16 + 1e-9).all()   # the budget holds
+    table = label_entries(table, torch.arange(T).expand(8, T) % 2, "parity"); assert (table.parity == table.allocated_at % 2).all()
+    curve = survival_table(table, "parity"); assert curve.survival.between(0, 1).all() and len(median_lifetime(curve)) == 2
+    assert 0 < compare_lifetimes(table, "parity", draws=20)["p_permutation"] <= 1
+    assert len(read_ages(events)) == (table.set_index("entry").reads[table.start_observed.to_numpy()]).sum()
+    assert slot_utilisation(events, "write").effective.between(1, 12).all()
+    use = occupancy_over_time(events, 16); assert (use.occupied <= 2*12).all() and (use[["allocation", "update"]].sum(axis=1) <= 2*4/16 + 1e-9).all()   # the budget holds
 
 def test_nothing_was_logged():
     log = EventLog(); assert log.frame().empty and slot_lifetimes(log.frame()).empty
-    with pytest.raises(ValueError, match="no life"): survival(slot_lifetimes(log.frame()))
+    with pytest.raises(ValueError, match="no entry"): survival_table(slot_lifetimes(log.frame()))
