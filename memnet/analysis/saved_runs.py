@@ -93,6 +93,7 @@ def open_memnet(
 )->RowSession:                     # on a row of its task
     "Open a saved `MemNet`."
     model, task = MemNet.load(folder), run_task(folder.parent, root)
+    assert isinstance(model, MemNet)
     if model.config.input_dim is None and getattr(task, "vocab_size", 0) > model.config.vocab_size: task = None   # the task of another run
     return start_row_session(model, task, seed)
 
