@@ -254,9 +254,14 @@ class MultiHeadMemoryBank(nn.Module):
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))
         f = self.features(x, mask)
-        if not record and supports_fused(f, state, self.config): read, state, mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
+        if not record and self._takes_fused_path(f, state): read, state, mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
         else: read, state, mass, records = self.reference_path(f, state, mask, generator, record, dream, dream_every)
         return read.transpose(1, 2).flatten(2), state, self._info(f, mask, mass, records)
+
+    def _takes_fused_path(self, f:Features, state:MemoryState)->bool:
+        "Whether the fused kernel computes what is asked; a subclass with steps of its own takes the reference path, so that no mechanism is silently replaced."
+        own = type(self).read_chunk is not MultiHeadMemoryBank.read_chunk or type(self).write_chunk is not MultiHeadMemoryBank.write_chunk
+        return not own and supports_fused(f, state, self.config)
 
     def _info(self, f:Features, mask:Optional[Tensor], read_mass:Tensor, records:Optional[list])->dict[str,Any]:
         "What the objective and the analysis need to know of a call."
