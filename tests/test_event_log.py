@@ -10,7 +10,9 @@ from memnet.memory.config import MemoryConfig
 from memnet.dreaming.synthesizer import MemorySynthesizer
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.tasks.successor import SuccessorRecall
-from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
+from memnet.training.evaluate import evaluate
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 torch.set_num_threads(1)
 def gen(seed): return torch.Generator().manual_seed(seed)
@@ -88,7 +90,7 @@ def test_reset_begins_a_new_stream_and_entries_of_a_strange_state_are_initial():
 
 def test_evaluation_in_pieces_and_every_measure(tmp_path):
     model = MemNet(MemNetConfig(**CFG, n_writes=4), gen(0))
-    with log_events(model, n_rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), piece=32)
+    with log_events(model, n_rows=4) as log: evaluate(model, TASK, 4, 2, generator_for("valid", 0), chunk_size=32)
     events = read_events(log.save(tmp_path/"a"/"log.parquet")); table = slot_lifetimes(events)
     T = int(events[events.kind == "end"].time.max())
     table = label_entries(table, torch.arange(T).expand(8, T) % 2, "parity"); assert (table.parity == table.allocated_at % 2).all()

@@ -14,7 +14,7 @@ from memnet.analysis.switches import MechanismSwitches
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
 from memnet.tasks.context_facts import RepeatedFacts, SplitFacts
-from memnet.training.fit import generator_for
+from memnet.training.schedule import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,7 +150,7 @@ def test_a_continual_run_answers_as_it_did(results):
     "What is opened is the learner of the run: on all tests it has the accuracy that the run wrote down."
     folder = results/"results"/"continual"/"0-s0-x"
     s, table = open_run(folder), pd.read_csv(folder/"metrics.csv")
-    right = (s.learner.answer(s.vocabulary.inputs).argmax(-1) == s.vocabulary.targets).float()
+    right = (s.learner.predict(s.vocabulary.inputs).argmax(-1) == s.vocabulary.targets).float()
     found = [right[s.vocabulary.task == t].mean().item() for t in s.vocabulary.task.unique()]
     assert np.mean(found) == pytest.approx(table[(table.metric == "average_accuracy") & (table.slice == "memnet50/split")].value.item(), abs=1e-6)
 

@@ -17,8 +17,9 @@ import numpy as np, torch
 from torch import Tensor
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.streams import Stream
-from ..training.continual import PrototypeMemory, empty_slots, mlp, open_links
-from ..training.fit import generator_for
+from ..training.prototype_memory import PrototypeMemory, make_mlp
+from ..training.prototype_slots import build_merge_table, empty_prototypes
+from ..training.schedule import generator_for
 
 # %% ../../nbs/analysis/16_example_trace.ipynb #a683985e
 class NamedExamples(NamedTuple):
@@ -125,13 +126,13 @@ def ablated_learner(
 )->PrototypeMemory:           # the same weights, and a memory of its own
     "A copy of a learner with mechanisms switched off."
     out, cfg = copy.copy(learner), learner.config
-    out.generator, out.links = generator_for("policy", 0), open_links(learner.state)
+    out.generator, out.merge_table = generator_for("policy", 0), build_merge_table(learner.state)
     over:dict[str,Any] = dict(memory=cfg.memory and switches.memory)
     if not switches.merging: over["dream_every"] = 0
     if not switches.spreading: over["spread"] = 0.
     out.config = replace(cfg, **over)
     if switches.expectation: return out
-    out.head = mlp(cfg.n_inputs, cfg.hidden, cfg.n_classes, generator_for("init", 0))
+    out.head = make_mlp(cfg.n_inputs, cfg.hidden, cfg.n_classes, generator_for("init", 0))
     with torch.no_grad():
         for p in out.head.parameters(): p.zero_()
     return out
@@ -152,7 +153,7 @@ def read_example(
     "Read the memory for one example."
     state = learner.state
     if not use_strength: learner.state = state._replace(strength=(state.strength > 0).to(state.strength.dtype))
-    (w, expected), answer = learner.weights(x), learner.answer(x)
+    (w, expected), answer = learner.read_weights(x), learner.predict(x)
     learner.state = state
     return ExampleRead(answer[0].numpy(), expected[0].exp().numpy(), w[0].numpy()*learner.config.memory)
 
@@ -167,7 +168,7 @@ def write_example(
     used = int((learner.state.strength > 0).sum())
     learner.insert(x, y)
     if used == n and not cfg.dream_every: return clock % n, ()      # the oldest was overwritten
-    place = learner.links.place
+    place = learner.merge_table.moved_to
     with_new = tuple(i for i in range(used) if place[i] == place[used])      # merged with the new one
     counts = np.bincount(place[:used] + 1, minlength=n + 2)
     return int(place[used]), with_new or tuple(int(i) for i in np.flatnonzero(counts[place[:used] + 1] > 1))
@@ -219,8 +220,8 @@ def clear_learner(
     "Empty all slots."
     cfg = learner.config
     written.clear()
-    learner.state = empty_slots(cfg.n_slots, cfg.d_code, cfg.n_edges, cfg.dtype)._replace(scale=learner.state.scale)
-    learner.links = open_links(learner.state)
+    learner.state = empty_prototypes(cfg.n_slots, cfg.d_code, cfg.n_edges, cfg.dtype)._replace(scale=learner.state.scale)
+    learner.merge_table = build_merge_table(learner.state)
 
 EXAMPLE_EVENTS:dict[str,Callable[[PrototypeMemory,list[Tensor]],None]] = dict(consolidate=consolidate_learner, clear=clear_learner)   # name -> effect
 
@@ -245,7 +246,7 @@ def trace_examples(
         if is_write: written.append(x[0])   # also with the memory off, so that consolidation is the same under every switch
         if is_write and me.config.memory:
             slot, pair = write_example(me, x, y)
-            age[[j for j in {slot, int(me.links.place[pair[0]]) if pair else slot} if j >= 0]] = 0
+            age[[j for j in {slot, int(me.merge_table.moved_to[pair[0]]) if pair else slot} if j >= 0]] = 0
         names = [name for when, name in events if when == t]
         if names: before_events[t] = slot_contents(me)
         for name in names: EXAMPLE_EVENTS[name](me, written)

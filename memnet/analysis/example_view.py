@@ -19,8 +19,8 @@ from .slot_plots import slot_heatmap
 from .sessions import EventSettings
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.streams import Stream
-from ..training.continual import PrototypeMemory
-from ..training.fit import generator_for
+from ..training.prototype_memory import PrototypeMemory
+from ..training.schedule import generator_for
 
 # %% ../../nbs/analysis/17_example_view.ipynb #aadaba8a
 def write_outcome(

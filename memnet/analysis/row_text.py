@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 from ..foundations.validation import IGNORE_INDEX, require
 from ..tasks.base import Task
 from ..tasks.context_facts import ContextTask
-from ..training.fit import generator_for
+from ..training.schedule import generator_for
 
 # %% ../../nbs/analysis/10_row_text.ipynb #0c088912
 class TokenVocabulary(NamedTuple):

@@ -18,7 +18,7 @@ from ..models.memnet import MemNet
 from ..runs.runner import find_root, list_experiments, load_module
 from ..tasks.base import Task
 from ..tasks.long_range import LongRangeRecall
-from ..training.continual import PrototypeMemory
+from ..training.prototype_memory import PrototypeMemory
 
 # %% ../../nbs/analysis/18_saved_runs.ipynb #33db8e0c
 def saved_model_info(

@@ -21,7 +21,8 @@ from ..models.memnet import MemNet, MemNetConfig
 from ..tasks.base import Task
 from ..tasks.long_range import LongRangeRecall
 from ..tasks.successor import SuccessorRecall
-from ..training.fit import TrainConfig, fit, generator_for
+from ..training.fit import fit
+from ..training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/analysis/11_small_models.ipynb #c6d8220d
 def require_memory_model(
@@ -93,5 +94,5 @@ def train_small_model(
         if progress is not None: progress(min(1., 5*evaluations/steps))
         return {}
     config = TrainConfig(steps=steps, lr=1e-2, warmup=min(10, steps), seed=seed, eval_every=5)
-    fit(model, task, config, eval_tasks={}, progress=False, measure=None if progress is None else report)
+    fit(model, task, config, eval_tasks={} if progress is None else {"measure": report}, progress=False)
     return model.eval(), task

@@ -17,10 +17,10 @@ TASK_COLOURS = "viridis"   # colour map of tasks, early to late
 
 def _as_table(result):
     "A stream result, one row per step and task."
-    return pd.DataFrame([dict(step=s, task=t, value=v) for s, row in zip(result.steps.tolist(), result.looks.tolist()) for t, v in enumerate(row)])
+    return pd.DataFrame([dict(step=s, task=t, value=v) for s, row in zip(result.steps.tolist(), result.evaluations.tolist()) for t, v in enumerate(row)])
 
 def forgetting_curves(
-    results:Mapping,       # name → table with columns step, task, value and perhaps seed, or a stream result with `steps` `n` and `looks` `n t`
+    results:Mapping,       # name → table with columns step, task, value and perhaps seed, or a stream result with `steps` `n` and `evaluations` `n t`
     borders:Sequence=(),   # examples of each experience, for the grey lines; () = none
     columns:int=4,         # panels side by side
 )->np.ndarray:             # axes, one panel for each name

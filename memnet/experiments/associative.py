@@ -27,7 +27,9 @@ from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.tasks.base import Task
 from memnet.tasks.multi_query import MQAR
 from memnet.tasks.successor import PairedAssociates, SuccessorRecall
-from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
+from memnet.training.evaluate import evaluate
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
 TASKS = ("successor", "chains", "paired", "mqar")
@@ -301,7 +303,7 @@ def run_associative_tests(
     for slice, test in associative_tests(cfg).items():
         if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
         reader = model.with_window(test.seq_len) if hasattr(model, "with_window") else model
-        seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), piece=CHUNK_TOKENS if cfg.model != "full" else None)
+        seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), chunk_size=CHUNK_TOKENS if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():
             note("test/accuracy", r["value"], slice if r["slice"] == "all" else f"{slice} {r['slice']}")

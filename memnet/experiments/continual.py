@@ -10,11 +10,13 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from memnet.training.continual import BankLearnerConfig, BankLearner, PrototypeMemory, MergeConfig, MergeLearner, NetConfig, NetLearner, PrototypeConfig, evaluate_learner, run_stream
+from memnet.training.learners import BankLearner, BankLearnerConfig, MergeConfig, MergeLearner, NetConfig, NetLearner
+from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory
+from memnet.training.run_stream import evaluate_learner, run_stream
 from memnet.analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
 from memnet.runs.runner import TUNING_SEED, run_status
 from memnet.tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
-from memnet.training.fit import generator_for
+from memnet.training.schedule import generator_for
 
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
 SMALL, LARGE = 12_800, 51_200   # bytes of 50 and of 200 images of 64 floats
@@ -39,13 +41,14 @@ TUNED_AS = dict(er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in
 
 # %% ../../nbs/experiments/continual_run.ipynb #57161a03
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 8e-3)
+RECORDED_AS = dict(logit_scale='temperature')   # a setting that the recorded tables hold under another name
 
 def tuning_grid(
     method:str,
 )->list:        # of eight dicts of settings; of one empty dict where there is nothing to set
     "What is tried for a method."
     if isinstance(METHODS[method], MergeConfig): return [{}]
-    if method.startswith('memnet'): return [dict(lr=lr, temperature=t, d_code=d) for lr in (3e-3, 6e-3) for t in (80., 140.) for d in (32, 48)]
+    if method.startswith('memnet'): return [dict(lr=lr, logit_scale=t, d_code=d) for lr in (3e-3, 6e-3) for t in (80., 140.) for d in (32, 48)]
     if method == 'ewc': return [dict(lr=lr, ewc=w) for lr in (1e-3, 3e-3) for w in (1., 10., 100., 1000.)]
     if method == 'der200': return [dict(lr=lr, distill=w, n_replay=32) for lr in (1e-3, 2e-3, 4e-3, 8e-3) for w in (.3, 1.)]
     if method.startswith('er'): return [dict(lr=lr, n_replay=n) for lr in (1e-3, 2e-3, 4e-3, 8e-3) for n in (16, 48)]
@@ -128,7 +131,7 @@ def tune_learners(
                 for seed in seeds:
                     stream = make_continual_stream(name, seed, cfg, "valid")
                     if method == "joint": stream = join_experiences(stream)
-                    found.append(average_accuracy(run_stream(make_learner(method, stream, seed, **setting), stream, generator_for("data", seed)).matrix))
+                    found.append(average_accuracy(run_stream(make_learner(method, stream, seed, **setting), stream, generator_for("data", seed)).accuracies))
                 note("valid/accuracy", np.mean(found), f"{method}/{name}/{i}")
 
 def best_setting(
@@ -156,11 +159,11 @@ def note_stream_result(
     note,         # note(metric, value)
 ):
     "Write down all measures of a stream result."
-    R, done = result.matrix, result.learned
+    R, done = result.accuracies, result.learned
     chance = torch.full((stream.n_tasks,), 1/stream.n_classes)
     for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=average_forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
-                              learning_accuracy=learning_accuracy(R, done), min_accuracy=min_accuracy(result.looks, result.ends), worst_case=worst_case_accuracy(result.looks, result.ends),
-                              windowed_forgetting=windowed_forgetting(result.looks, 10), bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds).items(): note(metric, value)
+                              learning_accuracy=learning_accuracy(R, done), min_accuracy=min_accuracy(result.evaluations, result.learned_evaluation), worst_case=worst_case_accuracy(result.evaluations, result.learned_evaluation),
+                              windowed_forgetting=windowed_forgetting(result.evaluations, 10), bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds).items(): note(metric, value)
 
 def accuracy_around_switches(
     result,
@@ -174,7 +177,7 @@ def accuracy_around_switches(
     for part, border in enumerate(borders):
         old = [t for t, r in enumerate(result.learned) if r <= part]
         for d in range(-before, after + 1):
-            if border + d in row and old: found.setdefault(d, []).append(result.looks[row[border + d], old].mean().item())
+            if border + d in row and old: found.setdefault(d, []).append(result.evaluations[row[border + d], old].mean().item())
     return {d: float(np.mean(v)) for d, v in sorted(found.items())}
 
 # %% ../../nbs/experiments/continual_run.ipynb #9f409ed3
@@ -186,11 +189,11 @@ def note_return(
 ):
     "Batches until rule 0 is known the first time, and after it returns; NaN where it never is."
     borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])
-    steps, known = result.steps.numpy(), result.looks[:, 0].numpy() >= level
+    steps, known = result.steps.numpy(), result.evaluations[:, 0].numpy() >= level
     first = steps[known & (steps <= borders[0])]
     back = steps[known & (steps >= borders[-2])] - borders[-2]
     note("first_steps", first[0] if len(first) else np.nan); note("return_steps", back[0] if len(back) else np.nan)
-    note("before_return", result.looks[steps.tolist().index(borders[-2]), 0])
+    note("before_return", result.evaluations[steps.tolist().index(borders[-2]), 0])
 
 def note_controls(
     learner:PrototypeMemory,
@@ -199,10 +202,10 @@ def note_controls(
 ):
     "What is left without slots, and what the slots are."
     kept, cfg = learner.state, learner.config
-    _, label, strength = learner.held()
+    _, label, strength = learner.occupied_slots()
     note("slots", len(strength)); note("single_slots", (strength == 1).float().mean()); note("dreams", learner.dreams)
     every = torch.cat([p.inputs for p in stream.experiences])
-    note("pixel_error", torch.cdist(learner.imagine()[strength == 1], every).min(1).values.div(every.shape[1]**.5).mean() if (strength == 1).any() else np.nan)
+    note("pixel_error", torch.cdist(learner.reconstruct()[strength == 1], every).min(1).values.div(every.shape[1]**.5).mean() if (strength == 1).any() else np.nan)
     learner.state = kept._replace(strength=torch.zeros_like(kept.strength))
     note("emptied_accuracy", evaluate_learner(learner, stream).mean())
     learner.state, learner.config = kept, replace(cfg, memory=False)
@@ -242,12 +245,12 @@ def run_continual(
             note_stream_result(result, stream, learner, lambda metric, value: note(metric, value, at))
             for d, v in accuracy_around_switches(result, stream).items(): note("old_tasks", v, at, d)
             if name == "recall" and method != "joint": note_return(result, stream, lambda metric, value: note(metric, value, at))
-            kept |= {f"{at}/matrix": result.matrix.half().numpy(), f"{at}/steps": result.steps[::2].numpy(), f"{at}/looks": result.looks[::2].half().numpy()}
-            for key, value in setting.items(): note(f"setting_{key}", value, at)
+            kept |= {f"{at}/matrix": result.accuracies.half().numpy(), f"{at}/steps": result.steps[::2].numpy(), f"{at}/looks": result.evaluations[::2].half().numpy()}
+            for key, value in setting.items(): note(f"setting_{RECORDED_AS.get(key, key)}", value, at)
             if isinstance(learner, PrototypeMemory) and learner.config.memory:
                 note_controls(learner, stream, lambda metric, value: note(metric, value, at))
                 if cfg.seed == 0 and name in ("split", "rotated") and cfg.group == "memnet":
-                    kept |= {f"{at}/labels{i}": l for i, l in enumerate(labels)} | {f"{at}/images": learner.imagine().half().numpy(), f"{at}/strength": learner.held()[2].short().numpy(), f"{at}/label": learner.held()[1].byte().numpy()}
+                    kept |= {f"{at}/labels{i}": l for i, l in enumerate(labels)} | {f"{at}/images": learner.reconstruct().half().numpy(), f"{at}/strength": learner.occupied_slots()[2].short().numpy(), f"{at}/label": learner.occupied_slots()[1].byte().numpy()}
     np.savez_compressed(out/"courses.npz", **kept)
     table = pd.DataFrame(rows, columns=["run", "seed", "step", "metric", "value", "slice"])
     table.to_csv(out/"metrics.csv", index=False)

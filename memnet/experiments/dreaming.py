@@ -18,7 +18,8 @@ from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
 from memnet.tasks.long_range import LongRangeRecall
-from memnet.training.fit import TrainConfig, fit, generator_for
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #6474ae7f
 STAGES = dict(neither=(), merge=('merge',), replay=('replay',), both=('merge', 'replay'), all=('refine', 'merge', 'replay'))

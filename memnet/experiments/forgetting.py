@@ -22,7 +22,9 @@ from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.memory_load import FACT_KINDS, MemoryLoadRecall
 from memnet.tasks.rebinding import Rebinding
 from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
-from memnet.training.fit import TrainConfig, evaluating, fit, generator_for
+from memnet.training.evaluate import evaluating
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
 MODELS = dict(pressure=("learned", "salience", "direct", "strength", *EVICTION_RULES, *BASELINE_NAMES), overwrite=("rho", "no_rho", "fade", *BASELINE_NAMES))
@@ -138,12 +140,12 @@ def train_forgetting_model(
     ours, first = cfg.model not in BASELINE_NAMES, cfg.steps//3
     measure = (lambda m: gate_and_decay_by_kind(m, task)) if ours else None
     if ours and model.config.forgetting: model.controller.bank.decay.requires_grad_(False)
-    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={}, progress=False, measure=measure).metrics
+    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={"measure": measure}, progress=False).metrics
     if ours:
         gentle = cfg.model in ("learned", "salience")
         model = with_slots(model, task.n_facts, SoftCapacity(N_SLOTS)) if gentle else with_slots(model, N_SLOTS, eviction_rule_of(cfg))
     more = replace(recipe(cfg.steps - first, lr/2, cfg.seed + 1000), eval_every=10)
-    b = fit(model, task, more, eval_tasks={}, progress=False, measure=measure).metrics
+    b = fit(model, task, more, eval_tasks={"measure": measure}, progress=False).metrics
     return model, pd.concat([a, b.assign(step=b["step"] + first)])
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #017005ed

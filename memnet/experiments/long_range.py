@@ -18,7 +18,9 @@ from memnet.analysis.memory_metrics import memory_metrics, shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
 from memnet.tasks.long_range import LongRangeRecall
-from memnet.training.fit import TrainConfig, evaluate, fit, generator_for
+from memnet.training.evaluate import evaluate
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
 MODELS = ("memnet", "memnet_no_graph", "windowed", "lstm", "full")
@@ -86,7 +88,7 @@ def accuracy_at_lengths(
             reader, chunk = model.with_window(T + 1), None
         rows = cfg.rows if T <= 16_384 else max(1, cfg.rows//2)
         at_once = min(rows, 2) if cfg.model == "full" else rows   # its scores take rows × length² numbers
-        seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), piece=chunk)
+        seen = evaluate(reader, far, at_once, -(-rows//at_once), generator_for("test", cfg.seed), chunk_size=chunk)
         note("test/accuracy", seen.query("metric == 'accuracy' and slice == 'all'")["value"].item(), f"length={T}")
         note("state_bytes", reader.state_bytes(1), f"length={T}")
 
@@ -162,7 +164,7 @@ def run_long_range(
     model = make_long_range_model(cfg.model, task, generator_for("init", cfg.seed))
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed, eval_every=25, eval_batches=2)
     start = time.process_time()
-    result = fit(model, task, recipe, progress=False, measure=lambda m: memory_measures(m, task))
+    result = fit(model, task, recipe, eval_tasks={"valid": task, "measure": lambda m: memory_measures(m, task)}, progress=False)
     note = lambda metric, value, slice="all": rows.append((cfg.model, cfg.seed, cfg.steps, metric, float(value), slice))
     note("train_cpu_seconds", time.process_time() - start)
     for metric, value in dict(lr_used=lr, parameters=model.num_parameters(), chance=task.chance).items(): note(metric, value)

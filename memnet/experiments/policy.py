@@ -17,7 +17,9 @@ from memnet.foundations.validation import require
 from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
 from memnet.runs.runner import TUNING_SEED, in_turn, tuned_rate
-from memnet.training.fit import TrainConfig, evaluate, evaluating, fit, generator_for
+from memnet.training.evaluate import evaluate, evaluating
+from memnet.training.fit import fit
+from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/policy_run.ipynb #00600444
 POLICY_SETS = dict(mixed=("topk", "uniform", "random"), even=("topk", "uniform", "random"),
@@ -158,7 +160,7 @@ def run_policy_model(
     task, start = make_policy_task(cfg), time.process_time()
     model, sample = make_policy_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=5, eval_batches=1, log_every=5)
-    learned = fit(model, task, recipe, progress=False, measure=None if cfg.model in BASELINE_NAMES else lambda m: policy_shares(m, task, sample)).metrics
+    learned = fit(model, task, recipe, eval_tasks={"valid": task} if cfg.model in BASELINE_NAMES else {"valid": task, "measure": lambda m: policy_shares(m, task, sample)}, progress=False).metrics
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=time.process_time() - start, lr_used=lr, parameters=model.num_parameters(), state_bytes=model.state_bytes(1)).items()]
     valid = evaluate(model, task, 64, 2, generator_for("valid", cfg.seed)).query("metric == 'accuracy' and slice == 'all'")["value"].item()
     if cfg.model == "mixed": model.save(out/"model")

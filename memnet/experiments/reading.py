@@ -14,7 +14,7 @@ from torch import Tensor
 from memnet.experiments.reading_text import LEFT_OUT, LICENCE, Corpus, TextFile, byte_classes, read_corpus, repeat_distance, test_streams, text_batches, training_streams
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
-from memnet.training.fit import generator_for
+from memnet.training.schedule import generator_for
 from memnet.analysis.result_plots import seed_band
 
 # %% ../../nbs/experiments/reading_run.ipynb #4ebfae44
