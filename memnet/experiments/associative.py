@@ -12,14 +12,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.models.recurrent import LSTMConfig, LSTMModel
 from memnet.models.registry import match_parameters
-from memnet.memory.addressing import MASKED_SCORE, mix_policies
-from memnet.memory.pending_graph import pending_graph, spread_pending
 from memnet.memory.plasticity import EdgeEvents, no_self, stdp
-from memnet.memory.reading import ChunkRead, PlannedWrites, entry_scores, place_writes, read_vectors, unit_addresses, write_candidates
-from memnet.memory.writing import ChunkWrite
+from memnet.memory.reading import BankParameters, GraphRule, PlannedWrites
+from memnet.memory.state import MemoryState
 from memnet.analysis.memory_metrics import shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.foundations.validation import IGNORE_INDEX
@@ -71,38 +68,33 @@ def make_associative_task(
     return MQAR(seq_len=128, n_pairs=cfg.n_pairs)
 
 # %% ../../nbs/experiments/associative_run.ipynb #90eb58f7
-class TokenTimeBank(MultiHeadMemoryBank):
-    "The control: the trace fades with every token, and not with every event."
+def token_time_events(
+    writes:PlannedWrites,  # of the chunk
+    state:MemoryState,     # at its start
+    p:BankParameters,      # settings and learned numbers of the bank
+)->EdgeEvents:
+    "The control: the trace decays with every token, not with every event."
+    step, rate, gate = writes.candidates.requests.step, p.lam.log(), writes.event_gates
+    kernel = ((step.unsqueeze(-1) - step.unsqueeze(-2) - 1).tril(-1)*rate).exp().tril(-1)
+    trace = F.pad(state.trace, (0, gate.shape[-1]))
+    pre = (kernel*gate.unsqueeze(-2)) @ writes.address + (step.unsqueeze(-1)*rate).exp()*trace.unsqueeze(-2)
+    return EdgeEvents(writes.address, gate, no_self(pre, writes.address), None, None)
 
-    def token_time_events(self, writes:PlannedWrites, trace:Tensor)->EdgeEvents:
-        "Events of a chunk whose trace fades in token time; without the firing slot."
-        step, gate, rate = writes.candidates.requests.step, writes.event_gates, self.bank_parameters().lam.log()
-        kernel = ((step.unsqueeze(-1) - step.unsqueeze(-2) - 1).tril(-1)*rate).exp().tril(-1)
-        carried = (step.unsqueeze(-1)*rate).exp()*F.pad(trace, (0, gate.shape[-1])).unsqueeze(-2)
-        return EdgeEvents(writes.address, gate, no_self((kernel*gate.unsqueeze(-2)) @ writes.address + carried, writes.address), None, None)
+def token_time_graph(
+    state:MemoryState,     # at the start of the chunk
+    writes:PlannedWrites,  # that are committed
+    events:EdgeEvents,     # of these writes
+    p:BankParameters,      # settings and learned numbers of the bank
+)->tuple[Tensor,Tensor]:   # edges `b h n m`, trace `b h n`
+    "Edges and trace after a whole chunk, with the trace of the control."
+    cfg, N, plan, gate, keep = p.config, p.config.n_slots, writes.plan, events.gates, 1 - writes.plan.evicted
+    def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
+    post, rate = to_slots(writes.address), p.lam.log()
+    late = gate*((cfg.chunk_size - 1 - writes.candidates.requests.step)*rate.squeeze(-1)).exp()
+    edges = stdp(state.edges*keep.unsqueeze(-1)*keep.unsqueeze(-2), to_slots(events.pre), post, gate, cfg.eta_plus)
+    return edges, state.trace*keep*(cfg.chunk_size*rate.squeeze(-1)).exp() + (late.unsqueeze(-2) @ post).squeeze(-2)
 
-    def read_chunk(self, f, state, generator=None)->ChunkRead:
-        "As the bank does, with the other trace."
-        p, cfg = self.bank_parameters(), self.config
-        f, commits_all = unit_addresses(f, p), cfg.n_writes == 0
-        writes = place_writes(write_candidates(f, state, p), state, p, evict=commits_all, reads=True)
-        scores = entry_scores(f, state, writes, p).masked_fill(writes.plan.masked, MASKED_SCORE)
-        weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk)
-        events = self.token_time_events(writes, state.trace)
-        weights = spread_pending(weights, pending_graph(state.edges, events, cfg, writes.plan.masked if commits_all else None), f.hop_weights)
-        return ChunkRead(read_vectors(weights, state, writes), weights, writes, events)
-
-    def write_chunk(self, read, weights, state, read_mass, mask=None)->ChunkWrite:
-        "As the bank does, with the edges and the trace of token time."
-        out = super().write_chunk(read, weights, state, read_mass, mask)
-        cfg, N, plan, rate = self.config, self.config.n_slots, out.writes.plan, self.bank_parameters().lam.log()
-        events, keep = self.token_time_events(out.writes, state.trace), 1 - plan.evicted
-        def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
-        address = to_slots(events.address)
-        late = events.gates*((cfg.chunk_size - 1 - out.writes.candidates.requests.step)*rate.squeeze(-1)).exp()
-        edges = stdp(state.edges*keep.unsqueeze(-1)*keep.unsqueeze(-2), to_slots(events.pre), address, events.gates, cfg.eta_plus)
-        trace = state.trace*keep*(cfg.chunk_size*rate.squeeze(-1)).exp() + (late.unsqueeze(-2) @ address).squeeze(-2)
-        return out._replace(state=out.state._replace(edges=edges, trace=trace))
+TOKEN_TIME = GraphRule(token_time_events, token_time_graph)
 
 # %% ../../nbs/experiments/associative_run.ipynb #407fb2c5
 def required_hops(
@@ -131,7 +123,7 @@ def make_associative_model(
     ours = associative_memnet_config(task)
     if name in MODELS[:4]:
         model = MemNet(associative_memnet_config(task, name), generator=generator)
-        if name == "token_time": model.controller.bank.__class__ = TokenTimeBank
+        if name == "token_time": model.controller.bank.graph_rule = TOKEN_TIME
         return model
     want = MemNet(ours).num_parameters()
     if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=ours.vocab_size, dim=c), want, 16, 256), generator=generator)

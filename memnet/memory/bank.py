@@ -15,7 +15,7 @@ from ..foundations.validation import require
 from .config import MemoryConfig
 from .fused_path import fused_segment, segment_events, supports_fused
 from .observer import Observer, WriteEvents, emit_chunk_event, take_snapshot
-from .reading import BankParameters, ChunkRead, Features, PlannedWrites, read_chunk
+from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
 from .state import MemoryState, empty_memory_state
 from .strength import DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
@@ -54,7 +54,8 @@ def _softmax_over_few(x): return x.movedim(-1, 0).softmax(0).movedim(0, -1)   # 
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
 class MultiHeadMemoryBank(nn.Module):
     "Slots with a graph, read by a mixture of policies and by spreading activation, written through a bottleneck."
-    observer:Optional[Observer] = None   # is told of every chunk; None = nothing is recorded
+    observer:Optional[Observer] = None     # is told of every chunk; None = nothing is recorded
+    graph_rule:Optional[GraphRule] = None  # a plasticity rule of your own; None = spike-timing plasticity in event time
 
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
@@ -114,7 +115,7 @@ class MultiHeadMemoryBank(nn.Module):
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
         lam = self.lam_logit.sigmoid().view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, self.log_logit_scale.exp().view(1, -1, 1, 1), lam, self.decay_weights)
+        return BankParameters(self.config, self.log_logit_scale.exp().view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
 
     def decay_rate(self,
         values:Tensor,  # contents, `b h n d`
@@ -189,6 +190,14 @@ class MultiHeadMemoryBank(nn.Module):
         emit_chunk_event(observer, n_rows, weights, events, take_snapshot(before, self.decay_weights), take_snapshot(after, self.decay_weights))
 
     # --- a whole sequence, on two paths
+    def supports_fused(self,
+        f:Features,         # of the whole sequence
+        state:MemoryState,  # at its start
+    )->bool:
+        "Whether the fused path computes what is asked: the kernel supports it, and neither a graph rule nor a subclass has changed what a chunk does."
+        unchanged = all(getattr(type(self), name) is getattr(MultiHeadMemoryBank, name) for name in ('read_chunk', 'write_chunk'))
+        return unchanged and self.graph_rule is None and supports_fused(f, state, self.config)
+
     def reference_path(self,
         f:Features,                               # of the whole sequence
         state:MemoryState,                        # at its start
@@ -254,14 +263,9 @@ class MultiHeadMemoryBank(nn.Module):
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))
         f = self.features(x, mask)
-        if not record and self._takes_fused_path(f, state): read, state, mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
+        if not record and self.supports_fused(f, state): read, state, mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
         else: read, state, mass, records = self.reference_path(f, state, mask, generator, record, dream, dream_every)
         return read.transpose(1, 2).flatten(2), state, self._info(f, mask, mass, records)
-
-    def _takes_fused_path(self, f:Features, state:MemoryState)->bool:
-        "Whether the fused kernel computes what is asked; a subclass with steps of its own takes the reference path, so that no mechanism is silently replaced."
-        own = type(self).read_chunk is not MultiHeadMemoryBank.read_chunk or type(self).write_chunk is not MultiHeadMemoryBank.write_chunk
-        return not own and supports_fused(f, state, self.config)
 
     def _info(self, f:Features, mask:Optional[Tensor], read_mass:Tensor, records:Optional[list])->dict[str,Any]:
         "What the objective and the analysis need to know of a call."

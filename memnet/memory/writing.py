@@ -11,8 +11,8 @@ from typing import NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .plasticity import EdgeEvents, edge_events, last_trace, stdp
-from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, place_writes
+from .plasticity import EdgeEvents, last_trace, stdp
+from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
 from .allocation import WriteRequests
 from .state import READ_THRESHOLD, MemoryState
 
@@ -70,10 +70,11 @@ def updated_graph(
     events:Optional[EdgeEvents],  # of these writes, where the read has computed them; None = compute them here
     p:BankParameters,  # settings and learned numbers of the bank
 )->tuple[Tensor,Tensor]:          # edges `b h n m`, trace `b h n`
-    "Edges and trace after the chunk."
+    "Edges and trace after the chunk, by the bank's graph rule."
     if p.lam is None: return state.edges, state.trace
+    if events is None: events = chunk_events(writes, state, p)
+    if p.graph_rule is not None: return p.graph_rule.update(state, writes, events, p)
     cfg, plan, N, edges, keep = p.config, writes.plan, p.config.n_slots, state.edges, 1 - writes.plan.evicted
-    if events is None: events = edge_events(writes.address, writes.event_gates, p.lam, F.pad(state.trace, (0, writes.address.shape[2])), cfg.rho)
     pre = events.pre
     if events.before is not None and events.after is not None:
         edges, pre = edges*events.after[..., :N].exp().unsqueeze(-1), pre*(events.after.unsqueeze(-2) - events.before).exp()
