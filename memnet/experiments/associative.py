@@ -60,11 +60,11 @@ class AssociativeConfig:
 def make_associative_task(
     cfg:AssociativeConfig,
 )->Task:
-    "What is trained on."
-    room = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
-    if cfg.task == "successor": return room(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
-    if cfg.task == "chains": return room(SuccessorRecall(seq_len=4096, n_chains=4, chain_length=4, hops=3, max_gap=cfg.max_gap))
-    if cfg.task == "paired": return room(PairedAssociates(seq_len=4096, n_queries=4))
+    "The training task."
+    with_spare = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
+    if cfg.task == "successor": return with_spare(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
+    if cfg.task == "chains": return with_spare(SuccessorRecall(seq_len=4096, n_chains=4, chain_length=4, hops=3, max_gap=cfg.max_gap))
+    if cfg.task == "paired": return with_spare(PairedAssociates(seq_len=4096, n_queries=4))
     return MQAR(seq_len=128, n_pairs=cfg.n_pairs)
 
 # %% ../../nbs/experiments/associative_run.ipynb #90eb58f7
@@ -73,7 +73,7 @@ def token_time_events(
     state:MemoryState,     # at its start
     p:BankParameters,      # settings and learned numbers of the bank
 )->EdgeEvents:
-    "The control: the trace decays with every token, not with every event."
+    "Ablation: the eligibility trace decays with every token, not with every event."
     step, rate, gate = writes.candidates.requests.step, p.lam.log(), writes.event_gates
     kernel = ((step.unsqueeze(-1) - step.unsqueeze(-2) - 1).tril(-1)*rate).exp().tril(-1)
     trace = F.pad(state.trace, (0, gate.shape[-1]))
@@ -86,7 +86,7 @@ def token_time_graph(
     events:EdgeEvents,     # of these writes
     p:BankParameters,      # settings and learned numbers of the bank
 )->tuple[Tensor,Tensor]:   # edges `b h n m`, trace `b h n`
-    "Edges and trace after a whole chunk, with the trace of the control."
+    "Edges and trace after a whole chunk, with the trace of the ablation."
     cfg, N, plan, gate, keep = p.config, p.config.n_slots, writes.plan, events.gates, 1 - writes.plan.evicted
     def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
     post, rate = to_slots(writes.address), p.lam.log()
@@ -107,11 +107,11 @@ def associative_memnet_config(
     task:Task,
     model:str="memnet",  # one of the first four of `MODELS`
 )->MemNetConfig:
-    "A budget that lets everything in, as many hops as a question may need, attention only where a marker must be seen."
+    "A write budget of a whole chunk, as many hops as a question needs, attention only where a marker must be read."
     hops, gaps = required_hops(task), isinstance(task, SuccessorRecall)
     return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
-                        gate_floor=.1 if gaps else .02,               # what is not ignored in a gap breaks the association
-                        n_layers=2 if hops > 1 else 0, window=4,       # a marker is only visible to a layer that sees the token before
+                        gate_floor=.1 if gaps else .02,               # a filler that is written breaks the association
+                        n_layers=2 if hops > 1 else 0, window=4,       # only a layer that attends to the token before can read a marker
                         graph=model != "no_graph", eta_minus=-1. if model == "symmetric" else 0.)
 
 def make_associative_model(
@@ -139,16 +139,16 @@ def associative_tests(
     "The tests of a task."
     if cfg.task == "mqar": return {f"pairs={n}": MQAR(seq_len=max(128, 4*n), n_pairs=n) for n in (4, 8, 16, 32, 64)}
     base = make_associative_task(cfg)
-    tight = lambda task: replace(task, seq_len=task.min_seq_len)
-    if cfg.task == "paired": return {"all": tight(base)}
-    return {f"gap={g}": tight(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
+    shortest = lambda task: replace(task, seq_len=task.min_seq_len)
+    if cfg.task == "paired": return {"all": shortest(base)}
+    return {f"gap={g}": shortest(replace(base, seq_len=2**16, min_gap=g, max_gap=g)) for g in GAPS[cfg.task]}
 
 # %% ../../nbs/experiments/associative_run.ipynb #9fdba160
 def end_of_facts(
     batch,   # of `test`
     test:Task,
 )->int:      # tokens before it, and before its marker
-    "Where the facts end."
+    "Position at which the facts end."
     return int((batch.targets != IGNORE_INDEX).nonzero()[:, 1].min()) - int(required_hops(test) > 1)
 
 @torch.no_grad()
@@ -235,15 +235,15 @@ def save_graph(
                         inputs=batch.inputs[0].numpy().astype(np.int16), cut=cut)
 
 # %% ../../nbs/experiments/associative_run.ipynb #f8af923a
-LATE_PRICE = .3   # price on writing in the last third, where there are gaps
+LATE_SPARSITY = .3   # weight of the sparsity penalty in the last third of training, where there are gaps
 
 def training_phases(
     cfg:AssociativeConfig,
     task:Task,
-)->list:  # of (optimiser steps, price on writing)
-    "Phases of training, one after the other; tuning runs stop before writing has its price."
+)->list:  # of (optimiser steps, weight of the sparsity penalty)
+    "Phases of training, one after the other; tuning runs have no late penalty."
     late = cfg.steps//3 if isinstance(task, SuccessorRecall) and cfg.test_rows else 0
-    return [(cfg.steps - late, MemNetConfig().w_sparsity)] + [(late, LATE_PRICE)]*(late > 0)
+    return [(cfg.steps - late, MemNetConfig().w_sparsity)] + [(late, LATE_SPARSITY)]*(late > 0)
 
 def train_in_phases(
     model:torch.nn.Module,
@@ -253,8 +253,8 @@ def train_in_phases(
 )->pd.DataFrame:  # the log of all phases, overall values only
     "Train phase by phase; the baselines have the same phases, in which nothing is written."
     logs, done = [], 0
-    for steps, price in training_phases(cfg, task):
-        if isinstance(model, MemNet): model.config = replace(model.config, w_sparsity=price)
+    for steps, penalty in training_phases(cfg, task):
+        if isinstance(model, MemNet): model.config = replace(model.config, w_sparsity=penalty)
         recipe = TrainConfig(steps=steps, batch_size=max(1, cfg.tokens//task.seq_len), lr=lr, warmup=min(50, steps//2), seed=cfg.seed + 1000*len(logs), eval_every=25, eval_batches=2)
         log = fit(model, task, recipe, progress=False).metrics.query("slice == 'all'")
         logs, done = logs + [log.assign(step=log["step"] + done)], done + steps
@@ -265,10 +265,10 @@ def run_associative(
     cfg:AssociativeConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
-    "Make one run and write it down."
+    "Make one run and write its results."
     out, rows, task = Path(out_dir), [], make_associative_task(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    ours = "memnet" if cfg.model in MODELS[:4] else cfg.model      # the controls are MemNet but for one thing
+    ours = "memnet" if cfg.model in MODELS[:4] else cfg.model      # an ablation takes the learning rate of MemNet
     lr = tuned_rate(out.parent, "valid/accuracy", RATES, task=cfg.task, model=ours) if cfg.lr is None else cfg.lr
     model = make_associative_model(cfg.model, task, generator_for("init", cfg.seed))
     start = time.process_time()
@@ -291,9 +291,9 @@ def run_associative_tests(
     out:Path,  # where the graph of one row goes
     note,      # note(metric, value, slice)
 ):
-    "Every test; for MemNet also the controls, the gate and one graph."
+    "Every test; for MemNet also interventions, hop weights and one graph."
     for slice, test in associative_tests(cfg).items():
-        if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # its scores grow with the square
+        if cfg.model == "full" and test.seq_len > 4*model.config.window: continue      # attention scores grow with the square of the length
         reader = model.with_window(test.seq_len) if hasattr(model, "with_window") else model
         seen = evaluate(reader, test, cfg.test_rows, 1, generator_for("test", cfg.seed), chunk_size=CHUNK_TOKENS if cfg.model != "full" else None)
         seen = seen[seen["metric"] == "accuracy"]
@@ -314,7 +314,7 @@ MODELS_OF = dict(successor=WITH_SLOTS + ("symmetric", "token_time") + WITHOUT_SL
 MAX_GAP = dict(successor=8, chains=4)   # most fillers in training
 QUICK = (("successor", 90, WITH_SLOTS), ("paired", 60, WITH_SLOTS), ("chains", 240, WITH_SLOTS[:1]))   # task, steps, models of the quick profile
 STEPS = dict(successor=200, chains=300, paired=200, mqar=200)   # optimiser steps of the runs that are reported
-SLOWER_RATE = 3e-3   # a second run of chains: the rate that tuning on one seed, which rewards speed, did not choose
+SLOWER_RATE = 3e-3   # a second run of chains, at the learning rate that tuning on one seed did not choose
 
 def associative_settings(
     profile:str,   # smoke, quick or full

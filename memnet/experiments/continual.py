@@ -9,6 +9,7 @@ __all__ = []
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd, torch
 from memnet.training.learners import BankLearner, BankLearnerConfig, MergeConfig, MergeLearner, NetConfig, NetLearner
 from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory
@@ -21,7 +22,7 @@ from memnet.training.schedule import generator_for
 # %% ../../nbs/experiments/continual_run.ipynb #7baf5e64
 SMALL, LARGE = 12_800, 51_200   # bytes of 50 and of 200 images of 64 floats
 
-METHODS = dict(
+METHODS:dict[str, Any] = dict(
     finetune=NetConfig(), transformer=NetConfig(net='transformer'), lstm=NetConfig(net='lstm'), ewc=NetConfig(ewc=100.), joint=NetConfig(),
     er50=NetConfig(capacity=50), er200=NetConfig(capacity=200), er50_byte=NetConfig(capacity=SMALL//65, bytes_per_number=1), er200_byte=NetConfig(capacity=LARGE//65, bytes_per_number=1),
     der200=NetConfig(capacity=200, distill=.5),
@@ -37,7 +38,7 @@ GROUPS = dict(
     sequences=('transformer', 'lstm', 'bank'))
 GROUPS |= dict(main=GROUPS['memnet'] + GROUPS['merging'] + GROUPS['replay'] + GROUPS['nets'])   # one run for the whole comparison
 
-TUNED_AS = dict(er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in GROUPS['without'] + ('slots_3k', 'slots_6k', 'slots_25k')})  # settings taken from another's tuning
+TUNED_AS = dict(er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in GROUPS['without'] + ('slots_3k', 'slots_6k', 'slots_25k')})  # learners that take the tuned settings of another one
 
 # %% ../../nbs/experiments/continual_run.ipynb #57161a03
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 8e-3)
@@ -45,8 +46,8 @@ RECORDED_AS = dict(logit_scale='temperature')   # a setting that the recorded ta
 
 def tuning_grid(
     method:str,
-)->list:        # of eight dicts of settings; of one empty dict where there is nothing to set
-    "What is tried for a method."
+)->list:        # eight dicts of settings; one empty dict where there is nothing to tune
+    "Settings tried for a method."
     if isinstance(METHODS[method], MergeConfig): return [{}]
     if method.startswith('memnet'): return [dict(lr=lr, logit_scale=t, d_code=d) for lr in (3e-3, 6e-3) for t in (80., 140.) for d in (32, 48)]
     if method == 'ewc': return [dict(lr=lr, ewc=w) for lr in (1e-3, 3e-3) for w in (1., 10., 100., 1000.)]
@@ -61,7 +62,7 @@ def is_shown(
     method:str,
     stream:str,  # one of `STREAMS`
 )->bool:
-    "Whether a learner is shown a stream: slow ones and variants skip some."
+    "Whether a learner is trained on a stream: slow ones and variants skip some."
     if method in GROUPS['sequences'] + GROUPS['sizes']: return stream == 'split' or stream == 'recall' and method in GROUPS['sequences']
     if method in GROUPS['without']: return stream in ('split', 'rotated', 'few')
     return stream in ('split', 'permuted') or method not in ('er50_byte', 'er200_byte')
@@ -95,7 +96,7 @@ def make_continual_stream(
     held:str="test",   # "valid" while tuning
 )->Stream:
     "The stream of a name: *few* keeps an eighth of the examples, *blurred* redistributes three tenths, *recurring* comes twice."
-    over = dict(held=held, epochs=cfg.epochs)
+    over:dict[str, Any] = dict(held=held, epochs=cfg.epochs)
     if name == "permuted": return permuted_digits(seed, n_tasks=cfg.n_permuted, **over)
     if name == "rotated": return rotated_digits(seed, **over)
     if name == "recall": return shifting_recall(seed, **over)
@@ -137,19 +138,19 @@ def tune_learners(
 def best_setting(
     method:str,
     name:str,      # of a stream
-    folder:Path,   # where the tuning runs stand
+    folder:Path,   # with the tuning runs
 )->dict:
-    "The setting that won on validation images; streams that were not tuned take that of split digits."
+    "The best setting on validation images; streams that were not tuned take that of split digits."
     method = TUNED_AS.get(method, method)
     if len(tuning_grid(method)) == 1: return {}
-    found = {}
+    found:dict[int, float] = {}
     for path in sorted(Path(folder).glob(f"*-s{TUNING_SEED}-*/metrics.csv")):
         if run_status(path.parent) != "complete": continue
         for slice, value in pd.read_csv(path)[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
             if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
     if len(found) < len(tuning_grid(method)): raise ValueError(f"tuned=True needs the tuning run of {method} with seed {TUNING_SEED} in {folder}: start the same command again once it is complete")
-    return tuning_grid(method)[max(sorted(found), key=found.get)]
+    return tuning_grid(method)[max(sorted(found), key=found.__getitem__)]
 
 # %% ../../nbs/experiments/continual_run.ipynb #d29309c6
 def note_stream_result(
@@ -158,7 +159,7 @@ def note_stream_result(
     learner,
     note,         # note(metric, value)
 ):
-    "Write down all measures of a stream result."
+    "Record all measures of a stream result."
     R, done = result.accuracies, result.learned
     chance = torch.full((stream.n_tasks,), 1/stream.n_classes)
     for metric, value in dict(average_accuracy=average_accuracy(R), forgetting=average_forgetting(R, done), backward_transfer=backward_transfer(R, done), forward_transfer=forward_transfer(R, chance, done),
@@ -172,10 +173,11 @@ def accuracy_around_switches(
     after:int=40,   # and after it
 )->dict:            # batches after the switch → accuracy on tasks learned before it
     "Accuracy on earlier tasks around a switch, mean over all switches."
-    row, found = {s: i for i, s in enumerate(result.steps.tolist())}, {}
+    row = {s: i for i, s in enumerate(result.steps.tolist())}
+    found:dict[int, list[float]] = {}
     borders = np.cumsum([stream.epochs*-(-len(p.inputs)//stream.batch_size) for p in stream.experiences])[:-1]
-    for part, border in enumerate(borders):
-        old = [t for t, r in enumerate(result.learned) if r <= part]
+    for experience, border in enumerate(borders):
+        old = [t for t, r in enumerate(result.learned) if r <= experience]
         for d in range(-before, after + 1):
             if border + d in row and old: found.setdefault(d, []).append(result.evaluations[row[border + d], old].mean().item())
     return {d: float(np.mean(v)) for d, v in sorted(found.items())}
@@ -200,7 +202,7 @@ def note_controls(
     stream:Stream,
     note,
 ):
-    "What is left without slots, and what the slots are."
+    "Accuracy without slots, and statistics of the slots."
     kept, cfg = learner.state, learner.config
     _, label, strength = learner.occupied_slots()
     note("slots", len(strength)); note("single_slots", (strength == 1).float().mean()); note("dreams", learner.dreams)
@@ -228,8 +230,9 @@ def run_continual(
     cfg:ContinualConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
-    "Make one run and write it down."
-    out, rows, kept = Path(out_dir), [], {}
+    "Make one run and write its results."
+    out, rows = Path(out_dir), []
+    kept:dict[str, Any] = {}
     out.mkdir(parents=True, exist_ok=True)
     def note(metric, value, slice, step=0): rows.append((cfg.group, cfg.seed, step, metric, float(value), slice))
     if cfg.tune: tune_learners(cfg, note)
@@ -239,7 +242,7 @@ def run_continual(
             if method == "joint": stream = join_experiences(stream)
             setting = best_setting(method, name, out.parent) if cfg.tuned else {}
             learner, labels = make_learner(method, stream, cfg.seed, **setting), []
-            keep = (lambda l, part: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, PrototypeMemory) else None
+            keep = (lambda l, experience: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, PrototypeMemory) else None
             result = run_stream(learner, stream, generator_for("data", cfg.seed), evaluation_steps(name, stream, cfg.watch), keep)
             if (method, name) == saved_learner(cfg): learner.save(out/"model")
             note_stream_result(result, stream, learner, lambda metric, value: note(metric, value, at))
@@ -267,7 +270,7 @@ def saved_learner(
 def saved_stream(
     cfg:ContinualConfig,
 )->Stream|None:
-    "The stream that the saved learner has seen."
+    "The stream on which the saved learner was trained."
     kept = saved_learner(cfg)
     return make_continual_stream(kept[1], cfg.seed, cfg) if kept else None
 
@@ -283,10 +286,10 @@ def continual_settings(
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet")]
     final = dict(streams=STREAMS, tuned=True, epochs=10, n_permuted=10, watch=1)
-    few = min(seeds, 3)   # orders for what is slow or a sideline
+    few = min(seeds, 3)   # task orders for slow learners and variants
     order = [("main", 0), ("without", 0), ("sizes", 0)] + [("main", s) for s in range(1, few)] + [("sequences", 0), ("slots", 0)]
     order += [(g, s) for g in ("sequences", "without", "sizes") for s in range(1, few)] + [("main", s) for s in range(few, seeds)]
-    slots = dict(group="memnet", seed=0, streams=("split",), tuned=True, epochs=10)   # once more, to keep what the slots hold
+    slots = dict(group="memnet", seed=0, streams=("split",), tuned=True, epochs=10)   # a second run that saves the slots
     return tuning + [slots if g == "slots" else dict(group=g, seed=s) | final for g, s in order]
 
 # %% ../../nbs/experiments/continual_run.ipynb #d5540cb3

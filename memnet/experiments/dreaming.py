@@ -9,10 +9,13 @@ __all__ = []
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from memnet.memory.state import MemoryState
-from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
+from memnet.dreaming.merging import merge_map
+from memnet.dreaming.replay import transition_probabilities
+from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from memnet.foundations.trees import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate
@@ -40,7 +43,7 @@ class DreamingConfig:
 
     def __post_init__(self):
         if self.part not in PARTS: raise ValueError(f"part must be one of {PARTS}, got {self.part!r}")
-        if self.night not in STAGES: raise ValueError(f"night must be one of {tuple(STAGES)}, got {self.night!r}")
+        if self.night not in STAGES: raise ValueError(f"`night` must be one of {tuple(STAGES)}, got `night={self.night!r}`")
         if self.lr is not None and not self.lr > 0: raise ValueError(f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
         for f in ("steps", "batch_size", "test_rows", "hops"):
             if getattr(self, f) < 1: raise ValueError(f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
@@ -58,7 +61,7 @@ def make_dreaming_model(
     generator:torch.Generator,
 )->MemNet:
     "A memory and nothing else: no attention layer; consolidation comes at the end of the facts."
-    dreams = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
+    dreams:dict[str, Any] = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
     return MemNet(MemNetConfig(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
                                n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams), generator=generator)
 
@@ -274,7 +277,7 @@ def consolidation_cost(
     chunks = task.seq_len//MemNetConfig().chunk_size
     models = dict(without=make(0), consolidating=make(chunks))
     batch = task.sample(cfg.batch_size, generator_for("data", cfg.seed))
-    spent = {name: [] for name in models}
+    spent:dict[str, list[float]] = {name: [] for name in models}
     for i in range(cfg.steps + 1):
         for name, model in models.items():
             start = time.process_time()

@@ -41,7 +41,7 @@ class ForgettingConfig:
     steps:int=6                 # optimiser steps; under memory load, a third of them with a slot for every fact
     batch_size:int=8            # rows per step
     test_rows:int=16            # rows of every test; 0 = a tuning run
-    probe_rows:int=0            # rows for the read-out of forgotten facts; 0 = no such test
+    probe_rows:int=0            # rows for the linear probe of removed facts; 0 = no such test
 
     def __post_init__(self):
         require(self.part in MODELS, f"part must be one of {tuple(MODELS)}, got {self.part!r}")
@@ -50,21 +50,16 @@ class ForgettingConfig:
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #008005ed
-def forgetting_memnet_config(
-    cfg:ForgettingConfig,
-    task,
-)->MemNetConfig:
+def forgetting_memnet_config(cfg:ForgettingConfig, task)->MemNetConfig:
     "Sizes and mechanisms of the memory in a part."
     if cfg.part != "pressure":
-        how = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
-        return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **how)
+        edge_rule = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
+        return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
     return MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
                         chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
 
-def make_forgetting_task(
-    cfg:ForgettingConfig,
-):
-    "What is trained on."
+def make_forgetting_task(cfg:ForgettingConfig)->MemoryLoadRecall|Rebinding:
+    "The training task."
     return MemoryLoadRecall() if cfg.part == "pressure" else Rebinding()
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #010005ed
@@ -73,7 +68,7 @@ def make_forgetting_model(
     task,
     generator:torch.Generator,
 )->torch.nn.Module:
-    "The net of a run, as it starts."
+    "The model of a run before training."
     if cfg.model in BASELINE_NAMES:
         ours = forgetting_memnet_config(replace(cfg, model=MODELS[cfg.part][0]), task)
         return make_baseline(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
@@ -94,12 +89,9 @@ def with_slots(
     if dream is not None: new.config, new.dreamer = replace(new.config, dream_every=1), dream
     return new.train(model.training)
 
-def eviction_rule_of(
-    cfg:ForgettingConfig,
-):
-    "The eviction rule of a model in use, or None."
-    if cfg.model not in EVICTION_RULES: return None
-    return FixedEviction(cfg.model, generator_for("policy", cfg.seed))
+def eviction_rule_of(cfg:ForgettingConfig)->FixedEviction|None:
+    "The eviction rule of a model at test time, or None."
+    return FixedEviction(cfg.model, generator_for("policy", cfg.seed)) if cfg.model in EVICTION_RULES else None
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #014005ed
 def token_marks(task, x):
@@ -112,7 +104,7 @@ def gate_and_decay(
     task:MemoryLoadRecall,
     x:torch.Tensor,       # tokens, `b t e`
 )->dict:                  # gate and decay per token, `b t` each
-    "Gate and decay of every token, before the memory knows what else is there."
+    "Gate and decay of every token, from its features alone."
     bank = model.controller.bank
     f = bank.features(model.embed(x))
     rate = bank.decay_rate(f.value) if bank.config.forgetting else torch.zeros_like(f.gate)
@@ -138,14 +130,14 @@ def train_forgetting_model(
     recipe = lambda steps, lr, seed: TrainConfig(steps=steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, steps//2), seed=seed, eval_every=0, log_every=10)
     if cfg.part != "pressure": return model, fit(model, task, recipe(cfg.steps, lr, cfg.seed), eval_tasks={}, progress=False).metrics
     ours, first = cfg.model not in BASELINE_NAMES, cfg.steps//3
-    measure = (lambda m: gate_and_decay_by_kind(m, task)) if ours else None
+    measures = {"measure": lambda m: gate_and_decay_by_kind(m, task)} if ours else {}
     if ours and model.config.forgetting: model.controller.bank.decay.requires_grad_(False)
-    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks={"measure": measure}, progress=False).metrics
+    a = fit(model, task, recipe(first, lr, cfg.seed), eval_tasks=measures, progress=False).metrics
     if ours:
-        gentle = cfg.model in ("learned", "salience")
-        model = with_slots(model, task.n_facts, SoftCapacity(N_SLOTS)) if gentle else with_slots(model, N_SLOTS, eviction_rule_of(cfg))
+        soft = cfg.model in ("learned", "salience")
+        model = with_slots(model, task.n_facts, SoftCapacity(N_SLOTS)) if soft else with_slots(model, N_SLOTS, eviction_rule_of(cfg))
     more = replace(recipe(cfg.steps - first, lr/2, cfg.seed + 1000), eval_every=10)
-    b = fit(model, task, more, eval_tasks={"measure": measure}, progress=False).metrics
+    b = fit(model, task, more, eval_tasks=measures, progress=False).metrics
     return model, pd.concat([a, b.assign(step=b["step"] + first)])
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #017005ed
@@ -187,9 +179,9 @@ def with_shuffled_marks(
 ):                         # the batch, and the marks of its facts
     "Shuffle the marks of each row among its facts."
     x, V = batch.inputs.clone(), task.n_keys + task.n_values
-    told = token_marks(task, x) < len(FACT_KINDS)
+    stated = token_marks(task, x) < len(FACT_KINDS)
     for row in range(len(x)):
-        at = told[row].nonzero()[:, 0]
+        at = stated[row].nonzero()[:, 0]
         x[row, at, V:V + len(FACT_KINDS)] = x[row, at[torch.randperm(len(at), generator=generator)], V:V + len(FACT_KINDS)]
     return batch._replace(inputs=x)
 
@@ -246,15 +238,15 @@ def overwrite_tests(
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #025005ed
-REMOVED = dict(nothing=(), key=(0,), alone=(0, 1), both=(0, 1))   # tokens of the fact whose slots are forgotten
+REMOVED = dict(nothing=(), key=(0,), alone=(0, 1), both=(0, 1))   # tokens of the fact whose slots are cleared
 
 def fact_rows(
     task:Rebinding,
     n:int,
-    place:int,                # of the fact that will be forgotten, 0 = stated first
+    place:int,                # of the fact that will be removed, 0 = stated first
     generator:torch.Generator,
 )->tuple:                     # tokens of the facts `b 2n`, keys `b n`, values `b n`
-    "Rows of facts; the value at `place` is one of the first eight, and says nothing of the others', nor they of it."
+    "Rows of facts; the value at `place` is one of the first eight, independent of all other values."
     P = task.n_pairs
     order = lambda high, k: torch.rand(n, high, generator=generator).argsort(1)[:, :k]
     keys, others = 1 + order(task.n_keys, P), 8 + order(task.n_values - 8, P - 1)
@@ -272,11 +264,11 @@ def slots_written_by(
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #026005ed
 def probe_state(
-    memory,                 # state after forgetting
-    value:torch.Tensor,     # that was forgotten, `b`
+    memory,                 # state after removal
+    value:torch.Tensor,     # that was removed, `b`
     fields:bool,            # each field alone, too
 )->list:                    # (metric, value, slice)
-    "What the probe finds in the whole state, and in each field."
+    "Probe accuracy on the whole state, and on each field."
     flat, y = {f: x.flatten(1).float() for f, x in zip(memory._fields[:-1], memory)}, value - value.min()
     return [("forget/probe", linear_probe(torch.cat(list(flat.values()), 1), y), "all")] + [("forget/probe", linear_probe(x, y), f) for f, x in flat.items() if fields]
 
@@ -287,7 +279,7 @@ def forget_tests(
     n:int,                        # rows; half of them train the probe
     generator:torch.Generator,
 )->list:                          # (metric, value, slice): slices "removed,place" and "removed,place,field"
-    "Accuracy on the forgotten fact and on the rest, and what a probe finds."
+    "Accuracy on the removed fact and on the rest, and probe accuracy."
     small, rows = with_slots(model, 2*task.n_pairs + 4), []
     for name, place in dict(first=0, middle=task.n_pairs//2, last=task.n_pairs - 1).items():
         facts, keys, values = fact_rows(task, n, place, generator)
@@ -302,13 +294,7 @@ def forget_tests(
     return rows
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #031005ed
-COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
-
-def validation_score(
-    cfg:ForgettingConfig,
-    model,
-    task,
-)->float:
+def validation_score(cfg:ForgettingConfig, model, task)->float:
     "Score of tuning, on validation rows: recall at a load of 4, or the latest value."
     batch = task.sample(64, generator_for("valid", cfg.seed))
     net = with_slots(model, N_SLOTS, eviction_rule_of(cfg)) if cfg.part == "pressure" and cfg.model not in BASELINE_NAMES else model
@@ -344,13 +330,13 @@ def run_forgetting_model(
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=trained, lr_used=lr, parameters=model.num_parameters(), chance=task.chance, state_bytes=in_use.state_bytes(1)).items()]
     rows += [("valid/accuracy", validation_score(cfg, model, task), "all")] + (forgetting_tests(cfg, model, task, out) if cfg.test_rows else [])
     table = pd.concat([learned.query("slice == 'all'"), pd.DataFrame(rows, columns=["metric", "value", "slice"]).assign(step=cfg.steps)])
-    return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[COLUMNS]
+    return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[["run", "seed", "step", "metric", "value", "slice", "model"]]
 
 def run_forgetting(
     cfg:ForgettingConfig,
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
-    "Make one run, of one model or of all in turn, and write it down."
+    "Make one run, of one model or of all in turn, and write its results."
     return in_turn(cfg, MODELS[cfg.part], run_forgetting_model, out_dir)
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #032005ed
