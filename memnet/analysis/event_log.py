@@ -18,7 +18,7 @@ from torch import Tensor
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import READ_THRESHOLD
 from ..memory.observer import ChunkEvent
-from ..dreaming.synthesizer import merge_map
+from ..dreaming.merging import merge_map
 from .event_table import END_CAUSES, EndCause, EventKind, EventTable, SlotIndex, event_frame, save_events
 from ..foundations.validation import require
 

@@ -9,8 +9,9 @@ __all__ = ['seed_band', 'format_bytes', 'format_tokens', 'draw_curve', 'log_toke
 # %% ../../nbs/analysis/08_result_plots.ipynb #6a7de5a7
 import numpy as np, pandas as pd, matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
-from scipy.stats import t as student
 from .figure_style import SeriesStyle, axes_or_new, model_style
+from .statistics import interval_by_group
+from ..foundations.validation import require
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #312f52e5
 def seed_band(
@@ -18,13 +19,9 @@ def seed_band(
     by:list,          # columns that stay apart
 )->pd.DataFrame:      # columns of `by`, mean, low, high, n; low and high are NaN for one seed
     "Mean over seeds with its 95 % interval, @eq-band. Raises ValueError where the table lacks a column or has no rows."
-    missing = {*by, "seed", "value"} - set(df.columns)
-    if missing: raise ValueError(f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, df.columns))}")
-    if df.empty: raise ValueError("the table has no rows: run the experiment first")
-    each = df.groupby([*by, "seed"], observed=True)["value"].mean().reset_index()
-    out = each.groupby(by, observed=True)["value"].agg(["mean", "std", "count"]).reset_index()
-    half = student.ppf(.975, (out["count"] - 1).clip(lower=1))*out["std"]/np.sqrt(out["count"])
-    return out.assign(low=out["mean"] - half, high=out["mean"] + half, n=out["count"]).drop(columns=["std", "count"])
+    stats = interval_by_group(df, by, unit="seed")
+    require(len(df) > 0, "the table has no rows: run the experiment first")
+    return stats
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #4a109915
 def format_bytes(

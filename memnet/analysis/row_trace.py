@@ -16,7 +16,8 @@ from torch import Tensor
 from .row_text import MAX_TOKENS, TokenRow
 from .small_models import memory_bank, memory_state, require_memory_model
 from .switches import MechanismSwitches, ablated_model
-from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map
+from ..dreaming.merging import merge_map
+from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.validation import require
 from ..foundations.trees import tree_map
 from ..models.controller import ControllerState

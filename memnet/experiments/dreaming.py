@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from memnet.memory.state import MemoryState
-from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, merge_map, transitions
+from memnet.dreaming.merging import merge_map
+from memnet.dreaming.replay import transition_probabilities
+from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from memnet.foundations.trees import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.runs.runner import TUNING_SEED, tuned_rate

@@ -12,7 +12,8 @@ from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer, read_along_walks
+from ..dreaming.replay import read_along_walks
+from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.validation import require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
@@ -146,6 +147,6 @@ class MemNet(SequenceModel):
         "Walk over the graph and reconstruct the inputs along the way. Raises ValueError where there is no memory or no graph."
         if state.memory is None: raise ValueError("there is nothing to replay with memory=False: build the model with memory=True")
         dreamer = self.dreamer or MemorySynthesizer(self.config.d_value, self.config.n_heads, graph=self.config.graph)
-        slots = dreamer.replay(state.memory, n_walks, length, generator)
+        slots = dreamer.random_walks(state.memory, n_walks, length, generator)
         reads = read_along_walks(state.memory, slots)
         return ReplayedWalks(slots, reads, self.reconstruct(reads)*(slots >= 0).unsqueeze(-1))
