@@ -15,7 +15,7 @@ from .example_view import ExampleSession, start_example_session
 from .row_session import RowSession, start_row_session
 from ..foundations.validation import require
 from ..models.memnet import MemNet
-from ..runs.runner import find_root, list_experiments, load_module
+from ..runs.experiments import find_root, list_experiments, load_module
 from ..tasks.base import Task
 from ..tasks.long_range import LongRangeRecall
 from ..training.prototype_memory import PrototypeMemory
