@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ["pandas", "sklearn", "matplotlib", "networkx", "lifelines", "pyarrow", "rich", "papermill", "nbformat", "psutil", "ipykernel", "ipywidgets", "jupyterlab", "PIL", "einops", "fastcore", "nbdev", "yaml", "IPython"]
+EXTRAS = [   # networkx is not among them: torch itself asks for it
+    "pandas", "sklearn", "matplotlib", "lifelines", "pyarrow", "rich", "papermill", "nbformat", "psutil", "ipykernel", "ipywidgets", "jupyterlab", "PIL", "einops", "fastcore", "nbdev", "yaml", "IPython"]
 NAMES = "MemNet, MemNetConfig, MemoryLayer, MemoryState, MultiHeadMemoryBank, MemorySynthesizer, TransformerController, fit"
 
 def bare(code):

@@ -19,14 +19,8 @@ from memnet.analysis.result_plots import seed_band
 
 # %% ../../nbs/experiments/reading_run.ipynb #4ebfae44
 @dataclass(frozen=True)
-class ReadingConfig:
-    "One run of the reading experiment."
-    model:str="memnet"      # "memnet" or "windowed"
-    steps:int=8             # optimiser steps
-    lr:float|None=3e-3      # peak learning rate; None: the best of the tuning runs beside this one
-    seed:int=0              # of weights, order of files and random policy
-    rows:int=4              # streams read at once
-    length:int=64           # bytes per step and stream; gradients do not cross it
+class ReaderSize:
+    "Sizes of the model that reads."
     dim:int=32              # width of MemNet; the windowed Transformer is wider
     n_layers:int=2          # layers of attention
     n_heads:int=4           # heads of attention and of the memory
@@ -34,6 +28,16 @@ class ReadingConfig:
     n_writes:int=8          # writes per chunk
     chunk_size:int=32       # tokens between two states of the memory
     window:int=64           # of the attention
+
+@dataclass(frozen=True)
+class ReadingConfig(ReaderSize):
+    "One run of the reading experiment."
+    model:str="memnet"      # "memnet" or "windowed"
+    steps:int=8             # optimiser steps
+    lr:float|None=3e-3      # peak learning rate; None: the best of the tuning runs beside this one
+    seed:int=0              # of weights, order of files and random policy
+    rows:int=4              # streams read at once
+    length:int=64           # bytes per step and stream; gradients do not cross it
     valid_bytes:int=2_000   # for choosing the learning rate
     test_bytes:int=4_000    # for the result
     eval_every:int=0        # steps between validations; 0: only at the end
