@@ -13,9 +13,9 @@ def bare(code):
     block = f"""
         import sys
         class Bare:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in {EXTRAS!r}: raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        sys.meta_path.insert(0, Bare())
+            def __init__(self, finder): self.finder = finder
+            def find_spec(self, name, path=None, target=None): return None if name.split(".")[0] in {EXTRAS!r} else self.finder.find_spec(name, path, target)
+        sys.meta_path[:] = map(Bare, sys.meta_path)
     """
     return subprocess.run([sys.executable, "-c", textwrap.dedent(block) + textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
 
