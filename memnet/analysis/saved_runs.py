@@ -94,6 +94,7 @@ def open_memnet(
     "Open a saved `MemNet`."
     model, task = MemNet.load(folder), run_task(folder.parent, root)
     assert isinstance(model, MemNet)
+    assert isinstance(model, MemNet)
     if model.config.input_dim is None and getattr(task, "vocab_size", 0) > model.config.vocab_size: task = None   # the task of another run
     return start_row_session(model, task, seed)
 

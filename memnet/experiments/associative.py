@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
+from typing import Any
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class AssociativeConfig:
 # %% ../../nbs/experiments/associative_run.ipynb #e64521d3
 def make_associative_task(
     cfg:AssociativeConfig,
-)->Task:
+)->Any:  # a task
     "The training task."
     with_spare = lambda task: replace(task, seq_len=max(64, 32*-(-task.min_seq_len*5//4//32)))   # a quarter of the row to spare
     if cfg.task == "successor": return with_spare(SuccessorRecall(seq_len=4096, max_gap=cfg.max_gap))
@@ -71,7 +72,7 @@ def make_associative_task(
 def token_time_events(
     writes:PlannedWrites,  # of the chunk
     state:MemoryState,     # at its start
-    p:BankParameters,      # settings and learned numbers of the bank
+    p:Any,                 # `BankParameters`:      # settings and learned numbers of the bank
 )->EdgeEvents:
     "Ablation: the eligibility trace decays with every token, not with every event."
     step, rate, gate = writes.candidates.requests.step, p.lam.log(), writes.event_gates
@@ -84,7 +85,7 @@ def token_time_graph(
     state:MemoryState,     # at the start of the chunk
     writes:PlannedWrites,  # that are committed
     events:EdgeEvents,     # of these writes
-    p:BankParameters,      # settings and learned numbers of the bank
+    p:Any,                 # `BankParameters`:      # settings and learned numbers of the bank
 )->tuple[Tensor,Tensor]:   # edges `b h n m`, trace `b h n`
     "Edges and trace after a whole chunk, with the trace of the ablation."
     cfg, N, plan, gate, keep = p.config, p.config.n_slots, writes.plan, events.gates, 1 - writes.plan.evicted
@@ -98,13 +99,13 @@ TOKEN_TIME = GraphRule(token_time_events, token_time_graph)
 
 # %% ../../nbs/experiments/associative_run.ipynb #407fb2c5
 def required_hops(
-    task:Task,
+    task:Any,  # one of the tasks
 )->int:
     "Most steps that a question needs; above 1 a marker before it says how many."
     return 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
 
 def associative_memnet_config(
-    task:Task,
+    task:Any,  # one of the tasks
     model:str="memnet",  # one of the first four of `MODELS`
 )->MemNetConfig:
     "A write budget of a whole chunk, as many hops as a question needs, attention only where a marker must be read."
@@ -116,14 +117,15 @@ def associative_memnet_config(
 
 def make_associative_model(
     name:str,   # one of `MODELS`
-    task:Task,
+    task:Any,  # one of the tasks
     generator:torch.Generator,
-)->torch.nn.Module:
+)->Any:  # a `SequenceModel`
     "A model with as many parameters as MemNet, within 5 %."
     ours = associative_memnet_config(task)
     if name in MODELS[:4]:
         model = MemNet(associative_memnet_config(task, name), generator=generator)
-        if name == "token_time": model.controller.bank.graph_rule = TOKEN_TIME
+        bank:Any = model.controller.bank
+        if name == "token_time": bank.graph_rule = TOKEN_TIME
         return model
     want = MemNet(ours).num_parameters()
     if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=ours.vocab_size, dim=c), want, 16, 256), generator=generator)
@@ -146,7 +148,7 @@ def associative_tests(
 # %% ../../nbs/experiments/associative_run.ipynb #9fdba160
 def end_of_facts(
     batch,   # of `test`
-    test:Task,
+    test:Any,  # one of the tasks
 )->int:      # tokens before it, and before its marker
     "Position at which the facts end."
     return int((batch.targets != IGNORE_INDEX).nonzero()[:, 1].min()) - int(required_hops(test) > 1)
@@ -154,7 +156,7 @@ def end_of_facts(
 @torch.no_grad()
 def accuracy_after_intervention(
     model:MemNet,
-    test:Task,
+    test:Any,  # one of the tasks
     rows:int,
     what:str,  # "emptied", "shuffled" or "turned" (edges transposed)
     seed:int,
@@ -174,7 +176,7 @@ def accuracy_after_intervention(
 @torch.no_grad()
 def hop_weights_by_question(
     model:MemNet,
-    test:Task,
+    test:Any,  # one of the tasks
     rows:int,
     seed:int,
 )->dict:  # (steps of the question, hops) -> hop weight, mean over heads
@@ -223,7 +225,7 @@ def read_story(
 @torch.no_grad()
 def save_graph(
     model:MemNet,
-    test:Task,
+    test:Any,  # one of the tasks
     path:Path,
 ):
     "The graph of one row as it stands before its questions: edges of every head, and which word each slot holds."
@@ -239,20 +241,21 @@ LATE_SPARSITY = .3   # weight of the sparsity penalty in the last third of train
 
 def training_phases(
     cfg:AssociativeConfig,
-    task:Task,
+    task:Any,  # one of the tasks
 )->list:  # of (optimiser steps, weight of the sparsity penalty)
     "Phases of training, one after the other; tuning runs have no late penalty."
     late = cfg.steps//3 if isinstance(task, SuccessorRecall) and cfg.test_rows else 0
     return [(cfg.steps - late, MemNetConfig().w_sparsity)] + [(late, LATE_SPARSITY)]*(late > 0)
 
 def train_in_phases(
-    model:torch.nn.Module,
-    task:Task,
+    model:Any,
+    task:Any,  # one of the tasks
     cfg:AssociativeConfig,
     lr:float,
 )->pd.DataFrame:  # the log of all phases, overall values only
     "Train phase by phase; the baselines have the same phases, in which nothing is written."
-    logs, done = [], 0
+    logs:list[pd.DataFrame] = []
+    done = 0
     for steps, penalty in training_phases(cfg, task):
         if isinstance(model, MemNet): model.config = replace(model.config, w_sparsity=penalty)
         recipe = TrainConfig(steps=steps, batch_size=max(1, cfg.tokens//task.seq_len), lr=lr, warmup=min(50, steps//2), seed=cfg.seed + 1000*len(logs), eval_every=25, eval_batches=2)
@@ -286,7 +289,7 @@ def run_associative(
 CHUNK_TOKENS = 4096   # tokens of a long row that are read at once
 
 def run_associative_tests(
-    model:torch.nn.Module,
+    model:Any,
     cfg:AssociativeConfig,
     out:Path,  # where the graph of one row goes
     note,      # note(metric, value, slice)

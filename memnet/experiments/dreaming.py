@@ -198,7 +198,7 @@ def walk_tests(
     _, observed, wrote = read_without_consolidation(model, batch.inputs[:, :T], record=True)
     item, token = slot_occupants(words[:, :T], wrote, model.config.n_slots)
     came = observed_transitions(words[:, :T], wrote, task.n_items)
-    after = model.dream(observed, synthesizer_with(model, "both", cfg.tau))
+    after:Any = model.dream(observed, synthesizer_with(model, "both", cfg.tau))
     N, g = model.config.n_slots, generator_for("policy", cfg.seed)
     mixed = torch.randperm(N, generator=g)
     shuffled = after._replace(memory=after.memory._replace(edges=after.memory.edges[..., mixed]*(after.memory.strength > 0).unsqueeze(-2)))
@@ -219,10 +219,10 @@ def walk_tests(
         at = walks[name].slots.clamp(min=0).flatten(2)
         replayed, when = item.gather(2, at), token.gather(2, at)
         on = (walks[name].slots.flatten(2) >= 0) & (replayed >= 0)
-        seen = walks[name].inputs.flatten(2, 3)
+        inputs = walks[name].inputs.flatten(2, 3)
         true = e.unsqueeze(1).expand(-1, at.shape[1], -1, -1).gather(2, when.unsqueeze(-1).expand(*when.shape, e.shape[-1]))
-        note("imagine/error", (seen - true)[on].square().mean()/spread, f"replayed {name}")
-        note("imagine/right", ((seen[on].unsqueeze(-2) - table).square().sum(-1).argmin(-1) == replayed[on]).double().mean(), f"replayed {name}")
+        note("imagine/error", (inputs - true)[on].square().mean()/spread, f"replayed {name}")
+        note("imagine/right", ((inputs[on].unsqueeze(-2) - table).square().sum(-1).argmin(-1) == replayed[on]).double().mean(), f"replayed {name}")
     if keep: np.savez_compressed(keep, item=item[0], keys=observed.memory.keys[0], into=into[0], before=observed.memory.edges[0], after=after.memory.edges[0],
                                  strength_before=observed.memory.strength[0], strength_after=after.memory.strength[0],
                                  walks_before=walks["before"].slots[0], walks_after=walks["after"].slots[0], words=words[0, :T])

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #003005ed
+from typing import Any
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class ForgettingConfig:
 def forgetting_memnet_config(cfg:ForgettingConfig, task)->MemNetConfig:
     "Sizes and mechanisms of the memory in a part."
     if cfg.part != "pressure":
-        edge_rule = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
+        edge_rule:dict[str,Any] = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
         return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
     return MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
                         chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
@@ -67,14 +68,15 @@ def make_forgetting_model(
     cfg:ForgettingConfig,
     task,
     generator:torch.Generator,
-)->torch.nn.Module:
+)->Any:  # a `SequenceModel`
     "The model of a run before training."
     if cfg.model in BASELINE_NAMES:
         ours = forgetting_memnet_config(replace(cfg, model=MODELS[cfg.part][0]), task)
         return make_baseline(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
     ours = forgetting_memnet_config(cfg, task)
     model = MemNet(ours, generator=generator)
-    if ours.forgetting: torch.nn.init.constant_(model.controller.bank.decay.bias, -3.)
+    bank:Any = model.controller.bank
+    if ours.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
     return model
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #013005ed
@@ -105,7 +107,7 @@ def gate_and_decay(
     x:torch.Tensor,       # tokens, `b t e`
 )->dict:                  # gate and decay per token, `b t` each
     "Gate and decay of every token, from its features alone."
-    bank = model.controller.bank
+    bank:Any = model.controller.bank
     f = bank.features(model.embed(x))
     rate = bank.decay_rate(f.value) if bank.config.forgetting else torch.zeros_like(f.gate)
     return dict(gate=f.gate[:, 0], rate=rate[:, 0])
@@ -210,7 +212,8 @@ def question_times(
     "How each fact is queried, and how many facts stated before it in the row have its value."
     rows = []
     for r, row in enumerate(batch.inputs.tolist()):
-        seen, told = [], {}
+        seen:list = []
+        told:dict = {}
         for t, x in enumerate(row):
             key, value, _ = task.decode_token(x)
             if value is not None: told[key] = [t, 0, task.seq_len, seen.count(value)]; seen.append(value)
@@ -287,7 +290,7 @@ def forget_tests(
         order = torch.rand(keys.shape, generator=generator).argsort(1)
         questions = torch.stack([keys.gather(1, order), torch.zeros_like(keys)], 2).flatten(1)
         for removed, tokens in REMOVED.items():
-            left = forget(out.state.memory, slots_written_by(out.info, [2*place + t for t in tokens], small.config.n_slots), beside=removed != "alone")
+            left = forget(out.state.memory, slots_written_by(out.info, tuple(2*place + t for t in tokens), small.config.n_slots), beside=removed != "alone")
             with evaluating(small): right = small(questions, state=out.state._replace(memory=left)).logits.argmax(-1)[:, ::2] == values.gather(1, order)
             rows += [("forget/target", right[order == place].double().mean().item(), f"{removed},{name}"), ("forget/rest", right[order != place].double().mean().item(), f"{removed},{name}")]
             rows += [(m, v, f"{removed},{name},{f}") for m, v, f in probe_state(left, values[:, place], len(tokens) == 2)]

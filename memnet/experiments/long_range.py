@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/long_range_run.ipynb #0a6af6d5
+from typing import Any
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def make_long_range_model(
     name:str,              # one of `MODELS`
     task:LongRangeRecall,  # gives the vocabulary
     generator:torch.Generator,
-)->torch.nn.Module:
+)->Any:  # a `SequenceModel`
     "A model with as many parameters as MemNet, within 5 %."
     ours = long_range_memnet_config(task)
     if name.startswith("memnet"): return MemNet(replace(ours, graph=name == "memnet"), generator=generator)
@@ -74,7 +75,7 @@ def make_long_range_model(
 CHUNK_TOKENS, FULL_ATTENTION_LIMIT, QUESTION_SPAN = 4096, 4096, 128
 
 def accuracy_at_lengths(
-    model:torch.nn.Module,
+    model:Any,
     cfg:LongRangeConfig,
     task:LongRangeRecall,
     note,  # note(metric, value, slice)
@@ -82,7 +83,8 @@ def accuracy_at_lengths(
     "Accuracy at every length."
     for T in cfg.lengths:
         far = task.at_length(T, cfg.n_pairs, QUESTION_SPAN)
-        reader, chunk = model, CHUNK_TOKENS
+        reader:Any = model
+        chunk:int|None = CHUNK_TOKENS
         if cfg.model == "full":
             if T > FULL_ATTENTION_LIMIT: continue
             reader, chunk = model.with_window(T + 1), None
@@ -128,7 +130,7 @@ def measure_resident_memory(
 
 # %% ../../nbs/experiments/long_range_run.ipynb #53ee44f0
 def memory_measures(
-    model:torch.nn.Module,
+    model:Any,
     task:LongRangeRecall,
 )->dict:  # name -> number
     "Slot reuse, read sparsity and gates on one fixed batch."

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/policy_run.ipynb #00300444
+from typing import Any
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,12 +54,13 @@ def make_policy_model(
     name:str,
     task:MixedQuestions,
     generator:torch.Generator,
-)->torch.nn.Module:
+)->Any:  # a `SequenceModel`
     "The net of a run, as it starts."
     ours = MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_classes, n_layers=0, n_heads=2, n_slots=task.n_facts, topk=4, n_writes=0, chunk_size=16, graph=False, forgetting=False)
     if name in BASELINE_NAMES: return make_baseline(name, ours, generator)
     model = MemNet(replace(ours, policies=POLICY_SETS[name], topk=task.n_facts if name == "wide" else ours.topk), generator=generator)
-    if name == "even": torch.nn.init.zeros_(model.controller.bank.policy.bias)
+    bank:Any = model.controller.bank
+    if name == "even": torch.nn.init.zeros_(bank.policy.bias)
     return model
 
 # %% ../../nbs/experiments/policy_run.ipynb #01100444
@@ -69,7 +71,7 @@ def question_kinds(task, x):
 
 @torch.no_grad()
 def policy_shares(
-    model:MemNet,
+    model:Any,
     task:MixedQuestions,
     x:torch.Tensor,      # tokens
 )->dict:                 # `{policy}_{question}` and `{policy}_{question}_head{h}`
@@ -84,7 +86,7 @@ def policy_shares(
 
 # %% ../../nbs/experiments/policy_run.ipynb #01200444
 def topk_entropy(
-    model:MemNet,
+    model:Any,
     x:torch.Tensor,      # tokens
 )->torch.Tensor:         # nats, `b h t`
     "Entropy of the weights that a top-k read alone would give, with this net's addresses."
@@ -111,7 +113,7 @@ def with_unseen_keys(
 
 # %% ../../nbs/experiments/policy_run.ipynb #01400444
 def uncertainty_tests(
-    model:MemNet,
+    model:Any,
     task:MixedQuestions,
     batch,
     generator:torch.Generator,

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/reading_run.ipynb #7edcde5e
+from typing import Any
 import itertools, json, lzma, math, platform, time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def make_reading_model(
 # %% ../../nbs/experiments/reading_run.ipynb #4b7e8b95
 def reading_learning_rate(
     step:int,   # from 0
-    cfg:ReadingConfig,
+    cfg:Any,    # `ReadingConfig` with a rate
 )->float:
     "Learning rate: warm-up over a tenth of the steps, then a cosine down to a tenth."
     warm = max(1, min(50, cfg.steps//10))
@@ -100,7 +101,7 @@ def reading_learning_rate(
 def train_reader(
     model:MemNet,
     text:Corpus,
-    cfg:ReadingConfig,
+    cfg:Any,   # `ReadingConfig` with a rate
     evaluate=None,   # called as evaluate(step) every `eval_every` steps
 )->list:         # of (step, bits per byte), the training curve
     "Train on consecutive batches of streams with carried state."
@@ -214,7 +215,7 @@ def reading_settings(
 
 # %% ../../nbs/experiments/reading_run.ipynb #d5cb3190
 RATES = (1e-3, 3e-3, 6e-3)
-PROFILES = dict(
+PROFILES:dict[str,dict] = dict(
     smoke=dict(),
     quick=dict(steps=60, rows=16, length=128, dim=64, n_slots=64, valid_bytes=10_000, test_bytes=20_000),
     full=dict(lr=None, steps=160, rows=16, length=256, dim=96, n_slots=128, valid_bytes=20_000, test_bytes=100_000, eval_every=80))

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/experiments/reading_text.ipynb #25c8a483
 import hashlib, sysconfig
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 
@@ -80,7 +80,7 @@ def read_corpus(
     parts = dict(train=by["train"], valid=within_budget(by["valid"], valid_bytes), test=within_budget(by["test"], test_bytes))
     used = {f.path: len(f.data) for part in parts.values() for f in part}
     rows = [(f.path, split_of(f.path), len(f.data), hashlib.sha256(f.data.tobytes()).hexdigest()[:16], used.get(f.path, 0)) for f in texts]
-    return Corpus(*parts.values(), pd.DataFrame(rows, columns=["path", "split", "bytes", "sha256_16", "used"]))
+    return Corpus(parts["train"], parts["valid"], parts["test"], pd.DataFrame(rows, columns=["path", "split", "bytes", "sha256_16", "used"]))
 
 # %% ../../nbs/experiments/reading_text.ipynb #a8145587
 def repeat_distance(
@@ -88,7 +88,8 @@ def repeat_distance(
     n:int=12,    # bytes of context that must be the same
 )->np.ndarray:   # distance of each byte in bytes, @eq-distance; 0 = its context is new
     "How far back the context of each byte was last seen."
-    out, seen = np.zeros(len(data), np.int64), {}
+    out = np.zeros(len(data), np.int64)
+    seen:dict[bytes,int] = {}
     for i in range(n, len(data)):
         gram = data[i-n:i]
         out[i] = i - seen.get(gram, i); seen[gram] = i
@@ -119,10 +120,12 @@ def text_batches(
     length:int,    # bytes per step
 ):                 # yields `TextBatch` until all queues are empty
     "Let every row read the files of its queue, one after another."
-    B, now = len(queues), [None]*len(queues)
+    B = len(queues)
+    now:list[Any] = [None]*B
     while True:
         x, y = torch.zeros(B, length, dtype=torch.long), torch.full((B, length), -100)
-        reset, where = torch.zeros(B, dtype=torch.bool), [None]*B
+        reset = torch.zeros(B, dtype=torch.bool)
+        where:list[Any] = [None]*B
         for r, queue in enumerate(queues):
             if now[r] is None or now[r][1] + 1 >= len(now[r][0].data): now[r], reset[r] = (next(queue, None), 0), True
             file, at = now[r]
@@ -152,6 +155,6 @@ def test_streams(
     rows:int,    # most rows of the batch
 )->list:         # of iterators, about equally long
     "Distribute the files over the rows, longest first to the row with the least to read."
-    shares = [[] for _ in range(min(rows, len(files)))]
+    shares:list[list] = [[] for _ in range(min(rows, len(files)))]
     for f in sorted(files, key=lambda f: (-len(f.data), f.path)): min(shares, key=lambda h: sum(len(g.data) for g in h)).append(f)
     return [iter(h) for h in shares]

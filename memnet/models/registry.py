@@ -9,7 +9,7 @@ __all__ = ['MODEL_CLASSES', 'BASELINE_NAMES', 'build_model', 'match_parameters',
 from dataclasses import replace
 from typing import Any, Callable, Optional
 import torch
-from ..foundations.config import Config
+from ..foundations.config import Config, PartConfig
 from ..foundations.validation import require
 from .attention_baselines import WindowedTransformer
 from .base import SequenceModel
@@ -29,13 +29,13 @@ def build_model(
 
 # %% ../../nbs/models/09_registry.ipynb #4dddb51e
 def match_parameters(
-    make_config:Callable[[int],Config], # width -> config
+    make_config:Callable[[int],PartConfig], # width -> config
     target:int,            # parameters wanted
     low:int,               # smallest width
     high:int,              # largest width
     step:int=1,            # widths are low, low + step, … (where heads must divide the width)
     tolerance:float=0.05,  # how far off the count may be, as a share of `target`
-)->Config:                 # the config whose model comes closest
+)->PartConfig:             # the config whose model comes closest
     "Find the width that gives a model `target` parameters. Raises ValueError where the range is empty or no width comes within the tolerance."
     widths = range(low, high + 1, step)
     require(len(widths) > 0 and target > 0, f"match_parameters needs low ≤ high and target ≥ 1, got low={low}, high={high}, target={target}")
