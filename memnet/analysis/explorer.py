@@ -55,7 +55,7 @@ class Explorer(W.VBox):
     def _make_model_controls(self):
         "Where the model comes from."
         self.runs = _labelled(W.Dropdown, "saved run", options=[("— pick —", "")] + [(k, str(v)) for k, v in saved_runs(self.root).items()])
-        self.folder = _labelled(W.Text, "or its folder", placeholder="results/…/model")
+        self.folder = _labelled(W.Text, "or its folder", placeholder="_runs/…/model")
         self.open_button = _button("Open", "Load the saved model")
         self.small_task = _labelled(W.Dropdown, "train", options=list(SMALL_TASKS))
         self.steps = _labelled(W.BoundedIntText, "steps", "9em", value=60, min=1, max=2000)

@@ -40,11 +40,15 @@ def has_slots(
 def saved_runs(
     root:Optional[Path|str]=None,  # the checkout; None = found from the working directory
 )->dict[str,Path]:                 # name of a run -> folder of its model
-    "Every saved model with slots below the results."
-    try: results = Path(root or find_root())/"results"
+    "Every saved model with slots, by experiment and run; runs of other profiles than `full` have the profile before their name."
+    try: home = Path(root or find_root())
     except ValueError: return {}                     # outside of a checkout a folder can still be typed
-    found = [p.parent for p in sorted(results.rglob("model.json")) if has_slots(p.parent)]
-    return {str(p.relative_to(results)).removesuffix("/model"): p for p in found}
+    found = {}
+    for folder in (home/"results", home/"_runs"):    # of two runs of one name the one in `_runs` is listed
+        for path in sorted(folder.rglob("model.json")):
+            name = path.parent.relative_to(folder).as_posix().removesuffix("/model").removeprefix("full/")
+            if has_slots(path.parent): found[name] = path.parent
+    return found
 
 def describe_saved_runs(
     root:Optional[Path|str]=None,  # the checkout
@@ -89,6 +93,7 @@ def open_memnet(
 )->RowSession:                     # on a row of its task
     "Open a saved `MemNet`."
     model, task = MemNet.load(folder), run_task(folder.parent, root)
+    assert isinstance(model, MemNet)
     if model.config.input_dim is None and getattr(task, "vocab_size", 0) > model.config.vocab_size: task = None   # the task of another run
     return start_row_session(model, task, seed)
 

@@ -55,10 +55,12 @@ def interval_by_group(
     value:str="value",   # column of the numbers
     unit:str|None=None,  # column of the independent unit, e.g. "seed": rows of one unit are averaged first, and units without a number are left out; None = each row is a unit
 )->pd.DataFrame:         # columns of `by`, mean, low, high, n; no rows where the table has none
-    "`student_interval` for each group of a table. Raises ValueError where a column is missing."
+    "`student_interval` for each group of a table. Raises ValueError where a column is missing or one of `by` is named like a result."
     keys = [*by] if unit is None else [*by, unit]
     missing = {*keys, value} - set(table.columns)
     require(not missing, f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, table.columns))}")
+    clash = {*by} & {"mean", "low", "high", "n"}
+    require(not clash, f"rename the column {', '.join(sorted(clash))}: the result has one of that name")
     if unit is not None: table = table.groupby(keys, observed=True)[value].mean().dropna().reset_index()
     rows = [{**dict(zip(by, key)), **student_interval(group[value])} for key, group in table.groupby(list(by), observed=True)]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
