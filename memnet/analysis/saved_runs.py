@@ -44,7 +44,7 @@ def saved_runs(
     try: home = Path(root or find_root())
     except ValueError: return {}                     # outside of a checkout a folder can still be typed
     found = {}
-    for folder in (home/"_runs", home/"_runs"):    # of two runs of one name the one in `_runs` is listed
+    for folder in (home/"results", home/"_runs"):    # of two runs of one name the one in `_runs` is listed
         for path in sorted(folder.rglob("model.json")):
             name = path.parent.relative_to(folder).as_posix().removesuffix("/model").removeprefix("full/")
             if has_slots(path.parent): found[name] = path.parent
