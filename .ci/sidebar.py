@@ -39,7 +39,7 @@ def parts_map():
     "A table of the parts, each with links to its chapters in reading order."
     rows = ["| part | what is there | chapters, in reading order |", "|---|---|---|"]
     for part, (name, what) in PARTS.items():
-        pages = [p for p in chapters(part) if not p.stem.endswith("_run")]
+        pages = [p for p in chapters(part) if part != "experiments" or not p.stem.endswith("_run")]
         if pages: rows.append(f"| {name} | {what} | {' · '.join(f'[{title(p)}]({p.relative_to(ROOT).as_posix()})' for p in pages)} |")
     return "\n".join(rows)
 
