@@ -103,7 +103,6 @@ def token_marks(task, x):
 @torch.no_grad()
 def gate_and_decay(
     model:MemNet,
-    task:MemoryLoadRecall,
     x:torch.Tensor,       # tokens, `b t e`
 )->dict:                  # gate and decay per token, `b t` each
     "Gate and decay of every token, from its features alone."
@@ -118,7 +117,7 @@ def gate_and_decay_by_kind(
 )->dict:                  # gate_often, rate_often, … gate_question
     "Mean gate and decay by the mark, on a fixed batch."
     x = task.sample(16, torch.Generator().manual_seed(7)).inputs
-    kind, seen = token_marks(task, x), gate_and_decay(model, task, x)
+    kind, seen = token_marks(task, x), gate_and_decay(model, x)
     return {f"{name}_{k}": v[kind == i].mean().item() for name, v in seen.items() for i, k in enumerate((*FACT_KINDS, "question"))}
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #015005ed
@@ -198,9 +197,8 @@ def fact_lifetimes(
     with evaluating(net), log_events(net, n_rows=len(kind)) as log: net(batch.inputs)
     life = slot_lifetimes(log.frame()).query("start_observed").set_index(["row", "allocated_at"])[["duration", "observed", "reads"]]
     at = (kind < len(FACT_KINDS)).nonzero()
-    table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=gate_and_decay(net, task, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
-    table = table.join(life, on=["row", "told"])
-    table["written"] = table["duration"].notna()
+    table = pd.DataFrame(dict(row=at[:, 0], told=at[:, 1], mark=kind[kind < len(FACT_KINDS)], gate=gate_and_decay(net, batch.inputs)["gate"][kind < len(FACT_KINDS)]))
+    table = table.join(life, on=["row", "told"]).assign(written=lambda t: t["duration"].notna())
     table[["duration", "reads"]] = table[["duration", "reads"]].fillna(0).astype(int); table["observed"] = table["observed"].isna() | table["observed"].astype("boolean").fillna(True).astype(bool)
     return table.join(question_times(task, batch).set_index(["row", "told"]), on=["row", "told"])
 
@@ -234,9 +232,8 @@ def overwrite_tests(
         batch = t.sample(n, generator)
         with evaluating(model): answers = model(batch.inputs).logits.argmax(-1)
         if name == "mixed": rows.append(("oracle", accuracy(t.oracle(batch), batch.targets), name))
-        labelled, stale = batch.targets != IGNORE_INDEX, t.stale_answers(batch, answers)
+        labelled, stale, times = batch.targets != IGNORE_INDEX, t.stale_answers(batch, answers), batch.slices["bound"]
         rows += [("test/latest", accuracy(answers, batch.targets), name), ("test/stale", stale[labelled].double().mean().item(), name)]
-        times = batch.slices["bound"]
         rows += [("test/latest", (answers == batch.targets)[times == k].double().mean().item(), f"{name},bound={k}") for k in range(1, t.n_bindings + 1) if (times == k).any()]
     return rows
 
