@@ -6,10 +6,9 @@
 __all__ = ['EDGE_WEIGHTS', 'BACKWARD', 'MAX_FAN_OUT', 'PushedWalk', 'push_pagerank', 'record_node', 'name_node',
            'name_specificity', 'AssociationGraph']
 
-# %% ../../nbs/text/06_association.ipynb #3c08b637
+# %% ../../nbs/text/06_association.ipynb #eea5b20b
 from collections import defaultdict
 from typing import Callable, Iterable, Mapping, NamedTuple
-import math
 from ..foundations.validation import require
 from .records import check_number
 
@@ -50,7 +49,7 @@ def push_pagerank(
         waiting = list(following)
     return PushedWalk(dict(settled), sum(residual.values()), pushes)
 
-# %% ../../nbs/text/06_association.ipynb #0af40a1d
+# %% ../../nbs/text/06_association.ipynb #97f399e1
 EDGE_WEIGHTS = dict(next=.25, assoc=1., derived=1., supersedes=0.)   # how well activation passes an edge of this type, along it
 BACKWARD = .5        # and against it
 MAX_FAN_OUT = 32     # strongest edges of a record that are kept
@@ -68,11 +67,10 @@ def name_node(
     return 2*name_id + 1
 
 def name_specificity(
-    n_records:int,  # records of the namespace
-    n_mentions:int, # of them mention the name
-)->float:           # > 0
-    "How much a name says: the fewer records mention it, the more. Source: Gutiérrez et al. 2024, section 2.3, who divide by the count; the logarithm falls less steeply."
-    return math.log(1 + n_records/max(n_mentions, 1))
+    n_mentions:int, # records of the namespace that mention the name
+)->float:           # in (0,1]
+    "How much a name says: the fewer records mention it, the more. Source: Gutiérrez et al. 2024, section 2.3."
+    return 1/max(n_mentions, 1)
 
 class AssociationGraph:
     "Records, names and edges of one namespace."
@@ -120,7 +118,7 @@ class AssociationGraph:
         if is_name: return {2*r: 1. for r in self.records_of.get(i, ()) if allowed(r)}
         out:dict[int,float] = defaultdict(float)
         if names:
-            for m in self.names_of.get(i, ()): out[2*m + 1] += name_specificity(len(self.names_of), len(self.records_of[m]))
+            for m in self.names_of.get(i, ()): out[2*m + 1] += name_specificity(len(self.records_of[m]))
         for edges, share in ((self.edges, 1.), (self.incoming, BACKWARD)):
             for (other, type), w in edges.get(i, {}).items():
                 weight = share*EDGE_WEIGHTS[type]*w

@@ -12,7 +12,7 @@ from .recall import Hit
 from .store import TextStore
 from .view import NamespaceView
 
-# %% ../../nbs/text/09_links.ipynb #fcefac0c
+# %% ../../nbs/text/09_links.ipynb #23d07749
 LEARNING_RATE = .1           # of links and strength, at a recall
 LINK_HALF_LIFE = 30*86_400.  # seconds in which an unused link loses half of its weight
 LEARNED_HITS = 5             # of a recall that are linked with each other
@@ -62,7 +62,7 @@ def shared_names(
     shared:dict[int,float] = {}
     for m in graph.names_of[record_id]:
         for other in graph.records_of[m]:
-            if other != record_id and other in allowed: shared[other] = shared.get(other, 0.) + name_specificity(len(graph.names_of), len(graph.records_of[m]))
+            if other != record_id and other in allowed: shared[other] = shared.get(other, 0.) + name_specificity(len(graph.records_of[m]))
     return sorted(((i, s) for i, s in shared.items() if s >= least), key=lambda item: (-item[1], item[0]))
 
 def linked(

@@ -59,7 +59,7 @@ def find_names(
     close()
     return tuple(found)[:MAX_NAMES]
 
-# %% ../../nbs/text/02_names.ipynb #c4fad473
+# %% ../../nbs/text/02_names.ipynb #96e02a41
 def key_name(
     key:str,  # such as "anna.city"; '' = none
 )->Optional[str]: # the entity that it is about
@@ -71,9 +71,11 @@ def query_names(
     known:Container[str],     # names that the memory holds, in normal form
     most:int=MAX_NAMES,       # longest list
 )->tuple[str,...]:            # those that the question contains
-    "Names of a question: those that it has by their form, and all of its words and pairs of words that the memory knows as names."
+    "Names of a question: those that it has by their form; if none of them is known, all of its words and pairs of words that the memory knows as names."
     check_count('most', most)
+    by_form = tuple(n for n in find_names(query) if n in known)
+    if by_form: return by_form[:most]
     words = [normal_name(m.group().rstrip('.')) for m in _TOKEN.finditer(query)]
     pairs = [' '.join(p) for p in zip(words, words[1:])]
-    candidates = dict.fromkeys([*find_names(query), *pairs, *words])
+    candidates = dict.fromkeys([*pairs, *words])
     return tuple(n for n in candidates if n in known)[:most]

@@ -4,51 +4,47 @@
 
 # %% auto #0
 __all__ = ['QUESTION_WORDS', 'RecallConfig', 'Hit', 'Recall', 'fuse_rankings', 'count_tokens', 'pick_diverse', 'question_words',
-           'coverage', 'Ranked', 'rank_records', 'recall_records']
+           'without_names', 'answer_confidence', 'Ranked', 'walk_from', 'rank_records', 'recall_records']
 
-# %% ../../nbs/text/08_recall.ipynb #841f1d3a
-import math
+# %% ../../nbs/text/08_recall.ipynb #6800cc3e
+import math, re
 from dataclasses import dataclass
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
 import numpy as np
 from ..foundations.config import Config
 from .association import name_node, name_specificity, push_pagerank, record_node
-from .names import query_names
+from .names import find_names, query_names
 from .records import Record, check_count, check_number
 from .search import MAX_QUERY_WORDS, word_search, words_of
 from .view import NamespaceView
 
-# %% ../../nbs/text/08_recall.ipynb #27714744
+# %% ../../nbs/text/08_recall.ipynb #3f928d2b
 QUESTION_WORDS = frozenset('who what when where why which whose whom how did do does is are was were has have had can could will would should the a an of in on at to for with from by and or not it this that there about now today be been'.split())
 
 @dataclass(frozen=True)
 class RecallConfig(Config):
     "How recall ranks, picks and abstains."
-    candidates:int=50            # records that each search proposes
-    vector_weight:float=.5       # of the vectors in the fusion, in [0,1]; 1 = vectors only, 0 = words only
-    rank_offset:float=5.         # larger = the first ranks count less
-    name_share:float=.5          # of the activation that starts on names of the question, in [0,1]
-    relevance_floor:float=.1     # how easily activation enters a record that the question does not resemble, in (0,1]
-    names:bool=True              # activation may travel over names
-    epsilon:float=1e-4           # activation below which a node passes nothing on
-    diversity:float=.3           # how much a record loses for being like one that was picked, in [0,1]
-    cosine_floor:float=.5        # cosine that says nothing; depends on the encoder
-    threshold:float=.35          # confidence below which recall abstains
+    candidates:int=50      # records that each search proposes
+    vector_weight:float=.5 # of the vectors in the fusion, in [0,1]; 1 = vectors only, 0 = words only
+    rank_offset:float=5.   # larger = the first ranks count less
+    names:bool=True        # activation starts from names and travels over them
+    resemblance:float=.05  # of records that resemble the question but are not connected to its names, >= 0
+    epsilon:float=1e-4     # activation below which a node passes nothing on
+    diversity:float=.3     # how much a record loses for being like one that was picked, in [0,1]
+    threshold:float=.2     # confidence below which recall abstains
 
     def check(self)->None:
         "Refuse invalid settings. Raises ValueError where a number is out of range."
         check_count('candidates', self.candidates)
-        for f in ('vector_weight', 'name_share', 'diversity', 'threshold'): check_number(f, getattr(self, f), 0, 1)
-        check_number('rank_offset', self.rank_offset, 0)
-        check_number('relevance_floor', self.relevance_floor, 1e-6, 1)
+        for f in ('vector_weight', 'diversity', 'threshold'): check_number(f, getattr(self, f), 0, 1)
+        for f in ('rank_offset', 'resemblance'): check_number(f, getattr(self, f), 0)
         check_number('epsilon', self.epsilon, 1e-9, .1)
-        check_number('cosine_floor', self.cosine_floor, -1, .999)
 
 class Hit(NamedTuple):
     "One recalled record."
     record:Record         # what was found
     score:float           # activation
-    why:dict[str,float]   # cosine, words (BM25), fused, and spread: what travelled to it
+    why:dict[str,float]   # cosine, words (BM25), fused, and activation from the names and from what is asked
 
 class Recall(NamedTuple):
     "What a question brought up."
@@ -101,7 +97,7 @@ def pick_diverse(
         like = np.maximum(like, np.clip(vectors @ vectors[best], 0, 1))
     return picked
 
-# %% ../../nbs/text/08_recall.ipynb #3acc83be
+# %% ../../nbs/text/08_recall.ipynb #ca663a89
 def question_words(
     query:str,  # any text
 )->list[str]:
@@ -109,29 +105,52 @@ def question_words(
     words = list(dict.fromkeys(words_of(query)))[:MAX_QUERY_WORDS]
     return [w for w in words if w not in QUESTION_WORDS] or words
 
-def coverage(
-    idf:Mapping[str,float],  # word of the question -> weight
-    held:Iterable[str],      # words of it that the hits hold, in any form
-)->float:                    # in [0,1]
-    "Share of a question that its hits cover."
-    held, total = set(held), sum(idf.values())
-    return sum(v for w, v in idf.items() if w in held)/total if total else 0.
+def without_names(
+    query:str,              # any text
+    names:Iterable[str],    # in normal form
+)->str:                     # what is left; the query itself where nothing is
+    "A question without its names."
+    words = frozenset(w for n in names for w in words_of(n))
+    rest = ' '.join(w for w in re.findall(r'\w+', query) if not words.issuperset(words_of(w)))
+    return rest if rest.strip() else query
 
-# %% ../../nbs/text/08_recall.ipynb #b11a35c7
+def answer_confidence(
+    idf:Mapping[str,float],        # word of the question that is no name -> weight
+    activation:Mapping[str,float], # word -> activation of the best hit that holds it, relative to the best hit
+    known:int,                     # names of the question that the memory knows
+    unknown:int,                   # and that it does not
+)->float:                          # in [0,1]
+    "How far the hits cover what is asked, eq-confidence."
+    total = sum(idf.values())
+    covered = sum(v*min(activation.get(w, 0.), 1.) for w, v in idf.items())/total if total else 1.
+    return covered*(known/(known + unknown) if known + unknown else 1.)
+
+# %% ../../nbs/text/08_recall.ipynb #18389929
 class Ranked(NamedTuple):
     "Records in the order of their activation."
     ids:list[int]                  # the best first
-    scores:list[float]             # activation
+    scores:list[float]             # activation, the best about 1
     why:dict[int,dict[str,float]]  # record -> parts
     idf:dict[str,float]            # word of the question -> weight
     found:dict[int,set]            # record -> words of the question that it holds
     names:tuple[str,...]           # of the question, that the memory knows
-    cosine:float                   # the best one
+
+def walk_from(
+    view:NamespaceView,        # whose graph
+    restart:Mapping[int,float],# node -> weight
+    here:set[int],             # records that count
+    spread:float,              # share that travels on at every step
+    config:RecallConfig,       # how
+)->dict[int,float]:            # record -> activation
+    "Where activation settles."
+    if not restart: return {}
+    walk = push_pagerank(lambda i: view.graph.neighbours(i, here.__contains__, config.names), restart, spread, config.epsilon)
+    return {i//2: a for i, a in walk.settled.items() if i % 2 == 0}
 
 def rank_records(
     view:NamespaceView,    # up to date
     query:str,             # the question
-    vector:np.ndarray,     # of the question
+    encode:Callable[[str],np.ndarray], # text -> unit vector `d`
     allowed:np.ndarray,    # records that count, sorted
     spread:float,          # share of activation that travels on at every step, in [0,1)
     config:RecallConfig,   # how
@@ -139,33 +158,27 @@ def rank_records(
     "Search, fuse, spread. Raises ValueError where `spread` is out of range."
     check_number('spread', spread, 0, 1 - 1e-9)
     here, graph = set(allowed.tolist()), view.graph
-    names = tuple(n for n in query_names(query, view.name_ids) if here.intersection(graph.records_of.get(view.name_ids[n], ()))) if config.names and spread and config.name_share else ()
-    in_names = frozenset(w for n in names for w in words_of(n))       # they have their own share, and do not rank as words again
-    near, cosines = view.index.search(vector, config.candidates, allowed) if config.vector_weight and len(allowed) else (np.empty(0, np.int64), np.empty(0))
+    names = tuple(n for n in query_names(query, view.name_ids) if not here.isdisjoint(graph.records_of.get(view.name_ids[n], ()))) if config.names and spread else ()
+    in_names = frozenset(w for n in names for w in words_of(n))
+    none = (np.empty(0, np.int64), np.empty(0))
+    near, cosines = view.index.search(encode(without_names(query, names)), config.candidates, allowed) if config.vector_weight and len(allowed) else none
     words = word_search(view.store, view.namespace_id, ' '.join(question_words(query)), config.candidates, allowed, in_names)
     base = fuse_rankings(near.tolist(), words.ids.tolist(), config.vector_weight, config.rank_offset)
-    if not base and not names: return Ranked([], [], {}, words.idf, {}, (), 0.)
-    restart = {record_node(i): w for i, w in base.items()}
-    if names:
-        specific = {n: name_specificity(len(graph.names_of), len(graph.records_of[view.name_ids[n]])) for n in names}
-        restart = {i: (1 - config.name_share)*w for i, w in restart.items()}
-        for n, s in specific.items(): restart[name_node(view.name_ids[n])] = (config.name_share if base else 1.)*s/sum(specific.values())
-    top = max(base.values(), default=1.)
-    def steered(node):
-        row = graph.neighbours(node, here.__contains__, config.names)
-        return {j: w*(config.relevance_floor + base.get(j//2, 0.)/top) if j % 2 == 0 else w for j, w in row.items()}   # eq-steered
-    walk = push_pagerank(steered, restart, spread, config.epsilon)
-    activation = {i//2: a for i, a in walk.settled.items() if i % 2 == 0}
-    for i, w in base.items(): activation.setdefault(i, (1 - spread)*w)           # candidates too thin to be pushed
-    order = sorted(activation, key=lambda i: (-activation[i], i))
+    asked = walk_from(view, {record_node(i): w for i, w in base.items()}, here, spread, config) if spread else base
+    named = walk_from(view, {name_node(view.name_ids[n]): name_specificity(len(graph.records_of[view.name_ids[n]])) for n in names}, here, spread, config)
+    met = {i: f*asked.get(i, 0.) for i, f in named.items()} if names and base else named or asked
+    top, highest = max(met.values(), default=0.) or 1., max(base.values(), default=1.)
+    activation = {i: a/top for i, a in met.items()}
+    for i, w in base.items(): activation[i] = activation.get(i, 0.) + (config.resemblance*w/highest if names else 0.)   # eq-meet
+    order = sorted((i for i in activation if activation[i] > 0), key=lambda i: (-activation[i], i))[:4*config.candidates]
     cosine, bm25 = dict(zip(near.tolist(), cosines.tolist())), dict(zip(words.ids.tolist(), words.scores.tolist()))
-    why = {i: dict(cosine=cosine.get(i, 0.), words=bm25.get(i, 0.), fused=base.get(i, 0.), spread=activation[i] - (1 - spread)*restart.get(record_node(i), 0.)) for i in order[:4*config.candidates]}
-    return Ranked(order[:4*config.candidates], [activation[i] for i in order[:4*config.candidates]], why, words.idf, words.found, names, float(cosines[0]) if len(cosines) else 0.)
+    why = {i: dict(cosine=cosine.get(i, 0.), words=bm25.get(i, 0.), fused=base.get(i, 0.), from_names=named.get(i, 0.), from_question=asked.get(i, 0.)) for i in order}
+    return Ranked(order, [activation[i] for i in order], why, words.idf, words.found, names)
 
 def recall_records(
     view:NamespaceView,    # up to date
     query:str,             # the question
-    vector:np.ndarray,     # of the question
+    encode:Callable[[str],np.ndarray], # text -> unit vector `d`
     allowed:np.ndarray,    # records that count, sorted
     k:int,                 # at most so many
     budget:float,          # tokens together
@@ -174,11 +187,20 @@ def recall_records(
 )->Recall:
     "Everything from the question to the hits. Raises ValueError where a number is out of range."
     check_count('k', k)
-    ranked = rank_records(view, query, vector, allowed, spread, config)
+    ranked = rank_records(view, query, encode, allowed, spread, config)
     if not ranked.ids: return Recall([], True, 0., ranked.names)
     records = view.store.get(ranked.ids)
-    texts = [records[i].text for i in ranked.ids]
-    at = pick_diverse(ranked.ids, ranked.scores, view.index.vectors(ranked.ids) if ranked.ids == sorted(ranked.ids) else np.concatenate([view.index.vectors([i]) for i in ranked.ids]), [count_tokens(t) for t in texts], k, budget, config.diversity)
+    tokens = [count_tokens(records[i].text) for i in ranked.ids]
+    at = pick_diverse(ranked.ids, ranked.scores, np.concatenate([view.index.vectors([i]) for i in ranked.ids]), tokens, k, budget, config.diversity)
     hits = [Hit(records[ranked.ids[p]], ranked.scores[p], ranked.why[ranked.ids[p]]) for p in at]
-    confidence = max(coverage(ranked.idf, [w for h in hits for w in ranked.found.get(h.record.id, ())]), (ranked.cosine - config.cosine_floor)/(1 - config.cosine_floor), 0.)
-    return Recall(hits, not hits or confidence < config.threshold, min(confidence, 1.), ranked.names)
+    top = max((h.score for h in hits), default=1.)
+    held:dict[str,float] = {}
+    for h in hits:
+        for w in ranked.found.get(h.record.id, ()): held[w] = max(held.get(w, 0.), h.score/top)
+    first = words_of(query)[:1]
+    by_form = [n for n in find_names(query) if ' ' not in n]
+    known = [n for n in by_form if n in view.name_ids]
+    unknown = [n for n in by_form if n not in view.name_ids and words_of(n) != first]        # a capital letter at the start says nothing
+    in_names = {w for n in (*ranked.names, *unknown) for w in words_of(n)}
+    confidence = answer_confidence({w: v for w, v in ranked.idf.items() if w not in in_names}, held, len(known), len(unknown))
+    return Recall(hits, not hits or confidence < config.threshold, confidence, ranked.names)

@@ -33,7 +33,7 @@ class OpResult(NamedTuple):
     record:Optional[Record] # that it made or changed
     error:str               # why not; '' = done
 
-# %% ../../nbs/text/12_text_memory.ipynb #c824009f
+# %% ../../nbs/text/12_text_memory.ipynb #9b59dde8
 class TextMemory(MemoryFile):
     "A memory of text in one file: write, link, recall, consolidate, forget. Raises ValueError for whatever it refuses, before anything is written."
     # --- writing
@@ -102,7 +102,7 @@ class TextMemory(MemoryFile):
         query:str,                        # a question
         namespace:str='default',          # whose memory
         k:int=8,                          # at most so many records
-        spread:float=.5,                  # share of activation that travels on over the graph at every step, in [0,1); 0 = none
+        spread:float=.8,                  # share of activation that travels on over the graph at every step, in [0,1); 0 = none
         learn:bool=True,                  # recalled records become stronger and linked
         at:Optional[float]=None,          # what held at this time; None = now
         budget_tokens:float=math.inf,     # tokens together
@@ -114,7 +114,7 @@ class TextMemory(MemoryFile):
         now, view = self._now(), self.view(namespace)
         time_ = now if at is None else check_number('at', at)
         if view is None: return Recall([], True, 0., ())
-        found = recall_records(view, query, encode_texts(self.encoder, [query])[0], view.allowed(time_, now), k, budget_tokens, spread, config)
+        found = recall_records(view, query, lambda text: encode_texts(self.encoder, [text])[0], view.allowed(time_, now), k, budget_tokens, spread, config)
         if learn and at is None and not found.abstained and not self.store.read_only: strengthen_recalled(self.store, view, found.hits, self.actor, now)
         return found
 
