@@ -49,7 +49,7 @@ def push_pagerank(
         waiting = list(following)
     return PushedWalk(dict(settled), sum(residual.values()), pushes)
 
-# %% ../../nbs/text/06_association.ipynb #97f399e1
+# %% ../../nbs/text/06_association.ipynb #efcc5d56
 EDGE_WEIGHTS = dict(next=.25, assoc=1., derived=1., supersedes=0.)   # how well activation passes an edge of this type, along it
 BACKWARD = .5        # and against it
 MAX_FAN_OUT = 32     # strongest edges of a record that are kept
@@ -69,7 +69,7 @@ def name_node(
 def name_specificity(
     n_mentions:int, # records of the namespace that mention the name
 )->float:           # in (0,1]
-    "How much a name says: the fewer records mention it, the more. Source: Gutiérrez et al. 2024, section 2.3."
+    "How much a name says: the fewer records mention it, the more. Source: Jiménez Gutiérrez et al. 2024, section 2.3."
     return 1/max(n_mentions, 1)
 
 class AssociationGraph:
