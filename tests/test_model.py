@@ -68,3 +68,50 @@ def test_all_models_answer_the_same_call(kind, config, tmp_path):
     assert {"total", "task"} <= set(terms) and set(terms) - {"total", "task"} == set(out.losses)
     m.save(tmp_path)
     assert torch.equal(kind.load(tmp_path)(x).logits, m(x).logits)
+
+COUNTERS = ("age", "last_read", "clock")
+
+def aged(state, tokens_ago):
+    "The same memory, so many tokens later in the life of its stream."
+    m, old = state.memory, state.memory.strength > 0
+    return state._replace(memory=m._replace(age=m.age + tokens_ago*old, last_read=m.last_read + tokens_ago*(m.last_read > 0), clock=m.clock + tokens_ago))
+
+@pytest.mark.parametrize("record", (False, True), ids=("fused", "reference"))
+def test_counters_are_whole_numbers_and_exact_beyond_what_float32_can_count(record):
+    "2^24 + 1 is no float32: a slot aged by 0 or 2 where one token went by."
+    m, x = tiny(gate_floor=1.).float(), tokens(2, 64)
+    writer = tiny().float(); writer.load_state_dict(m.state_dict())
+    with torch.no_grad():
+        start = aged(writer(x).state, 2**24)
+        state = start
+        for t in range(64): state = m(x[:, t:t + 1], state, record=record).state
+        once = m(x, start, record=record).state
+    before, after, whole = start.memory, state.memory, once.memory
+    used = before.strength > 0
+    assert used.any() and {getattr(after, k).dtype for k in COUNTERS} == {torch.long}
+    assert torch.equal(after.age, (before.age + 64)*used) and torch.equal(after.age, whole.age)
+    assert (after.last_read > 2**24).any() and torch.equal(after.last_read, whole.last_read) and torch.equal(after.clock, before.clock + 64)
+
+@pytest.mark.parametrize("half", (torch.bfloat16, torch.float16))
+def test_a_call_under_autocast_takes_the_state_it_gave(half):
+    m, x, state = tiny(dream_every=1).float(), tokens(2, 24), None
+    plain, fresh = m(x).logits, m.empty_state(2)
+    with torch.autocast("cpu", dtype=half):
+        for piece in x.split(8, 1):
+            out = m(piece, state)
+            state = m.dream(out.state)
+            assert [(n, z.shape, z.dtype) for n, z in tree_leaves(state.memory)] == [(n, z.shape, z.dtype) for n, z in tree_leaves(fresh.memory)]
+    assert out.logits.isfinite().all() and (out.logits.float() - plain[:, 16:]).abs().max() < .3*plain.abs().max()
+
+@pytest.mark.parametrize("half", (torch.bfloat16, torch.float16))
+def test_a_model_in_half_precision_keeps_its_memory_in_single(half):
+    m, x = tiny(dream_every=1).to(half), tokens(2, 24)
+    single = tiny(dream_every=1).to(half).float()
+    out = m(x)
+    again = m(x, m.dream(out.state))
+    assert out.logits.dtype == half and again.logits.isfinite().all()
+    memory = out.state.memory
+    assert {z.dtype for n, z in tree_leaves(memory) if z.is_floating_point()} == {torch.float32} and {getattr(memory, k).dtype for k in COUNTERS} == {torch.long}
+    assert memory.strength.max() > 0 and (out.logits.float() - single(x).logits).abs().max() < .2*single(x).logits.abs().max()
+    m.objective(again, x)["total"].backward()
+    assert all(p.grad.isfinite().all() for p in m.parameters() if p.grad is not None)

@@ -16,7 +16,7 @@ from .config import MemoryConfig
 from .fused_path import fused_segment, segment_events, supports_fused
 from .observer import Observer, WriteEvents, emit_chunk_event, take_snapshot
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
-from .state import MemoryState, empty_memory_state
+from .state import MemoryState, empty_memory_state, full_precision, state_dtype
 from .strength import DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
@@ -108,21 +108,27 @@ class MultiHeadMemoryBank(nn.Module):
 
     # --- learned numbers
     @property
+    def dtype(self)->torch.dtype:  # single precision, or double
+        "Dtype of the state and of all that is computed with it."
+        return state_dtype(self.log_logit_scale)
+
+    @property
     def decay_weights(self)->Optional[DecayWeights]:  # None = nothing is forgotten
         "Weights of the decay rate."
-        return DecayWeights(self.decay.weight, self.decay.bias) if self.config.forgetting else None
+        return DecayWeights(*(w.to(self.dtype) for w in (self.decay.weight, self.decay.bias))) if self.config.forgetting else None
 
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
-        lam = self.lam_logit.sigmoid().view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, self.log_logit_scale.exp().view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
+        lam = self.lam_logit.to(self.dtype).sigmoid().view(1, -1, 1, 1) if self.config.graph else None
+        return BankParameters(self.config, self.log_logit_scale.to(self.dtype).exp().view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
 
     def decay_rate(self,
         values:Tensor,  # contents, `b h n d`
     )->Tensor:          # `b h n`
         "Decay of strength per token. Raises ValueError where nothing is forgotten."
-        require(self.config.forgetting, "this bank has no decay rate, got forgetting=False: build it with forgetting=True")
-        return decay_rate(values, DecayWeights(self.decay.weight, self.decay.bias))
+        weights = self.decay_weights
+        if weights is None: raise ValueError("this bank has no decay rate, got forgetting=False: build it with forgetting=True")
+        return decay_rate(values, weights)
 
     @property
     def rate_of(self)->Optional[Callable[[Tensor],Tensor]]:  # None = nothing is forgotten
@@ -151,12 +157,13 @@ class MultiHeadMemoryBank(nn.Module):
     )->Features:
         "Project a whole sequence at once, eq-features; only what depends on the state is done chunk by chunk."
         cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
-        y = self.projections(self.norm(x))
+        y = self.projections(self.norm(x.to(self.norm.weight.dtype)))
+        y = {name: z.to(self.dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
         key = _heads(y['address'], H)
         query = key if self.query is None else _heads(y['query'], H)
         gate = y['gate'].sigmoid().transpose(1, 2)
-        hop_weights = _softmax_over_few(F.pad(_heads(y['spread'], H), (1, 0))) if cfg.graph else x.new_ones(B, H, T, 1)
-        value, policy_weights = _heads(self.content(y['bottleneck']), H), _softmax_over_few(_heads(y['policy'], H))
+        hop_weights = _softmax_over_few(F.pad(_heads(y['spread'], H), (1, 0))) if cfg.graph else gate.new_ones(B, H, T, 1)
+        value, policy_weights = _heads(y['content'], H), _softmax_over_few(_heads(y['policy'], H))
         return Features(query, key, value, gate if mask is None else gate*mask.unsqueeze(1), policy_weights, hop_weights)
 
     # --- one chunk
@@ -263,9 +270,10 @@ class MultiHeadMemoryBank(nn.Module):
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))
         f = self.features(x, mask)
-        if not record and self.supports_fused(f, state): read, state, mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
-        else: read, state, mass, records = self.reference_path(f, state, mask, generator, record, dream, dream_every)
-        return read.transpose(1, 2).flatten(2), state, self._info(f, mask, mass, records)
+        with full_precision(x):
+            if not record and self.supports_fused(f, state): read, state, read_mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
+            else: read, state, read_mass, records = self.reference_path(f, state, mask, generator, record, dream, dream_every)
+            return read.transpose(1, 2).flatten(2).to(self.out.weight.dtype), state, self._info(f, mask, read_mass, records)
 
     def _info(self, f:Features, mask:Optional[Tensor], read_mass:Tensor, records:Optional[list])->dict[str,Any]:
         "What the objective and the analysis need to know of a call."

@@ -125,7 +125,7 @@ def place_writes(
     with torch.no_grad():
         logit = decay_logit(state.values, p.decay)
         rate = F.softplus(logit) if cfg.forgetting else torch.zeros_like(logit)
-        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age, state.last_read), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
+        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
         address = entry_onehot(plan, requests.active, cfg.n_slots, candidates.key.dtype)
     return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay), tokens)
 

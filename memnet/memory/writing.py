@@ -101,8 +101,8 @@ def updated_age(
 )->Tensor:                        # `b h n`
     "Tokens since the last write, after the chunk."
     final = writes.plan.final
-    waited = (state.age + n_tokens)*(1 - final.sum(2))*(state.strength > 0)
-    return waited + (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
+    since = (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
+    return torch.where(final.sum(2) > 0, since.long(), (state.age + n_tokens)*(state.strength > 0))
 
 def updated_last_read(
     state:MemoryState,      # at the start of the chunk
@@ -112,9 +112,8 @@ def updated_last_read(
     "Clock at the last read above `READ_THRESHOLD`."
     C = weights.shape[2]
     order = torch.arange(1, C + 1, device=weights.device, dtype=weights.dtype).view(C, 1)
-    last = ((weights > READ_THRESHOLD)*order).amax(2)
-    last = torch.where(last > 0, last + state.clock.view(-1, 1, 1), 0.)
-    return torch.maximum(state.last_read*(1 - writes.plan.evicted), scatter_to_slots(torch.zeros_like(state.last_read), last, writes))
+    token = scatter_to_slots(torch.zeros_like(state.usage), ((weights > READ_THRESHOLD)*order).amax(2), writes).long()   # of the chunk, from 1 on
+    return torch.where(token > 0, token + state.clock.view(-1, 1, 1), state.last_read*(writes.plan.evicted == 0))
 
 # %% ../../nbs/memory/11_writing.ipynb #4e475b23
 class ChunkWrite(NamedTuple):

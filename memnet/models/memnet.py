@@ -17,6 +17,7 @@ from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.validation import require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
+from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
 from .controller import ControllerConfig, ControllerState, TransformerController
 from .objective import ObjectiveConfig, memory_losses
@@ -136,7 +137,7 @@ class MemNet(SequenceModel):
         require(isinstance(state, ControllerState), f"state must be a ControllerState, got {type(state).__name__}: pass the `state` of this model's own output")
         if state.memory is None or bank is None: raise ValueError("there is nothing to consolidate with memory=False: build the model with memory=True")
         if dreamer is None: raise ValueError("this model has no synthesizer, got dream_every=0: set dream_every ≥ 1 in its config, or pass model.dream(state, MemorySynthesizer(d_value, n_heads))")
-        return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
+        with full_precision(state.memory.clock): return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
 
     def replay(self,
         state:ControllerState,       # what a call returned; left alone
