@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['NUMBA_BELOW', 'COMPILER_FAULT', 'find_compiler_fault', 'jitable', 'code_digest', 'code_folders', 'warn_once',
-           'announce_compilation', 'CodeCache', 'compiled']
+           'announce_compilation', 'CodeCache', 'compiled', 'is_traced']
 
 # %% ../../nbs/foundations/06_compilation.ipynb #b977a58b
 import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warnings
 from pathlib import Path
 from typing import Any, Callable, Optional
+import torch
 
 # %% ../../nbs/foundations/06_compilation.ipynb #3b82d4c8
 NUMBA_BELOW = (0, 69)   # the first release that this package was not tried with
@@ -207,3 +208,9 @@ def compiled(
         if keep: dispatcher._cache = CodeCache(f, options, what, seconds)
         return dispatcher
     return decorate
+
+# %% ../../nbs/foundations/06_compilation.ipynb #c0de0001
+def is_traced(
+)->bool:
+    "Whether PyTorch traces or transforms this call: in `torch.compile`, `torch.export`, `torch.func.grad`, `torch.vmap`. Then no branch may depend on a number in a tensor."
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

@@ -7,17 +7,18 @@ __all__ = ['MAX_OBSERVED_CHUNKS', 'consolidate_if_due', 'consolidation_times', '
 
 # %% ../../nbs/memory/13_bank.ipynb #1c17eed1
 import math
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.compilation import warn_once
 from ..foundations.validation import require
 from .config import MemoryConfig
-from .fused_path import fused_segment, segment_events, supports_fused
-from .observer import Observer, WriteEvents, emit_chunk_event, take_snapshot
+from .fused_path import FusedSegment, changed_members, fused_segment, is_plain_linear, kernel_obstacle, linear_outputs, segment_events, segment_records, worth_a_warning
+from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
 from .state import MemoryState, empty_memory_state, full_precision, state_dtype
-from .strength import DecayWeights, decay_rate, effective_strength
+from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
 # %% ../../nbs/memory/13_bank.ipynb #e180e024
@@ -50,12 +51,15 @@ MAX_OBSERVED_CHUNKS = 64   # most chunks of a fused segment while an observer is
 
 def _heads(x, n_heads): return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 def _softmax_over_few(x): return x.movedim(-1, 0).softmax(0).movedim(0, -1)   # quicker along the first axis
+def _softplus_inverse(rate): rate = rate.clamp(min=1e-30); return rate + torch.log(-torch.expm1(-rate))
+_HONOURED = {'__init__', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
 
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
 class MultiHeadMemoryBank(nn.Module):
     "Slots with a graph, read by a mixture of policies and by spreading activation, written through a bottleneck."
     observer:Optional[Observer] = None     # is told of every chunk; None = nothing is recorded
     graph_rule:Optional[GraphRule] = None  # a plasticity rule of your own; None = spike-timing plasticity in event time
+    path:str = 'auto'                      # who chooses the path, see `set_memory_path`
 
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
@@ -120,15 +124,27 @@ class MultiHeadMemoryBank(nn.Module):
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
         lam = self.lam_logit.to(self.dtype).sigmoid().view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, self.log_logit_scale.to(self.dtype).exp().view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
+        return BankParameters(self.config, self.log_logit_scale.to(self.dtype).exp().view(1, -1, 1, 1), lam, self.decay_rule, self.graph_rule)
+
+    @property
+    def _decay_of_layer(self)->DecayRule:
+        "The weights of a plain layer; a layer that does more than a product is called, and each head takes its own output."
+        if is_plain_linear(self.decay): return cast(DecayWeights, self.decay_weights)
+        return lambda values: self.decay(values.to(self.log_logit_scale.dtype)).diagonal(dim1=1, dim2=3).movedim(-1, 1).to(self.dtype)
+
+    @property
+    def decay_rule(self)->Optional[DecayRule]:  # None = nothing is forgotten
+        "How a chunk computes the decay of contents: what `decay_rate` says, where a subclass has its own."
+        if not self.config.forgetting: return None
+        if not changed_members(self, dict(decay_rate=_LIBRARY_METHODS['decay_rate'])): return self._decay_of_layer
+        return lambda values: _softplus_inverse(self.decay_rate(values))
 
     def decay_rate(self,
         values:Tensor,  # contents, `b h n d`
     )->Tensor:          # `b h n`
         "Decay of strength per token. Raises ValueError where nothing is forgotten."
-        weights = self.decay_weights
-        if weights is None: raise ValueError("this bank has no decay rate, got forgetting=False: build it with forgetting=True")
-        return decay_rate(values, weights)
+        require(self.config.forgetting, "this bank has no decay rate, got forgetting=False: build it with forgetting=True")
+        return decay_rate(values, self._decay_of_layer)
 
     @property
     def rate_of(self)->Optional[Callable[[Tensor],Tensor]]:  # None = nothing is forgotten
@@ -138,18 +154,15 @@ class MultiHeadMemoryBank(nn.Module):
     def effective_strength(self,
         state:MemoryState,  # of this bank
     )->Tensor:              # `b h n`
-        "What is left of every slot's strength."
-        return effective_strength(state.strength, state.values, state.age, self.decay_weights)
+        "What is left of every slot's strength, as observers see it. Reading computes the same from `decay_rate`, in logarithms."
+        return effective_strength(state.strength, state.values, state.age, self.decay_rule)
 
     # --- features
     def projections(self,
         x:Tensor,            # normalised features, `b t c`
     )->dict[str,Tensor]:     # layer -> output
-        "All layers that are linear in the features, in one product."
-        layers = {n: getattr(self, n) for n in ('address', 'query', 'bottleneck', 'gate', 'policy', 'spread') if getattr(self, n, None) is not None}
-        bias = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers.values()]
-        y = F.linear(x, torch.cat([m.weight for m in layers.values()]), torch.cat(bias))
-        return dict(zip(layers, y.split([m.out_features for m in layers.values()], -1)))
+        "All layers that are linear in the features, in one product where they are plain."
+        return linear_outputs({n: getattr(self, n) for n in ('address', 'query', 'bottleneck', 'gate', 'policy', 'spread') if getattr(self, n, None) is not None}, x)
 
     def features(self,
         x:Tensor,                    # `b t c`
@@ -194,16 +207,22 @@ class MultiHeadMemoryBank(nn.Module):
         if n_rows == 0: return
         tokens = torch.arange(slot.shape[-1], device=slot.device).expand_as(slot) if writes.tokens is None else writes.tokens
         events = WriteEvents(tokens, slot, writes.plan.allocates, writes.candidates.requests.gate)
-        emit_chunk_event(observer, n_rows, weights, events, take_snapshot(before, self.decay_weights), take_snapshot(after, self.decay_weights))
+        emit_chunk_event(observer, n_rows, weights, events, *(Snapshot(s.clock, s.strength, self.effective_strength(s)) for s in (before, after)))
 
     # --- a whole sequence, on two paths
-    def supports_fused(self,
+    def choose_path(self,
         f:Features,         # of the whole sequence
         state:MemoryState,  # at its start
-    )->bool:
-        "Whether the fused path computes what is asked: the kernel supports it, and neither a graph rule nor a subclass has changed what a chunk does."
-        unchanged = all(getattr(type(self), name) is getattr(MultiHeadMemoryBank, name) for name in ('read_chunk', 'write_chunk'))
-        return unchanged and self.graph_rule is None and supports_fused(f, state, self.config)
+    )->tuple[str,str]:      # "fused" or "reference", and why it is not "fused"
+        "Which path a call takes. Raises ValueError where `path` asks for the fused one and something is in the way."
+        if self.path == 'reference': return 'reference', "set_memory_path"
+        changed = [n for n in changed_members(self, _LIBRARY_METHODS) if n not in _HONOURED]
+        obstacle = f"{type(self).__name__} has its own {', '.join(changed)}" if changed else kernel_obstacle(f, state, self.bank_parameters())
+        if obstacle is None: return 'fused', ''
+        require(self.path != 'fused', f"the fused path cannot compute this: {obstacle}. Use set_memory_path(model, 'auto') or 'reference'")
+        if worth_a_warning(f, state, obstacle):
+            warn_once(obstacle, f"this memory runs on its reference path, which takes several times as long as the fused one: {obstacle}. set_memory_path(model, 'reference') says that it is meant", 4)
+        return 'reference', obstacle
 
     def reference_path(self,
         f:Features,                               # of the whole sequence
@@ -233,29 +252,33 @@ class MultiHeadMemoryBank(nn.Module):
         state:MemoryState,                        # at its start
         mask:Optional[Tensor]=None,               # True = real token, `b t`; None = all
         generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
+        record:bool=False,                        # also say what happened, over physical slots
         dream:Optional[Callable]=None,            # state -> state, called between chunks; None = never
         dream_every:int=0,                        # chunks between consolidation phases
-    )->tuple[Tensor,MemoryState,Tensor,None]:     # read vectors `b h t d`, new state, read mass `b h n`
-        "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where `supports_fused`."
-        C, T, every, reads, mass, start = self.config.chunk_size, f.gate.shape[2], dream_every*self.config.chunk_size, [], None, 0
+    )->tuple[Tensor,MemoryState,Tensor,Optional[list]]: # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks or None
+        "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where nothing is in the way, see `kernel_obstacle`."
+        C, T, every, reads, records, mass, logit, start = self.config.chunk_size, f.gate.shape[2], dream_every*self.config.chunk_size, [], [], None, None, 0
         ends = {T, *(consolidation_times(state.clock, T, every, C, mask) if dream is not None else ())}
         if self.observer is not None: ends.update(range(0, T, MAX_OBSERVED_CHUNKS*C))
         for end in sorted(ends - {0}):
             part, real = Features(*(x[:, :, start:end] for x in f)), None if mask is None else mask[:, start:end]
-            clock, (read, state, mass) = state.clock, self._fused_segment(part, state, real, generator, mass)
-            if dream is not None: state = consolidate_if_due(dream, every, clock, state)
-            reads.append(read); start = end
-        return torch.cat(reads, 2), state, torch.zeros_like(state.strength) if mass is None else mass, None
+            out = self._fused_segment(part, state, real, generator, mass, logit, records if record else None)
+            new = out.state if dream is None else consolidate_if_due(dream, every, state.clock, out.state)
+            logit, state, mass = out.decay_logit if new is out.state else None, new, out.read_mass
+            reads.append(out.read); start = end
+        return torch.cat(reads, 2), state, torch.zeros_like(state.strength) if mass is None else mass, records if record else None
 
-    def _fused_segment(self, f:Features, state:MemoryState, mask:Optional[Tensor], generator:Optional[torch.Generator], read_mass:Optional[Tensor])->tuple[Tensor,MemoryState,Tensor]:
-        "One segment of the fused path, and its events."
+    def _fused_segment(self, f:Features, state:MemoryState, mask:Optional[Tensor], generator:Optional[torch.Generator], read_mass:Optional[Tensor], logit:Optional[Tensor], records:Optional[list])->FusedSegment:
+        "One segment of the fused path, its events and its records."
         B, T, clock, p = len(f.gate), f.gate.shape[2], state.clock, self.bank_parameters()
         n_rows, real = 0, torch.ones(B, T, dtype=torch.bool) if mask is None else mask
         if self.observer is not None: n_rows = min(self.observer.n_rows(clock, clock + real.sum(-1)), B)
-        out = fused_segment(f, state, p, mask, generator, read_mass, n_rows)
-        if self.observer is not None and n_rows:
-            for event in segment_events(out, f.gate[:n_rows].detach(), real[:n_rows], clock[:n_rows], p): emit_chunk_event(self.observer, n_rows, *event)
-        return out.read, out.state, out.read_mass
+        out = fused_segment(f, state, p, mask, generator, read_mass, n_rows if records is None else B, logit)
+        if records is not None: records += segment_records(out, state, real, self.config.n_heads)
+        if self.observer is not None and n_rows and out.record is not None:
+            seen = out._replace(record=type(out.record)(*(x[:n_rows*self.config.n_heads] for x in out.record)))
+            for event in segment_events(seen, f.gate[:n_rows].detach(), real[:n_rows], clock[:n_rows], p): emit_chunk_event(self.observer, n_rows, *event)
+        return out
 
     def forward(self,
         x:Tensor,                                 # features, `b t c`
@@ -271,9 +294,10 @@ class MultiHeadMemoryBank(nn.Module):
         if state is None: state = self.empty_state(len(x))
         f = self.features(x, mask)
         with full_precision(x):
-            if not record and self.supports_fused(f, state): read, state, read_mass, records = self.fused_path(f, state, mask, generator, dream, dream_every)
-            else: read, state, read_mass, records = self.reference_path(f, state, mask, generator, record, dream, dream_every)
-            return read.transpose(1, 2).flatten(2).to(self.out.weight.dtype), state, self._info(f, mask, read_mass, records)
+            path, reason = self.choose_path(f, state)
+            run = self.fused_path if path == 'fused' else self.reference_path
+            read, state, read_mass, records = run(f, state, mask, generator, record, dream, dream_every)
+            return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(f, mask, read_mass, records)
 
     def _info(self, f:Features, mask:Optional[Tensor], read_mass:Tensor, records:Optional[list])->dict[str,Any]:
         "What the objective and the analysis need to know of a call."
@@ -295,3 +319,5 @@ class MultiHeadMemoryBank(nn.Module):
             f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
         want = (got[0], cfg.n_heads, cfg.n_slots)
         require(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
+
+_LIBRARY_METHODS = {n: x for n, x in vars(MultiHeadMemoryBank).items() if callable(x) or isinstance(x, property)}   # as they stand here: a change of one that is not in `_HONOURED` rules the fused path out

@@ -9,6 +9,7 @@ __all__ = ['EntryVersions', 'write_versions', 'log_decay_since']
 from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
+from ..foundations.compilation import is_traced
 from .allocation import WritePlan, WriteRequests
 from .state import MemoryState
 from .strength import DecayWeights, decay_rate, update_chain
@@ -33,7 +34,7 @@ def write_versions(
     "Allocations store content and gate as they are; updates interpolate: `v <- (1-g) v_old + g v`, `s <- g + (1-g) s_old`. Source: Zhang et al. 2024, section 3, for gated interpolation."
     active, gate, n_slots = requests.active, requests.gate, state.strength.shape[-1]
     update = active & ~plan.allocates
-    if not update.any(): return EntryVersions(values, gate*active, None if decay is None else decay_rate(values, decay), None, None)
+    if not is_traced() and not update.any(): return EntryVersions(values, gate*active, None if decay is None else decay_rate(values, decay), None, None)
     source = plan.entry.clamp(0, n_slots - 1)
     has_source = (update & (plan.entry < n_slots)).to(gate.dtype)
     log_keep = torch.log1p(-gate.clamp(max=1 - 1e-6))*update

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.compilation import is_traced
 from .plasticity import EdgeEvents, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
 from .allocation import WriteRequests
@@ -78,7 +79,7 @@ def updated_graph(
     pre = events.pre
     if events.before is not None and events.after is not None:
         edges, pre = edges*events.after[..., :N].exp().unsqueeze(-1), pre*(events.after.unsqueeze(-2) - events.before).exp()
-    if (plan.evicted*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
+    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
     def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
     address = to_slots(writes.address)
     edges = stdp(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma)
