@@ -36,7 +36,8 @@ def test_chunked_is_token_by_token_through_the_whole_model():
         m = tiny(chunk_size=chunk, n_writes=0, n_slots=3, topk=2, eta_minus=.2, gamma=.9, hops=2)
         out = m(tokens(2, 21))
         m.objective(out, tokens(2, 21, seed=2))["total"].backward()
-        got.append((out.logits.detach(), m.detach_state(out.state), tuple(p.grad for p in m.parameters())))
+        memory = m.detach_state(m.commit(out.state)).memory      # the last chunk of 4 and 8 is not full
+        got.append((out.logits.detach(), memory._replace(pending=None), tuple(p.grad for p in m.parameters())))
     for other in got[1:]:
         for a, b in zip(got[0], other): assert worst(a, b) < 1e-8
 
@@ -68,6 +69,92 @@ def test_all_models_answer_the_same_call(kind, config, tmp_path):
     assert {"total", "task"} <= set(terms) and set(terms) - {"total", "task"} == set(out.losses)
     m.save(tmp_path)
     assert torch.equal(kind.load(tmp_path)(x).logits, m(x).logits)
+
+def in_pieces(m, x, cuts, state=None, **kw):
+    "Logits and last state of a stream that is cut there."
+    logits, masks = [], kw.pop("mask", None)
+    masks = [None]*(len(cuts) + 1) if masks is None else masks.tensor_split(cuts, 1)
+    for piece, mask in zip(x.tensor_split(cuts, 1), masks):
+        out = m(piece, state, mask=mask, **kw)
+        logits.append(out.logits); state = out.state
+    return torch.cat(logits, 1), state
+
+CUTS = [tuple(range(1, 27)), (7, 14, 21), (8, 16), (1, 2, 13), (5,), (26,)]
+ODD = [dict(), dict(n_writes=0, rho=.5), dict(n_writes=2, n_slots=3, match=.95), dict(eta_minus=.2, gamma=.9, hops=2), dict(graph=False, n_layers=0), dict(tied_addresses=False, n_layers=3),
+       dict(dream_every=1, n_slots=4), dict(dream_every=2, gamma=.9), dict(chunk_size=5, n_writes=5), dict(chunk_size=1, n_writes=1), dict(policies=("random", "topk")), dict(policies=("random", "uniform"), gamma=.9)]
+
+@pytest.mark.parametrize("over", ODD, ids=lambda d: " ".join(f"{k}={v}" for k, v in d.items()) or "default")
+def test_a_stream_may_be_cut_anywhere(over):
+    "Token by token, in sevens, at borders, once: the logits and every number of the state, on both paths, with and without sampling."
+    m, x = tiny(**over), tokens(2, 27)
+    for draws in (None, 3):
+        run = lambda cuts: in_pieces(m, x, cuts, generator=None if draws is None else gen(draws))
+        with torch.no_grad():
+            whole = run(())
+            for cuts in CUTS:
+                got = run(cuts)
+                assert (got[0] - whole[0]).abs().max() < 1e-9 and worst(got[1], whole[1]) < 1e-9, (cuts, draws)
+    single = tiny(**over).float()
+    with torch.no_grad(): assert (in_pieces(single, x, CUTS[0])[0] - single(x).logits).abs().max() < 1e-5
+
+@pytest.mark.parametrize("over", (dict(), dict(gamma=.9), dict(dream_every=1)), ids=str)
+def test_rows_of_any_length_in_any_call_are_rows_alone(over):
+    "Padding is no time: each row of a batch whose rows bring different numbers of tokens is the row that gets its own tokens at once."
+    m, lengths, rows, state, got = tiny(**over), torch.tensor([[7, 2, 0, 5, 9], [1, 1, 1, 1, 1], [0, 9, 8, 8, 0]]), tokens(3, 40), None, [[], [], []]
+    seen = torch.zeros(3, dtype=torch.long)
+    with torch.no_grad():
+        for new in lengths.T:
+            at = seen.unsqueeze(-1) + torch.arange(int(new.max()))
+            out = m(rows.gather(1, at), state, mask=torch.arange(int(new.max())) < new.unsqueeze(-1))
+            for r in range(3): got[r].append(out.logits[r, :new[r]])
+            state, seen = out.state, seen + new
+        for r in range(3):
+            alone = m(rows[r:r + 1, :int(seen[r])])
+            assert (torch.cat(got[r]) - alone.logits[0]).abs().max() < 1e-9
+            assert worst(tuple(z[r:r + 1] for _, z in tree_leaves(state)), alone.state) < 1e-9
+
+@pytest.mark.parametrize("over", (dict(), dict(gamma=.9), dict(dream_every=1)), ids=str)
+def test_gradients_do_not_depend_on_the_cut(over):
+    m, x, targets = tiny(**over), tokens(2, 21), tokens(2, 21, seed=2)
+    def gradients(cuts):
+        logits, state = in_pieces(m, x, cuts)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) + sum(z.square().mean() for z in state.memory[:3])
+        return torch.autograd.grad(loss, [p for p in m.parameters()], allow_unused=True)
+    whole = gradients(())
+    for cuts in ((3, 13), tuple(range(1, 21))):
+        for (n, _), a, b in zip(m.named_parameters(), gradients(cuts), whole): assert (a is None) == (b is None) and (a is None or (a - b).abs().max() < 1e-9), n
+
+def test_a_truncated_history_is_cut_at_the_detached_state_alone():
+    "Tokens that wait keep no history once detached, but they are read again: what they write is still learned from."
+    m, x = tiny(), tokens(2, 12)
+    first = m(x[:, :5])
+    state = m.detach_state(first.state)
+    assert first.state.memory.pending.features.requires_grad and not any(z.requires_grad for _, z in tree_leaves(state))
+    m(x[:, 5:], state).logits.sum().backward()
+    assert m.controller.bank.content.weight.grad.abs().max() > 0
+
+@pytest.mark.parametrize("record", (False, True), ids=("fused", "reference"))
+def test_a_row_that_is_reset_in_mid_chunk_is_fresh(record):
+    m, x = tiny(), tokens(3, 20)
+    with torch.no_grad():
+        state = m(x[:, :5], record=record).state
+        state = m(x[:, 5:11], state, reset=torch.tensor([False, True, False]), record=record).state
+        out = m(x[:, 11:], state, reset=torch.tensor([False, False, True]), record=record)
+        for r, start in enumerate((0, 5, 11)):
+            alone = m(x[r:r + 1, start:], record=record)
+            assert (out.logits[r] - alone.logits[0, 11 - start:]).abs().max() < 1e-9 and worst(tuple(z[r:r + 1] for _, z in tree_leaves(out.state)), alone.state) < 1e-9
+
+def test_committing_writes_what_waits_and_nothing_else():
+    m, x = tiny(), tokens(2, 13)
+    with torch.no_grad():
+        state = m(x).state
+        done = m.commit(state)
+        on_border = m(x[:, :8]).state
+        assert state.memory.pending.count.tolist() == [5, 5] and done.memory.pending.count.tolist() == [0, 0]
+        assert (done.memory.age[done.memory.strength > 0] < 13).all() and (done.memory.usage > state.memory.usage).any()
+        assert torch.equal(done.memory.clock, state.memory.clock) and worst(m.commit(on_border), on_border) == 0
+        assert worst(state.memory._replace(pending=None, clock=on_border.memory.clock), on_border.memory._replace(pending=None)) < 1e-12     # until then the slots are those of the border
+        assert worst(m.commit(done), done) == 0
 
 COUNTERS = ("age", "last_read", "clock")
 

@@ -269,7 +269,7 @@ def probe_state(
     fields:bool,            # each field alone, too
 )->list:                    # (metric, value, slice)
     "Probe accuracy on the whole state, and on each field."
-    flat, y = {f: x.flatten(1).float() for f, x in zip(memory._fields[:-1], memory)}, value - value.min()
+    flat, y = {f: x.flatten(1).float() for f, x in zip(memory._fields[:8], memory)}, value - value.min()
     return [("forget/probe", linear_probe(torch.cat(list(flat.values()), 1), y), "all")] + [("forget/probe", linear_probe(x, y), f) for f, x in flat.items() if fields]
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #028005ed

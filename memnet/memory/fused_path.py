@@ -103,16 +103,13 @@ def linear_outputs(
 def token_arrays(
     f:Features,  # of the whole segment
     p:BankParameters,  # settings and learned numbers of the bank
-    generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
 )->'TokenArrays':
     "Features as the kernel wants them: row by row and head by head."
     from memnet.kernels.scan_records import TokenArrays
     cfg, (B, H, T) = p.config, f.gate.shape
-    kinds = [name if name != 'random' or generator is not None else 'uniform' for name in cfg.policies]
+    kinds = [name if name != 'random' or f.sample.shape[-1] else 'uniform' for name in cfg.policies]
     by_kind = f.policy_weights @ f.policy_weights.new_tensor([[k == kind for kind in ('topk', 'uniform', 'random')] for k in kinds])
-    samples = torch.zeros_like(f.gate)
-    if 'random' in kinds:   # chunk by chunk, as the reference path samples
-        samples = torch.cat([torch.rand(B, H, c.shape[2], 1, generator=generator, dtype=f.key.dtype) for c in f.gate.split(cfg.chunk_size, 2)], 2).squeeze(-1)
+    samples = f.sample.squeeze(-1) if 'random' in kinds else torch.zeros_like(f.gate)
     lam = f.gate.new_zeros(B*H) if p.lam is None else p.lam.view(H).repeat(B)
     query = f.key[..., :0] if cfg.tied_addresses else f.query
     rows = (query, f.key, f.value, f.gate, decay_logit(f.value, p.decay), *by_kind.unbind(-1), samples, f.hop_weights)
@@ -166,7 +163,6 @@ def fused_segment(
     state:MemoryState,                        # at the start
     p:BankParameters,  # settings and learned numbers of the bank
     mask:Optional[Tensor]=None,               # True = real token, `b t`; None = all
-    generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
     read_mass:Optional[Tensor]=None,          # of segments before, `b h n`
     n_rows:int=0,                             # rows to record, the first ones
     logit:Optional[Tensor]=None,              # `decay_logit` of the segment before, where nothing has changed the state since
@@ -177,7 +173,7 @@ def fused_segment(
     cfg, s, (B, H, T) = p.config, state, f.gate.shape
     C, real = min(cfg.chunk_size, T), torch.ones(B, T, dtype=torch.bool) if mask is None else mask
     settings = ScanSettings(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
-    read, slots, record = fused_scan(token_arrays(f, p, generator), slot_arrays(s, p, read_mass, logit), real.repeat_interleave(H, 0), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
+    read, slots, record = fused_scan(token_arrays(f, p), slot_arrays(s, p, read_mass, logit), real.repeat_interleave(H, 0), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
     n = SlotArrays(*(y.unflatten(0, (B, H)) for y in slots))
     graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
     new = MemoryState(n.keys, n.values, n.strength, *counters_after(s, n, real.sum(-1)), n.usage, *graph, s.clock + real.sum(-1))
@@ -194,7 +190,7 @@ def segment_events(
     "The chunk events of a segment, in order."
     (R, H, T), N, record = gate.shape, p.config.n_slots, segment.record
     if record is None: return
-    end = take_snapshot(MemoryState(*(x[:R].detach() for x in segment.state)), p.decay)
+    end = take_snapshot(MemoryState(*(x[:R].detach() for x in segment.state[:9])), p.decay)
     C, by_chunk = record.weights.shape[2], ScanRecord(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
     snapshots = [Snapshot(clock + real[:, :c*C].sum(-1), s, left) for c, (s, left) in enumerate(zip(by_chunk.strength, by_chunk.left))] + [end]
     for c, token in enumerate(by_chunk.token):
@@ -207,13 +203,13 @@ def segment_events(
 def segment_records(
     segment:FusedSegment,   # with a record of all rows
     state:MemoryState,      # at its start
-    real:Tensor,            # True = real token, `b t`
-    n_heads:int,            # of the bank
+    mask:Optional[Tensor],  # True = real token, `b t`; None = all
 )->list[dict[str,Tensor]]:  # of each chunk, as `chunk_record` gives it
     "What happened in each chunk of a segment, over physical slots."
-    (B, T), N, record = real.shape, state.strength.shape[-1], segment.record
+    (B, H, T, _), N, record = segment.read.shape, state.strength.shape[-1], segment.record
     if record is None: return []
-    C, by_chunk = record.weights.shape[2], type(record)(*(x.unflatten(0, (B, n_heads)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
+    real = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
+    C, by_chunk = record.weights.shape[2], type(record)(*(x.unflatten(0, (B, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
     rows, last = [], len(by_chunk.token) - 1
     for c, (token, slot, allocates) in enumerate(zip(by_chunk.token, by_chunk.slot, by_chunk.allocates)):
         m, n = min(C, T - c*C), real[:, :(c + 1)*C].sum(-1).view(-1, 1, 1)

@@ -30,6 +30,7 @@ class Features(NamedTuple):
     gate:Tensor            # salience, in (0,1), 0 where padded, `b h t`
     policy_weights:Tensor  # share of each policy, `b h t p`
     hop_weights:Tensor     # share of the read that is 0, 1, … hops from the address, `b h t k`
+    sample:Tensor          # number in [0,1) that a sampling policy takes, `b h t 1`; `b h t 0` = none was drawn
 
 class GraphRule(NamedTuple):
     "How the graph learns from the writes of a chunk: two functions that belong together."
@@ -177,13 +178,13 @@ def read_chunk(
     f:Features,                               # of the chunk
     state:MemoryState,                        # at its start
     p:BankParameters,  # settings and learned numbers of the bank
-    generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
+    generator:Optional[torch.Generator]=None, # for policies that sample and find no `sample` in the features; None = their expectation
 )->ChunkRead:
     "Every token reads the slots of the start and the writes before it."
     cfg, f, commits_all = p.config, unit_addresses(f, p), p.config.n_writes == 0
     writes = place_writes(write_candidates(f, state, p), state, p, evict=commits_all, reads=True)
     scores = entry_scores(f, state, writes, p).masked_fill(writes.plan.masked, MASKED_SCORE)
-    weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk)
+    weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk, f.sample if f.sample.shape[-1] else None)
     events = None
     if p.lam is not None:
         events = chunk_events(writes, state, p)

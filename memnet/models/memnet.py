@@ -122,11 +122,19 @@ class MemNet(SequenceModel):
         state = self.initial_state(B, state, reset)
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)
-        bank = self.controller.bank
-        dream = None if self.dreamer is None or bank is None else partial(self.dreamer, rate_of=bank.rate_of)
-        features, state, read, info = self.controller(x, state, mask, generator, record, dream, self.config.dream_every)
+        features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every)
         losses = {} if read is None else memory_losses(x, self.reconstruct(read), info['read_mass'], info['gate_mean'], mask)
         return ModelOutput(self.head(self.norm(features)), state, losses, info | dict(length=length))
+
+    def commit(self,
+        state:ControllerState,  # what a call returned; left alone
+    )->ControllerState:         # the same with nothing that waits to be written
+        "Write the chunk that is not full, to look at what was read last, consolidate or forget it."
+        bank = self.controller.bank
+        return state if state.memory is None or bank is None else state._replace(memory=bank.commit(state.memory, self._dream, self.config.dream_every))
+
+    @property
+    def _dream(self): return None if self.dreamer is None or self.controller.bank is None else partial(self.dreamer, rate_of=self.controller.bank.rate_of)
 
     def dream(self,
         state:ControllerState,                      # what a call returned; left alone
