@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBA_BELOW', 'COMPILER_FAULT', 'find_compiler_fault', 'jitable', 'code_digest', 'code_folders', 'warn_once',
-           'announce_compilation', 'CodeCache', 'compiled', 'is_traced']
+           'announce_compilation', 'CodeCache', 'compiled', 'is_traced', 'is_transformed']
 
 # %% ../../nbs/foundations/07_compilation.ipynb #b977a58b
 import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warnings
@@ -212,5 +212,13 @@ def compiled(
 # %% ../../nbs/foundations/07_compilation.ipynb #c0de0001
 def is_traced(
 )->bool:
-    "Whether PyTorch traces or transforms this call: in `torch.compile`, `torch.export`, `torch.func.grad`, `torch.vmap`. Then no branch may depend on a number in a tensor."
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    "Whether PyTorch runs this call on arrays without numbers, or with many at once: in `torch.compile`, `torch.export` and `torch.vmap`. Then no branch may depend on a number in a tensor."
+    if torch.compiler.is_compiling(): return True
+    if not is_transformed(): return False
+    functorch = torch._C._functorch
+    return any(t.key() == functorch.TransformType.Vmap for t in functorch.get_interpreter_stack() or ())
+
+def is_transformed(
+)->bool:
+    "Whether the call is inside `torch.func.grad`, `torch.vmap` or the like. Then tensors are wrapped, and numpy cannot see them."
+    return torch._C._are_functorch_transforms_active()

@@ -9,6 +9,7 @@ __all__ = ['ScanRecord', 'fused_scan']
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
+from memnet.foundations.compilation import is_transformed
 from memnet.foundations.validation import require
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
 from memnet.kernels.scan_forward import scan_forward
@@ -113,7 +114,7 @@ def fused_scan(
     n_rows:int=0,        # rows to record: the first ones
 )->tuple[Tensor,SlotArrays,ScanRecord|None]:  # read vectors `r t d`, slots at the end, record of the first rows, or None
     "Read and write a whole sequence. Raises ValueError inside a `torch.func` transform, which it does not know."
-    require(not torch._C._are_functorch_transforms_active(), "the fused path of a memory has no torch.func transform: take the reference path, memnet.set_memory_path(model, 'reference')")
+    require(not is_transformed(), "the fused path of a memory has no torch.func transform: take the reference path, memnet.set_memory_path(model, 'reference')")
     R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
     steps = torch.nn.functional.pad(real, (0, -T % C)).unflatten(1, (-1, C)).sum(-1)
     graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))

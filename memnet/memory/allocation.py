@@ -10,7 +10,7 @@ __all__ = ['WriteRequests', 'SlotStatus', 'AllocationRules', 'WritePlan', 'neare
 from typing import NamedTuple, Tuple
 import numpy as np, torch
 from torch import Tensor
-from ..foundations.compilation import compiled, is_traced, jitable
+from ..foundations.compilation import compiled, is_traced, is_transformed, jitable
 from .strength import decayed_strength, interpolated, updated_strength
 
 # %% ../../nbs/memory/07_allocation.ipynb #8f005b6a
@@ -202,7 +202,7 @@ def plan_writes(
     rules:AllocationRules,   # how the decision is made
 )->WritePlan:                # in the dtype and on the device of the gates
     "Decide, outside of the gradient, which slot every write goes to. For `torch.compile`, `torch.export` and `torch.func` it is one operator."
-    plan = _plan_operator if is_traced() else _plan_all
+    plan = _plan_operator if is_traced() or is_transformed() else _plan_all
     return WritePlan(*plan(*(x.detach() for x in (*requests, *slots)), rules.match, rules.forgetting, rules.evict, rules.reads))
 
 # %% ../../nbs/memory/07_allocation.ipynb #a8cb027d

@@ -73,7 +73,7 @@ class MultiHeadMemoryBank(nn.Module):
         self.policy.bias.view(H, -1)[:, 1:] = -3.
         if cfg.graph:
             self.spread.weight.mul_(0.1)
-            travels = torch.logit(torch.linspace(0.05, 0.95, H) if H > 1 else torch.tensor([0.5]))
+            travels = torch.logit(torch.linspace(0.05, 0.95, H, device=self.spread.bias.device) if H > 1 else self.spread.bias.new_tensor([0.5]))
             self.spread.bias.view(H, -1).copy_((travels - math.log(cfg.hops)).unsqueeze(-1).expand(H, cfg.hops))
         if cfg.forgetting:
             self.decay.weight.mul_(0.1)
@@ -272,10 +272,11 @@ class MultiHeadMemoryBank(nn.Module):
     )->tuple[Tensor,MemoryState,dict[str,Any]]:   # read vectors `b t (h d)`, new state, info
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
-        if state is None: state = self.empty_state(len(x))
-        if state.pending is None: state = state._replace(pending=self.empty_state(len(x)).pending)
+        if state is None: state = self.empty_state(len(x))._replace(pending=None)
+        fresh = state.pending is None
+        if fresh: state = state._replace(pending=self.empty_state(len(x)).pending)
         C, plan = self.config.chunk_size, None if dream is None else ConsolidationSchedule(dream, dream_every*self.config.chunk_size)
-        cut, border = cut_chunks(x, state.pending, mask, C), committed_state(state)
+        cut, border = cut_chunks(x, state.pending, mask, C, fresh), committed_state(state)
         samples = chunk_samples(state.pending, cut, C, generator)
         features, reads, records, mass = [], [], [], None
         for part in cut.parts():

@@ -38,11 +38,12 @@ class ChunkCut(NamedTuple):
     rest:Tensor     # tokens that wait after it, `b`
     n_tokens:int    # of the call, padding included
     aligned:bool    # nothing waited and nothing is padding, so the tokens stand where they are
+    sizes:Optional[tuple[int,int]]=None # tokens of the whole chunks and of the rest, where they are known before a number is looked at
 
     def parts(self)->Iterator[CallPart]:  # at most two
         "Whole chunks first, then what is over."
-        for start, count, whole in ((torch.zeros_like(self.whole), self.whole, True), (self.whole, self.rest, False)):
-            n = int(count.max())
+        for i, (start, count, whole) in enumerate(((torch.zeros_like(self.whole), self.whole, True), (self.whole, self.rest, False))):
+            n = int(count.max()) if self.sizes is None else self.sizes[i]
             if n == 0: continue
             real = None if self.aligned or bool((count == n).all()) else torch.arange(n, device=count.device) < count.unsqueeze(-1)
             yield CallPart(start, n, real, whole)
@@ -52,11 +53,13 @@ def cut_chunks(
     pending:PendingTokens,  # what waits
     mask:Optional[Tensor],  # True = real token, padding on the right, `b t`; None = all
     chunk_size:int,         # tokens of a chunk
+    fresh:bool=False,       # nothing waits in any row
 )->ChunkCut:
     "Where the borders fall in a call, @eq-border."
     before, T = pending.count, x.shape[1]
     new = torch.full_like(before, T) if mask is None else mask.sum(1)
     rest = (before + new)%chunk_size
+    if fresh and mask is None: return ChunkCut(before, new, before + new - rest, rest, T, True, (T - T%chunk_size, T%chunk_size))
     return ChunkCut(before, new, before + new - rest, rest, T, mask is None and not bool(before.any()))
 
 # %% ../../nbs/memory/12_chunk_borders.ipynb #640aa837
@@ -98,7 +101,8 @@ def chunk_samples(
     generator:Optional[torch.Generator], # None = nothing is drawn
 )->Tensor:                  # numbers in [0,1), -1 = not drawn, for all chunks of the longest row, `b h s`; `b 0 s` where no policy samples
     "Draw for every chunk that begins in this call."
-    first, n_chunks = pending.samples, -(-int((cut.before + cut.new).max())//chunk_size)
+    n_tokens = int((cut.before + cut.new).max()) if cut.sizes is None else sum(cut.sizes)
+    first, n_chunks = pending.samples, -(-n_tokens//chunk_size)
     if generator is None or first.numel() == 0: return torch.nn.functional.pad(first, (0, max(n_chunks - 1, 0)*chunk_size), value=-1.)
     def draw(): return torch.rand((*first.shape, 1), generator=generator, dtype=first.dtype, device=first.device).squeeze(-1)
     missing = first < 0
@@ -113,7 +117,7 @@ def next_pending(
 )->PendingTokens:           # what waits after it
     "Keep the tokens over, and the numbers that were drawn for their chunk."
     W, H, N = pending.features.shape[1], samples.shape[1], samples.shape[2]
-    if not cut.rest.any(): return PendingTokens(torch.zeros_like(pending.features), torch.full_like(pending.samples, -1.), cut.rest)
+    if not (cut.sizes[1] if cut.sizes is not None else cut.rest.any()): return PendingTokens(torch.zeros_like(pending.features), torch.full_like(pending.samples, -1.), cut.rest)
     place = torch.arange(W + 1, device=x.device)
     waits = place[:W] < cut.rest.unsqueeze(-1)
     tokens = take_tokens(pending, x, cut._replace(aligned=False), CallPart(cut.whole, W, None, False))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.compilation import COMPILER_FAULT
+from ..foundations.compilation import COMPILER_FAULT, is_transformed
 from ..foundations.validation import require
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
 from .observer import Snapshot, WriteEvents, take_snapshot
@@ -34,7 +34,7 @@ def kernel_obstacle(
     "What keeps the kernel from computing what is asked, in words."
     cfg = p.config
     if COMPILER_FAULT: return COMPILER_FAULT
-    if torch._C._are_functorch_transforms_active(): return "inside a torch.func transform"
+    if is_transformed(): return "inside a torch.func transform"
     if _is_exporting(): return "inside torch.export"
     for y in (*f, *(y for y in state if isinstance(y, Tensor))):
         if y.device.type != 'cpu': return f"a tensor on {y.device.type}"
@@ -158,6 +158,9 @@ class FusedSegment(NamedTuple):
     decay_logit:Tensor            # logit of the decay of every slot, for the next segment, `b h n`
     record:Optional['ScanRecord'] # of the first rows, where any were asked for
 
+@torch._disable_dynamo   # breaks the graph of `torch.compile`; asked for only there, since it is slow to import
+def _outside_graph(*args): return fused_segment(*args)
+
 def fused_segment(
     f:Features,  # of the whole segment
     state:MemoryState,                        # at the start
@@ -168,6 +171,7 @@ def fused_segment(
     logit:Optional[Tensor]=None,              # `decay_logit` of the segment before, where nothing has changed the state since
 )->FusedSegment:
     "Read and write with the fused kernel: the same as the reference path."
+    if torch.compiler.is_compiling(): return _outside_graph(f, state, p, mask, read_mass, n_rows, logit)
     from memnet.kernels.scan import fused_scan
     from memnet.kernels.scan_records import ScanSettings, SlotArrays
     cfg, s, (B, H, T) = p.config, state, f.gate.shape

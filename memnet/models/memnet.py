@@ -98,6 +98,15 @@ class MemNet(SequenceModel):
         "State of a stream that has seen nothing."
         return self.controller.empty_state(batch_size, self.norm.weight)
 
+    def initial_state(self,
+        batch_size:int=1,                       # rows
+        state:Optional[ControllerState]=None,   # state that was passed; None = a new stream
+        reset:Optional[Tensor]=None,            # rows to empty, bool `b`; None = none
+    )->ControllerState:                         # the state before the first token
+        "The state that a call starts from. In a new stream nothing waits to be written, and that is known without a look at a number, so that tools can trace it."
+        start = super().initial_state(batch_size, state, reset)
+        return start if state is not None or start.memory is None else start._replace(memory=start.memory._replace(pending=None))
+
     def reconstruct(self,
         read:Tensor,  # read vectors, `… (h d)`
     )->Tensor:        # encoded inputs, `… c`

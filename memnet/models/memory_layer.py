@@ -9,6 +9,7 @@ __all__ = ['MemoryLayer']
 from typing import Optional
 import torch
 from torch import Tensor, nn
+from ..foundations.compilation import is_traced
 from ..foundations.validation import require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
@@ -37,9 +38,10 @@ class MemoryLayer(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of x or mask is invalid."
-        dim, want = self.bank.config.dim, self.bank.out.weight.dtype
+        dim, want = self.bank.config.dim, self.bank.log_logit_scale.dtype
         require(x.ndim == 3 and x.shape[2] == dim and x.dtype == want, f"x must be {want} (b, t, {dim}), got {x.dtype} {tuple(x.shape)}")
         require(x.numel() > 0, f"x must hold at least one row and one token, got {tuple(x.shape)}")
+        if is_traced(): return   # what follows looks at numbers
         require(bool(x.isfinite().all()), "x contains NaN or infinity: clean it, and put 0 where it is padding")
         if mask is not None: check_mask(mask, x)
 
@@ -54,5 +56,6 @@ class MemoryLayer(nn.Module):
         fresh = self.empty_state(len(x))
         if state is None: state = fresh
         check_state(state, fresh)
+        if state is fresh: state = fresh._replace(pending=None)   # nothing waits: known without a look at a number
         read, state, _ = self.bank(x, state, mask, generator)
         return x + self.bank.out(read), state

@@ -225,7 +225,7 @@ def _step_numbers(terms:dict, out:Any, batch:Any, lr:float, norm:Tensor)->list[t
     logits, wanted = labelled_answers(out.logits, batch.targets, batch.mask)
     hits = (logits.argmax(-1) == wanted).float()
     kept = {**terms, "accuracy": hits.mean() if len(hits) else math.nan, "lr": lr, "grad_norm": norm}
-    kept |= {f"info/{k}": v for k, v in (out.info or {}).items() if not isinstance(v, Tensor) or v.numel() == 1}
+    kept |= {f"info/{k}": v for k, v in (out.info or {}).items() if isinstance(v, (int, float)) or isinstance(v, Tensor) and v.numel() == 1}
     return [(f"train/{name}", _number(v), "all") for name, v in kept.items()]
 
 # %% ../../nbs/training/04_training_run.ipynb #e7d47547
