@@ -264,7 +264,6 @@ class MultiHeadMemoryBank(nn.Module):
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)
-        if mask is not None: read = read*mask.unsqueeze(1).unsqueeze(-1)
         state = border._replace(clock=border.clock + cut.rest, pending=next_pending(state.pending, x, samples, cut))
         return read.transpose(1, 2).flatten(2).to(self.out.weight.dtype), state, self._info(features, cut, mask, mass, records)
 
@@ -287,11 +286,11 @@ class MultiHeadMemoryBank(nn.Module):
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:
         "What the objective and the analysis need to know of a call."
         def of_tokens(name): return place_tokens([getattr(f, name) for f in features], cut)
-        gate = of_tokens('gate') if mask is None else of_tokens('gate')*mask.unsqueeze(1)
+        gate = of_tokens('gate')
         B, H, T = gate.shape
         info = dict(gate_mean=gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), read_mass=read_mass)
         if not records: return info
-        info |= {k: place_tokens([s[k] for s in records], cut) for k in ('read', 'write_slot', 'allocated')} | {k: torch.cat([s[k] for s in records], 2) for k in ('strength', 'age')}
+        info |= {k: place_tokens([s[k] for s in records], cut, fill) for k, fill in dict(read=0, write_slot=-1, allocated=0).items()} | {k: torch.cat([s[k] for s in records], 2) for k in ('strength', 'age')}
         hop_weights = of_tokens('hop_weights').detach()
         return info | dict(gate=gate.detach(), policy_weights=of_tokens('policy_weights').detach(), hop_weights=hop_weights, alpha=1 - hop_weights[..., 0])
 

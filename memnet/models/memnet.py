@@ -112,17 +112,19 @@ class MemNet(SequenceModel):
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
         state:Optional[ControllerState]=None,      # where to go on; None = a new stream
         mask:Optional[Tensor]=None,                # True = real token, padding on the right, `b t`
-        reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`
+        reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`; or tokens before which their row does, bool `b t`
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
         record:bool=False,                         # keep what the analysis tools need
     )->ModelOutput:                                # logits `b t v`, state, three further losses, info
         "Read the rows and answer at every token, @eq-logits. Raises ValueError where inputs, state, mask or reset are invalid."
         self.check_inputs(inputs, mask)
         B, T = inputs.shape[:2]
-        state = self.initial_state(B, state, reset)
+        tokens = None if reset is None or reset.ndim != 2 else reset
+        require(tokens is None or (tokens.dtype == torch.bool and tokens.shape == (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {None if reset is None else (reset.dtype, tuple(reset.shape))}")
+        state = self.initial_state(B, state, reset if tokens is None else None)
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)
-        features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every)
+        features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every, tokens)
         losses = {} if read is None else memory_losses(x, self.reconstruct(read), info['read_mass'], info['gate_mean'], mask)
         return ModelOutput(self.head(self.norm(features)), state, losses, info | dict(length=length))
 
