@@ -3,7 +3,7 @@ import itertools
 import pytest, torch
 from memnet.models.attention_baselines import WindowedTransformer
 from memnet.models.recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
-from memnet.foundations.trees import tree_leaves
+from memnet.foundations.trees import tree_leaves, tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.tasks.long_range import LongRangeRecall
 
@@ -202,3 +202,33 @@ def test_a_model_in_half_precision_keeps_its_memory_in_single(half):
     assert memory.strength.max() > 0 and (out.logits.float() - single(x).logits).abs().max() < .2*single(x).logits.abs().max()
     m.objective(again, x)["total"].backward()
     assert all(p.grad.isfinite().all() for p in m.parameters() if p.grad is not None)
+
+def test_the_same_seed_gives_the_same_bits_and_the_global_generator_is_left_alone():
+    x, targets, before = tokens(3, 24), tokens(3, 24, seed=4), torch.get_rng_state()
+    def two_steps(seed):
+        m = MemNet(MemNetConfig.tiny(), gen(0))
+        opt, draws = torch.optim.SGD(m.parameters(), .1), gen(seed)
+        for _ in range(2):
+            opt.zero_grad()
+            m.objective(m(x, generator=draws), targets)["total"].backward()
+            opt.step()
+        return torch.cat([p.detach().flatten() for p in m.parameters()])
+    assert torch.equal(two_steps(1), two_steps(1)) and not torch.equal(two_steps(1), two_steps(2))
+    assert torch.equal(before, torch.get_rng_state())
+
+@pytest.mark.parametrize("over", (dict(), dict(n_layers=0, dream_every=1), dict(gamma=.9)), ids=str)
+def test_a_token_before_which_its_row_starts_afresh_begins_a_new_stream(over):
+    m, x, reset = tiny(**over), tokens(3, 21), torch.zeros(3, 21, dtype=torch.bool)
+    reset[0, 5] = reset[0, 6] = reset[1, 13] = reset[2, 0] = True
+    mask = torch.arange(21) < torch.tensor([[21], [17], [21]])
+    with torch.no_grad():
+        start = m(tokens(3, 11, seed=9)).state
+        out = m(x, start, mask=mask, reset=reset)
+        for r, begins in enumerate(((0, 5, 6), (0, 13), (0,))):
+            state, logits, n = tree_map(lambda z: z[r:r + 1], start), [], int(mask[r].sum())
+            for a, b in zip(begins, begins[1:] + (n,)):
+                one = m(x[r:r + 1, a:b], None if a or r == 2 else state)
+                logits.append(one.logits[0])
+            assert (torch.cat(logits) - out.logits[r, :n]).abs().max() < 1e-9 and worst(tuple(z[r:r + 1] for _, z in tree_leaves(out.state)), one.state) < 1e-9
+    with pytest.raises(ValueError, match=r"reset must be bool \(3,\) or \(3, 21\)"): m(x, start, reset=reset[:, :20])
+    m.objective(m(x, start, mask=mask, reset=reset), x)["total"].backward()

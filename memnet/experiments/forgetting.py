@@ -287,7 +287,7 @@ def forget_tests(
         order = torch.rand(keys.shape, generator=generator).argsort(1)
         questions = torch.stack([keys.gather(1, order), torch.zeros_like(keys)], 2).flatten(1)
         for removed, tokens in REMOVED.items():
-            left = forget(out.state.memory, slots_written_by(out.info, tuple(2*place + t for t in tokens), small.config.n_slots), beside=removed != "alone")
+            left = forget(small.commit(out.state).memory, slots_written_by(out.info, tuple(2*place + t for t in tokens), small.config.n_slots), beside=removed != "alone")
             with evaluating(small): right = small(questions, state=out.state._replace(memory=left)).logits.argmax(-1)[:, ::2] == values.gather(1, order)
             rows += [("forget/target", right[order == place].double().mean().item(), f"{removed},{name}"), ("forget/rest", right[order != place].double().mean().item(), f"{removed},{name}")]
             rows += [(m, v, f"{removed},{name},{f}") for m, v, f in probe_state(left, values[:, place], len(tokens) == 2)]

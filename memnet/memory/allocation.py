@@ -182,7 +182,8 @@ _plan_operator = torch.library.custom_op('memnet::plan_writes', _plan_all, mutat
 
 @_plan_operator.register_fake
 def _(slot_cosine, write_cosine, active, gate, decay_logit, step, strength, rate, slot_logit, age, last_read, match, forgetting, evict, reads):
-    (b, h, W, N), L = slot_cosine.shape, W if reads else 0
+    b, h, W, N = slot_cosine.shape
+    L = W if reads else 0
     def new(*sizes, dtype=gate.dtype): return gate.new_empty(b, h, *sizes, dtype=dtype)
     return (new(W, dtype=torch.long), new(W, dtype=torch.bool), new(W, dtype=torch.long), new(W, dtype=torch.long), new(W, W, dtype=torch.bool),
             new(L, W), new(L, N + W, dtype=torch.bool), new(W, N), new(W, N), new(N))

@@ -78,14 +78,18 @@ def take_tokens(
 def place_tokens(
     parts:list[Tensor],  # of the tokens of each part, whole chunks first, `b h n …`, in any number of pieces
     cut:ChunkCut,        # of the call
+    fill:float=0,        # what stands in padding
 )->Tensor:               # `b h t …`
-    "In the order of the call; what waited before is left out. What stands in padding is arbitrary."
+    "In the order of the call; what waited before is left out."
     y = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
     if cut.aligned: return y
     place = cut.before.unsqueeze(-1) + torch.arange(cut.n_tokens, device=y.device)
     first, whole = int(cut.whole.max()), cut.whole.unsqueeze(-1)
     at = torch.where(place < whole, place, place - whole + first).clamp(max=y.shape[2] - 1)
-    return y.gather(2, at.view(len(at), 1, -1, *[1]*(y.dim() - 3)).expand(-1, y.shape[1], -1, *y.shape[3:]))
+    y = y.gather(2, at.view(len(at), 1, -1, *[1]*(y.dim() - 3)).expand(-1, y.shape[1], -1, *y.shape[3:]))
+    if int(cut.new.min()) == cut.n_tokens: return y
+    padding = torch.arange(cut.n_tokens, device=y.device) >= cut.new.unsqueeze(-1)
+    return y.masked_fill(padding.view(len(y), 1, -1, *[1]*(y.dim() - 3)), fill)
 
 # %% ../../nbs/memory/12_chunk_borders.ipynb #73c910f1
 def committed_state(

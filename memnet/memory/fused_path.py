@@ -120,7 +120,7 @@ def read_order(
     last_read:Tensor,  # clock at the last read, 0 = never, `b h n`
 )->Tensor:             # 0 = never, else 1 … n, `b h n`
     "Which slot was read before which: all that the kernel needs of old reads, in numbers that are exact in single precision."
-    return torch.searchsorted(last_read.sort(-1).values, last_read) + (last_read > 0)
+    return torch.searchsorted(last_read.sort(-1).values, last_read.contiguous()) + (last_read > 0)
 
 def counters_after(
     state:MemoryState,  # at the start

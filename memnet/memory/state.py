@@ -7,10 +7,12 @@ __all__ = ['READ_THRESHOLD', 'PendingTokens', 'MemoryState', 'nbytes', 'state_dt
            'no_pending', 'drop_pending', 'writes_since', 'forget']
 
 # %% ../../nbs/memory/00_state.ipynb #b7c22543
-from typing import Callable, NamedTuple, Optional, Union
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 import torch
 from torch import Tensor
-from ..foundations.trees import tree_leaves
+from ..foundations.state_files import concat_rows, load_state, save_state, select_rows
+from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import require
 
 # %% ../../nbs/memory/00_state.ipynb #2219efc5
@@ -32,6 +34,45 @@ class MemoryState(NamedTuple):
     trace:Tensor      # eligibility after the last write event, `b h n`
     clock:Tensor      # tokens seen, those that wait included, `b`
     pending:Optional[PendingTokens]=None  # the unfinished chunk; None = nothing waits. All fields but `clock` are those of the border before it
+
+    def select(self,
+        rows:Union[Tensor,Sequence[int]],  # numbers of rows, in this order, or a bool mask `b`
+    )->'MemoryState':
+        "These rows. Raises ValueError where a row does not exist."
+        return select_rows(self, rows)
+
+    @staticmethod
+    def stack(
+        states:Sequence['MemoryState'],  # of one bank
+    )->'MemoryState':
+        "The rows of several states, one after the other. Raises ValueError where they belong to different models."
+        return concat_rows(states)
+
+    def detach(self)->'MemoryState':
+        "The same numbers without their history."
+        return tree_map(Tensor.detach, self)
+
+    def to(self,
+        device:Union[str,torch.device],  # where it goes
+    )->'MemoryState':
+        "The same on another device."
+        return tree_map(lambda x: x.to(device), self)
+
+    def save(self,
+        path:Union[str,Path],  # of the file
+        config:Any=None,       # of the bank; a file with one is refused by a bank with another
+    )->Path:
+        "Write one safetensors file; `load` reads it. Raises ValueError where there is nothing to write."
+        return save_state(self, path, config)
+
+    @staticmethod
+    def load(
+        path:Union[str,Path],  # where `save` wrote
+        like:'MemoryState',          # an empty state of the bank, `bank.empty_state()`
+        config:Any=None,       # of the bank; None = not compared
+    )->'MemoryState':
+        "Read a state back. Raises ValueError, naming the file, where it is not a state of this bank."
+        return load_state(path, like, config)
 
 # %% ../../nbs/memory/00_state.ipynb #978364c3
 READ_THRESHOLD = 0.1   # a slot counts as read where its weight is above this
@@ -89,12 +130,11 @@ def no_pending(
 def drop_pending(
     state:MemoryState,  # left alone
     rows:Tensor,        # whose waiting tokens go, bool `b`
-)->MemoryState:         # as if they had passed without a trace
-    "Drop the tokens that wait to be written: time has passed, nothing else is left of them."
+)->MemoryState:         # as if the memory had never been fed them
+    "Drop the tokens that wait to be written: nothing is left of them, and the clock is back at the last border."
     if state.pending is None: return state
     p, row = state.pending, rows.view(-1, 1, 1)
-    age = state.age + (p.count*rows).view(-1, 1, 1)*(state.strength > 0)
-    return state._replace(age=age, pending=PendingTokens(p.features.masked_fill(row, 0), p.samples.masked_fill(row, -1), p.count.masked_fill(rows, 0)))
+    return state._replace(clock=state.clock - p.count*rows, pending=PendingTokens(p.features.masked_fill(row, 0), p.samples.masked_fill(row, -1), p.count.masked_fill(rows, 0)))
 
 # %% ../../nbs/memory/00_state.ipynb #1f0e7be6
 def writes_since(
