@@ -49,7 +49,7 @@ def _own(x):
 class _Once(torch.autograd.Function):
     "What is computed without a derivative of its own: a second differentiation is refused in words."
     @staticmethod
-    def forward(ctx, *xs): return tuple(x.view_as(x) for x in xs)
+    def forward(ctx, n, *xs): return tuple(x.view_as(x) for x in xs[:n])   # the others are what the first n depend on
     @staticmethod
     def backward(ctx, *gs):
         raise RuntimeError("the fused path of a memory cannot be differentiated twice: take the reference path, memnet.set_memory_path(model, 'reference')")
@@ -57,7 +57,7 @@ class _Once(torch.autograd.Function):
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, memory, parts, real, steps, clock, kept, shown, ru, *xs):
-        tok, slots = TokenArrays(*(x.detach().contiguous() for x in xs[:12])), SlotArrays(*map(_own, xs[12:]))
+        tok, slots = TokenArrays(*xs[:12]), SlotArrays(*map(_own, xs[12:]))
         read = torch.empty_like(tok.value)
         ctx.ru, ctx.real, ctx.parts = ru, real, parts
         scan_forward(_arrays(tok), _arrays(slots), SavedChunk(*_cut(parts, memory)), shown, read.numpy(), real, steps, clock, kept, ru)
@@ -68,20 +68,20 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dread, *gs):
-        graded = torch.is_grad_enabled()
-        with torch.no_grad(): grads = _Scan.gradients(ctx, dread, gs)
-        if graded: grads = _Once.apply(*(g.detach().requires_grad_() for g in grads))   # somebody asks for a graph of the gradient
+        saved = ctx.saved_tensors   # read once: a checkpoint gives them out once
+        with torch.no_grad(): grads = _Scan.gradients(ctx, saved, dread, gs)
+        if torch.is_grad_enabled(): grads = _Once.apply(len(grads), *grads, *(x for x in (*saved, dread, *gs) if x is not None and x.requires_grad))   # somebody asks for a graph of the gradient
         return *[None]*8, *grads, None, None, None
 
     @staticmethod
-    def gradients(ctx, dread, gs):
+    def gradients(ctx, saved, dread, gs):
         "Of the tokens and of the slots at the start, in order."
-        *saved, memory = ctx.saved_tensors   # read once: a checkpoint gives them out once
+        *saved, memory = saved
         slots, tok = SlotArrays(*saved[:10]), TokenArrays(*saved[10:])
         slots = slots._replace(keys=_own(slots.keys), values=_own(slots.values), edges=_own(slots.edges))
         gs = SlotArrays(*(torch.zeros_like(y) if g is None else _own(g) for y, g in zip(slots, gs)))
         if dread is None: dread = torch.zeros_like(tok.value)
-        parts = [(x.numpy().dtype, x.shape) for x in tok]
+        parts = [(x.detach().numpy().dtype, x.shape) for x in tok]
         dtok = TokenArrays(*_cut(parts, _memory(parts)))
         scan_backward(_arrays(tok), dtok, _arrays(slots), _arrays(gs), SavedChunk(*_cut(ctx.parts, memory)), dread.detach().contiguous().numpy(), ctx.real, ctx.ru)
         return *map(torch.from_numpy, dtok), *gs[:7]
@@ -125,5 +125,5 @@ def fused_scan(
     memory = _memory(parts)
     shown = np.empty((n_rows, steps.shape[1] if n_rows else 0, C, entry_capacity(N, C)), f)
     data = (x.detach().contiguous().numpy() for x in (real, steps, clock))
-    read, *slots = _Scan.apply(memory, parts, *data, kept, shown, ru, *tok, *slots)
+    read, *slots = _Scan.apply(memory, parts, *data, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
     return read, SlotArrays(*slots), _record(SavedChunk(*_cut(parts, memory)), shown, ru) if n_rows else None

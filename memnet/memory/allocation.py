@@ -7,7 +7,7 @@ __all__ = ['WriteRequests', 'SlotStatus', 'AllocationRules', 'WritePlan', 'neare
            'plan_writes', 'entry_onehot']
 
 # %% ../../nbs/memory/07_allocation.ipynb #34260e64
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple
 import numpy as np, torch
 from torch import Tensor
 from ..foundations.compilation import compiled, is_traced, is_transformed, jitable
@@ -164,11 +164,12 @@ def _plan_rows(requests, slots, rules):
     return out
 
 # %% ../../nbs/memory/07_allocation.ipynb #a778f8b8
-def _plan_all(slot_cosine:Tensor, write_cosine:Tensor, active:Tensor, gate:Tensor, decay_logit:Tensor, step:Tensor, strength:Tensor, rate:Tensor, slot_logit:Tensor, age:Tensor, last_read:Tensor,
-        match:float, forgetting:bool, evict:bool, reads:bool)->Tuple[Tensor,Tensor,Tensor,Tensor,Tensor,Tensor,Tensor,Tensor,Tensor,Tensor]:
-    "All rows and heads, with numpy."
-    requests, slots = WriteRequests(slot_cosine, write_cosine, active, gate, decay_logit, step), SlotStatus(strength, rate, slot_logit, age, last_read)
-    b, h, W, N = slot_cosine.shape
+_N_REQUEST = len(WriteRequests._fields)
+
+def _plan_all(arrays:List[Tensor], match:float, forgetting:bool, evict:bool, reads:bool)->List[Tensor]:
+    "All rows and heads, with numpy; the arrays of the requests, then those of the slots."
+    requests, slots = WriteRequests(*arrays[:_N_REQUEST]), SlotStatus(*arrays[_N_REQUEST:])
+    (b, h, W, N), gate = requests.slot_cosine.shape, requests.gate
     def rows(x):    # numpy, one row and head after the other; numpy knows no half precision
         x = x.detach().float() if x.dtype in (torch.bfloat16, torch.float16) else x.detach()
         return x.expand(b, h, *x.shape[2:]).flatten(0, 1).contiguous().cpu().numpy()
@@ -176,25 +177,24 @@ def _plan_all(slot_cosine:Tensor, write_cosine:Tensor, active:Tensor, gate:Tenso
         x = torch.from_numpy(x)
         return x.to(gate.device, gate.dtype if x.is_floating_point() else x.dtype).unflatten(0, (b, h))
     plan = _plan_rows(WriteRequests(*map(rows, requests)), SlotStatus(*map(rows, slots)), AllocationRules(match, forgetting, evict, reads))
-    return tuple(map(back, plan))
+    return list(map(back, plan))
 
 _plan_operator = torch.library.custom_op('memnet::plan_writes', _plan_all, mutates_args=())   # what tools see that cannot look into numpy
 
 @_plan_operator.register_fake
-def _(slot_cosine, write_cosine, active, gate, decay_logit, step, strength, rate, slot_logit, age, last_read, match, forgetting, evict, reads):
-    b, h, W, N = slot_cosine.shape
-    L = W if reads else 0
+def _(arrays, match, forgetting, evict, reads):
+    (b, h, W, N), gate, L = arrays[0].shape, arrays[3], arrays[0].shape[2] if reads else 0
     def new(*sizes, dtype=gate.dtype): return gate.new_empty(b, h, *sizes, dtype=dtype)
-    return (new(W, dtype=torch.long), new(W, dtype=torch.bool), new(W, dtype=torch.long), new(W, dtype=torch.long), new(W, W, dtype=torch.bool),
-            new(L, W), new(L, N + W, dtype=torch.bool), new(W, N), new(W, N), new(N))
+    return [new(W, dtype=torch.long), new(W, dtype=torch.bool), new(W, dtype=torch.long), new(W, dtype=torch.long), new(W, W, dtype=torch.bool),
+            new(L, W), new(L, N + W, dtype=torch.bool), new(W, N), new(W, N), new(N)]
 
 @_plan_operator.register_vmap
-def _(info, in_dims, *args):
+def _(info, in_dims, arrays, *rules):
     "Many plans at once are more rows."
-    n, tensors = info.batch_size, len(WriteRequests._fields) + len(SlotStatus._fields)
+    n = info.batch_size
     def rows(x, dim): return (x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
-    out = _plan_operator(*map(rows, args[:tensors], in_dims[:tensors]), *args[tensors:])
-    return tuple(x.unflatten(0, (n, -1)) for x in out), (0,)*len(out)
+    out = _plan_operator(list(map(rows, arrays, in_dims[0])), *rules)
+    return [x.unflatten(0, (n, -1)) for x in out], [0]*len(out)
 
 @torch.no_grad()
 def plan_writes(
@@ -204,7 +204,7 @@ def plan_writes(
 )->WritePlan:                # in the dtype and on the device of the gates
     "Decide, outside of the gradient, which slot every write goes to. For `torch.compile`, `torch.export` and `torch.func` it is one operator."
     plan = _plan_operator if is_traced() or is_transformed() else _plan_all
-    return WritePlan(*plan(*(x.detach() for x in (*requests, *slots)), rules.match, rules.forgetting, rules.evict, rules.reads))
+    return WritePlan(*plan([x.detach() for x in (*requests, *slots)], rules.match, rules.forgetting, rules.evict, rules.reads))
 
 # %% ../../nbs/memory/07_allocation.ipynb #a8cb027d
 def entry_onehot(

@@ -45,7 +45,7 @@ class MultiHeadMemoryBank(nn.Module):
         super().__init__()
         self.config = cfg
         c, H, P = cfg.dim, cfg.n_heads, len(cfg.policies)
-        def make(i, o, bias=True): return nn.utils.skip_init(nn.Linear, i, o, bias=bias)
+        def make(i, o, bias=True): return nn.utils.skip_init(nn.Linear, i, o, bias=bias, device=torch.get_default_device())
         self.norm = nn.LayerNorm(c)
         self.address = make(c, H*cfg.d_key, False)
         self.query = None if cfg.tied_addresses else make(c, H*cfg.d_key, False)

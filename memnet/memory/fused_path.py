@@ -195,7 +195,7 @@ def segment_events(
     (R, H, T), N, record = gate.shape, p.config.n_slots, segment.record
     if record is None: return
     end = take_snapshot(MemoryState(*(x[:R].detach() for x in segment.state[:9])), p.decay)
-    C, by_chunk = record.weights.shape[2], ScanRecord(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
+    C, by_chunk = record.weights.shape[2], type(record)(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
     snapshots = [Snapshot(clock + real[:, :c*C].sum(-1), s, left) for c, (s, left) in enumerate(zip(by_chunk.strength, by_chunk.left))] + [end]
     for c, token in enumerate(by_chunk.token):
         m, written = min(C, T - c*C), token >= 0

@@ -82,7 +82,7 @@ def make_mlp(
 )->nn.Sequential:               # inputs `b f` -> logits `b c`
     "A net with two hidden layers."
     sizes = [n_inputs, hidden, hidden, n_classes]
-    layers = [nn.utils.skip_init(nn.Linear, i, o) for i, o in zip(sizes, sizes[1:])]
+    layers = [nn.utils.skip_init(nn.Linear, i, o, device=torch.get_default_device()) for i, o in zip(sizes, sizes[1:])]
     for layer in layers:
         bound = layer.in_features**-.5
         for p in layer.parameters(): nn.init.uniform_(p, -bound, bound, generator=generator)
