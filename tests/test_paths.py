@@ -245,25 +245,27 @@ def test_functional_call_uses_the_parameters_it_is_given():
     out = torch.func.functional_call(m, dict(other.named_parameters()), (x,))
     assert out.info['path'] == 'fused' and torch.equal(out.logits, other(x).logits)
 
+def small_layer(): return MemoryLayer(8, gen(0), n_heads=1, n_slots=4, topk=2, chunk_size=4, n_writes=2, d_key=4, d_value=4, bottleneck=4).double()
+
 def test_compiled_models_run_both_paths(capfd):
-    m = tiny()
-    fast = torch.compile(m, backend='eager')
-    assert torch.equal(fast(x).logits, m(x).logits) and fast(x).info['path'] == 'fused'
-    assert furthest(gradients(m, task_loss(fast)), gradients(m, task_loss(m))) == 0
-    state = fast(x[:, :5]).state
-    assert torch.equal(fast(x[:, 5:], state).logits, m(x[:, 5:], m(x[:, :5]).state).logits)
+    layer, vectors = small_layer(), torch.randn(1, 5, 8, generator=gen(1)).double()
+    fast = torch.compile(layer, backend='eager')
+    (a, state), (b, state_b) = fast(vectors), layer(vectors)
+    assert torch.equal(a, b) and torch.equal(fast(vectors, state)[0], layer(vectors, state_b)[0])
+    grads = [torch.autograd.grad(f(vectors)[0].sum(), list(layer.parameters()), allow_unused=True) for f in (fast, layer)]
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(*grads))
     torch._dynamo.reset()
     nodes = []
-    whole = torch.compile(set_memory_path(m, 'reference'), backend=lambda graph, _: nodes.append(len(graph.graph.nodes)) or graph, fullgraph=True)
-    assert torch.equal(whole(x[:, :9]).logits, m(x[:, :9]).logits) and len(nodes) == 1
+    whole = torch.compile(set_memory_path(layer, 'reference'), backend=lambda graph, _: nodes.append(len(graph.graph.nodes)) or graph, fullgraph=True)
+    assert torch.equal(whole(vectors)[0], layer(vectors)[0]) and len(nodes) == 1
     assert 'Exception ignored' not in capfd.readouterr().err
 
 def test_inference_can_be_exported():
-    layer = MemoryLayer(12, n_heads=2, n_slots=5, topk=3, chunk_size=4, n_writes=2).double()
+    layer = small_layer()
     class Reader(nn.Module):
         def __init__(self): super().__init__(); self.layer = layer
         def forward(self, x): return self.layer(x)[0]
-    vectors = torch.randn(1, 6, 12, generator=gen(1)).double()
+    vectors = torch.randn(1, 4, 8, generator=gen(1)).double()
     exported = torch.export.export(Reader(), (vectors,)).module()
     assert (exported(2*vectors) - layer(2*vectors)[0]).abs().max() < 1e-12
 
@@ -327,10 +329,8 @@ SHORT_RUN = """
     print(out.info["path"], "|", out.info["path_reason"], "|", out.logits.sum().item())
 """
 
-@pytest.fixture(scope="module")
-def answer(): return float(python(SHORT_RUN).stdout.split("|")[2])
-
-def test_without_a_compiler_the_reference_path_runs(tmp_path, answer):
+def test_without_a_compiler_the_reference_path_runs(tmp_path):
+    answer = MemNet(MemNetConfig.tiny()).double()(torch.arange(8).view(1, 8)).logits.sum().item()
     (tmp_path/"missing").mkdir(); (tmp_path/"missing"/"numba.py").write_text("raise ImportError('not here')")
     (tmp_path/"newer").mkdir(); (tmp_path/"newer"/"numba.py").write_text("__version__ = '9.1.0'")
     for env, reason in ((dict(NUMBA_DISABLE_JIT="1"), "NUMBA_DISABLE_JIT is set"), (dict(PYTHONPATH=f"{tmp_path/'missing'}:{ROOT}"), "numba cannot be imported (ImportError: not here)"),
@@ -380,10 +380,8 @@ def test_damaged_machine_code_is_compiled_again_and_one_line_says_so(tmp_path):
     assert first.stderr.count("\n") == 1 and "a test" in first.stderr and "about 3 s" in first.stderr and again.stderr == ""
     file, = (tmp_path/"code"/"memnet").iterdir()
     whole = file.read_bytes()
-    for damaged in (b"", whole[:50], whole[:-1], whole[:99] + bytes([whole[99] ^ 4]) + whole[100:]):
-        file.write_bytes(damaged)
-        assert run().stdout == "9.0 0\n" and run().stdout == "9.0 1\n"
-    assert file.read_bytes()[32:40] == whole[32:40]
+    file.write_bytes(whole[:-9])       # more kinds of damage in the chapter on compilation
+    assert run().stdout == "9.0 0\n" and len(file.read_bytes()) == len(whole)
     assert python("import module", cwd=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}", NUMBA_CACHE_DIR=str(tmp_path/"code"), NUMBA_CPU_NAME="generic").stdout == "9.0 0\n"   # another processor
 
 def test_the_import_and_a_call_change_nothing_of_the_process_and_reach_for_no_network():

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import warn_once
+from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
 from ..foundations.validation import require
 from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
-from .fused_path import FusedSegment, changed_members, fused_segment, is_plain_linear, kernel_obstacle, linear_outputs, segment_events, segment_records, worth_a_warning
+from .fused_path import FusedSegment, changed_members, fused_segment, kernel_obstacle, segment_events, segment_records, worth_a_warning
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
 from .state import MemoryState, empty_memory_state, full_precision, no_pending, state_dtype
@@ -45,7 +46,7 @@ class MultiHeadMemoryBank(nn.Module):
         super().__init__()
         self.config = cfg
         c, H, P = cfg.dim, cfg.n_heads, len(cfg.policies)
-        def make(i, o, bias=True): return nn.utils.skip_init(nn.Linear, i, o, bias=bias, device=torch.get_default_device())
+        def make(i, o, bias=True): return make_layer(nn.Linear, i, o, bias=bias)
         self.norm = nn.LayerNorm(c)
         self.address = make(c, H*cfg.d_key, False)
         self.query = None if cfg.tied_addresses else make(c, H*cfg.d_key, False)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BUILT_IN_POLICIES', 'MEMORY_PATHS', 'kernel_obstacle', 'worth_a_warning', 'changed_members', 'set_memory_path',
-           'is_plain_linear', 'linear_outputs', 'token_arrays', 'read_order', 'counters_after', 'slot_arrays',
-           'FusedSegment', 'fused_segment', 'segment_events', 'segment_records']
+           'token_arrays', 'read_order', 'counters_after', 'slot_arrays', 'FusedSegment', 'fused_segment',
+           'segment_events', 'segment_records']
 
 # %% ../../nbs/memory/12_fused_path.ipynb #f4c43f8d
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,8 +52,9 @@ def worth_a_warning(
     state:MemoryState,  # at its start
     obstacle:str,       # what keeps the kernel from it
 )->bool:
-    "Whether somebody may wait longer than expected: a large memory on the CPU, and not inside a tool that needs tensor code."
-    return f.gate.device.type == 'cpu' and not obstacle.startswith('inside ') and f.gate.numel()*state.strength.shape[-1] >= 1 << 18
+    "Whether somebody may wait longer than expected: a machine that compiles nothing, or a large memory on the CPU, and not inside a tool that needs tensor code."
+    if f.gate.device.type != 'cpu' or obstacle.startswith('inside '): return False
+    return obstacle == COMPILER_FAULT or f.gate.numel()*state.strength.shape[-1] >= 1 << 18
 
 def _is_exporting(): return getattr(torch.compiler, 'is_exporting', lambda: False)()   # since torch 2.7
 
@@ -78,26 +79,6 @@ def set_memory_path(
     require(len(banks) > 0, f"a {type(model).__name__} holds no memory bank: there is no path to choose")
     for bank in banks: bank.path = path
     return model
-
-# %% ../../nbs/memory/12_fused_path.ipynb #c0de1204
-def is_plain_linear(
-    m:nn.Module,  # a layer
-)->bool:
-    "Whether calling the layer is nothing but a product with its weight, plus its bias."
-    hooks = (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
-    return type(m) is nn.Linear and not any(hooks) and 'forward' not in vars(m) and 'weight' in m._parameters and 'bias' in m._parameters and not torch.nn.modules.module._has_any_global_hook()
-
-def linear_outputs(
-    layers:Mapping[str,nn.Module],  # name -> layer; all take the same input
-    x:Tensor,                       # `… c`
-)->dict[str,Tensor]:                # name -> output
-    "The output of every layer: the plain ones in one product, the others by their call."
-    plain = {n: m for n, m in layers.items() if is_plain_linear(m)}
-    out = {n: m(x) for n, m in layers.items() if n not in plain}
-    if not plain: return out
-    bias = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in plain.values()]
-    y = F.linear(x, torch.cat([m.weight for m in plain.values()]), torch.cat(bias))
-    return out | dict(zip(plain, y.split([m.out_features for m in plain.values()], -1)))
 
 # %% ../../nbs/memory/12_fused_path.ipynb #769cfa88
 def token_arrays(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..dreaming.replay import read_along_walks
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
+from ..foundations.layers import make_layer
 from ..foundations.validation import require
 from ..memory.bank import BankChoice, MultiHeadMemoryBank, make_bank
 from ..memory.config import MemoryConfig
@@ -76,7 +77,7 @@ class MemNet(SequenceModel):
         require(isinstance(cfg, MemNetConfig), f"MemNet wants a MemNetConfig, got {type(cfg).__name__}")
         require(cfg.memory or bank is None, "a bank was passed, but memory=False: build the config with memory=True")
         self.config, generator = cfg, torch.Generator().manual_seed(0) if generator is None else generator
-        make, tokens = partial(nn.utils.skip_init, device=torch.get_default_device()), cfg.input_dim is None
+        make, tokens = make_layer, cfg.input_dim is None
         self.embed = make(nn.Embedding, cfg.vocab_size, cfg.dim) if tokens else make(nn.Linear, cfg.input_dim, cfg.dim)
         own = make_bank(cfg, generator, bank) if cfg.memory else None
         self.controller = TransformerController(cfg.dim, cfg.n_heads, cfg, own, generator)
