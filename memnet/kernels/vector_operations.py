@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/kernels/00_vector_operations.ipynb #1fca1df2
+from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -14,7 +15,7 @@ from memnet.foundations.compilation import compiled
 
 # %% ../../nbs/kernels/00_vector_operations.ipynb #fec7ee3f
 FAST = {'nsz', 'arcp', 'contract', 'reassoc'}   # sums may be reordered; infinities keep their meaning
-JIT_OPTIONS = dict(keep=False, fastmath=FAST, error_model='numpy')    # what compiled code calls is part of the machine code of its caller, which is kept
+JIT_OPTIONS:dict[str,Any] = dict(keep=False, fastmath=FAST, error_model='numpy')    # what compiled code calls is part of the machine code of its caller, which is kept
 jit_entry = compiled(**JIT_OPTIONS)              # makes arrays or hands them back
 jit_kernel = compiled(**JIT_OPTIONS, _nrt=False)    # only borrows them: nobody counts references, which would cost more than the arithmetic
 jit_internal = compiled(**JIT_OPTIONS, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)   # and is called by compiled code only

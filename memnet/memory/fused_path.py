@@ -77,7 +77,7 @@ def set_memory_path(
     require(path in MEMORY_PATHS, f"path must be one of {', '.join(MEMORY_PATHS)}, got {path!r}")
     banks = [m for m in model.modules() if hasattr(m, 'choose_path')]
     require(len(banks) > 0, f"a {type(model).__name__} holds no memory bank: there is no path to choose")
-    for bank in banks: bank.path = path
+    for bank in banks: setattr(bank, 'path', path)
     return model
 
 # %% ../../nbs/memory/12_fused_path.ipynb #769cfa88

@@ -18,7 +18,7 @@ from .config import MemoryConfig
 from .pending_graph import pending_graph, spread_pending
 from .plasticity import EdgeEvents, edge_events
 from .state import MemoryState
-from .strength import DecayWeights, decay_logit, decay_rate, log_strength
+from .strength import DecayRule, decay_logit, decay_rate, log_strength
 from .versions import EntryVersions, write_versions
 
 # %% ../../nbs/memory/09_reading.ipynb #766326c9
@@ -42,7 +42,7 @@ class BankParameters(NamedTuple):
     config:MemoryConfig  # settings
     logit_scale:Tensor            # inverse temperature of the cosine, `1 h 1 1`
     lam:Optional[Tensor]          # decay of the trace per unit of event time, `1 h 1 1`; None = no graph
-    decay:Optional[DecayWeights]  # of the decay rate of contents; None = no forgetting
+    decay:Optional[DecayRule]     # of the decay rate of contents; None = no forgetting
     graph_rule:Optional[GraphRule]=None  # a plasticity rule of your own; None = spike-timing plasticity in event time
 
 # %% ../../nbs/memory/09_reading.ipynb #34c5de31
