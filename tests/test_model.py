@@ -150,7 +150,7 @@ def test_committing_writes_what_waits_and_nothing_else():
         state = m(x).state
         done = m.commit(state)
         on_border = m(x[:, :8]).state
-        assert state.memory.pending.count.tolist() == [5, 5] and done.memory.pending.count.tolist() == [0, 0]
+        assert state.memory.pending.n_tokens.tolist() == [5, 5] and done.memory.pending.n_tokens.tolist() == [0, 0]
         assert (done.memory.age[done.memory.strength > 0] < 13).all() and (done.memory.usage > state.memory.usage).any()
         assert torch.equal(done.memory.clock, state.memory.clock) and worst(m.commit(on_border), on_border) == 0
         assert worst(state.memory._replace(pending=None, clock=on_border.memory.clock), on_border.memory._replace(pending=None)) < 1e-12     # until then the slots are those of the border

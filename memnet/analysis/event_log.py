@@ -114,7 +114,7 @@ class _Writes(NamedTuple):
 def _waits(state):
     "Whether a state, None or of a model or a bank, holds an unfinished chunk."
     pending = getattr(getattr(state, "memory", state), "pending", None)
-    return pending is not None and bool(pending.count.any())
+    return pending is not None and bool(pending.n_tokens.any())
 
 def _memory(state): return committed_state(getattr(state, "memory", state))   # of a model's state, the memory, as it was on the last chunk border
 

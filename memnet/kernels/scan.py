@@ -6,6 +6,9 @@
 __all__ = ['ScanRecord', 'fused_scan']
 
 # %% ../../nbs/kernels/04_scan.ipynb #7360599f
+import math
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
@@ -32,12 +35,18 @@ class _Room:
         if getattr(self, 'bytes', None) is not None and len(self.bytes) <= largest: spare.append(self.bytes)
         del spare[:-2]
 
+@lru_cache(maxsize=256)
+def _places(parts):
+    "Where arrays of these (dtype, shape) begin and end in one piece of memory, on borders of 64 bytes, and its size."
+    sizes = [math.prod(shape)*np.dtype(f).itemsize for f, shape in parts]
+    starts = [0, *accumulate(-(-size//64)*64 for size in sizes)]
+    return [(start, start + size) for start, size in zip(starts, sizes)], starts[-1]
+
 def _cut(parts, give):
     "Arrays of these (dtype, shape) from one piece of memory."
-    sizes = [-(-int(np.prod(shape))*np.dtype(f).itemsize//64)*64 for f, shape in parts]
-    whole, ends = give(sum(sizes)), np.cumsum(sizes)
-    cut = lambda f, shape, end, size: whole[end - size:][:int(np.prod(shape))*np.dtype(f).itemsize].view(f).reshape(shape)
-    return [cut(f, shape, end, size) for (f, shape), end, size in zip(parts, ends, sizes)]
+    places, total = _places(tuple(parts))
+    whole = give(total)
+    return [whole[start:end].view(f).reshape(shape) for (f, shape), (start, end) in zip(parts, places)]
 
 def _new_pages(n, R, N, k, d, ru, f):
     "n pages a row, and the memory that they need while it is held."

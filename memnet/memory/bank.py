@@ -17,7 +17,7 @@ from .config import MemoryConfig
 from .fused_path import fused_segment, segment_events, supports_fused
 from .observer import Observer, WriteEvents, emit_chunk_event, take_snapshot
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
-from .state import MemoryState, empty_memory_state, full_precision, no_pending, state_dtype
+from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
@@ -81,7 +81,14 @@ class MultiHeadMemoryBank(nn.Module):
         "A memory to which nothing was ever written."
         cfg = self.config
         state = empty_memory_state(batch_size, cfg.n_heads, cfg.n_slots, cfg.d_key, cfg.d_value, cfg.graph, self.log_logit_scale)
-        return state._replace(pending=no_pending(batch_size, cfg.dim, cfg.chunk_size, cfg.n_heads if 'random' in cfg.policies else 0, self.log_logit_scale))
+        return state._replace(pending=self.no_pending(batch_size))
+
+    def no_pending(self,
+        batch_size:int=1,  # rows
+    )->PendingTokens:
+        "A chunk of which no token has come."
+        cfg = self.config
+        return no_pending(batch_size, cfg.dim, cfg.chunk_size, cfg.n_heads if 'random' in cfg.policies else 0, self.log_logit_scale)
 
     # --- learned numbers
     @property
@@ -213,7 +220,7 @@ class MultiHeadMemoryBank(nn.Module):
         observer:Optional[Observer]=None,         # is told of every chunk; None = nobody
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, no records
         "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where `supports_fused`."
-        C, T, reads, mass, start = self.config.chunk_size, f.gate.shape[2], [], read_mass, 0
+        C, T, reads, mass, start = self.config.chunk_size, f.gate.shape[2], [], torch.zeros_like(state.strength) if read_mass is None else read_mass, 0
         ends = {T} if consolidation is None else {T, *consolidation_times(state.clock, T, consolidation.every, C, mask)}
         if observer is not None: ends.update(range(0, T, MAX_OBSERVED_CHUNKS*C))
         for end in sorted(ends - {0}):
@@ -251,20 +258,19 @@ class MultiHeadMemoryBank(nn.Module):
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))
-        if state.pending is None: state = state._replace(pending=self.empty_state(len(x)).pending)
-        C, plan = self.config.chunk_size, None if dream is None else ConsolidationSchedule(dream, dream_every*self.config.chunk_size)
-        cut, border = cut_chunks(x, state.pending, mask, C), committed_state(state)
-        samples = chunk_samples(state.pending, cut, C, generator)
-        features, reads, records, mass = [], [], [], None
+        pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
+        plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C)
+        samples = chunk_samples(pending, cut, C, generator)
+        features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
-            f = self.features(take_tokens(state.pending, x, cut, part), part.real)
+            f = self.features(take_tokens(pending, x, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
                 read, after, mass, noted = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, self.observer if part.whole else None)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)
-        state = border._replace(clock=border.clock + cut.rest, pending=next_pending(state.pending, x, samples, cut))
+        state = border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
         return read.transpose(1, 2).flatten(2).to(self.out.weight.dtype), state, self._info(features, cut, mask, mass, records)
 
     def commit(self,
@@ -274,14 +280,14 @@ class MultiHeadMemoryBank(nn.Module):
     )->MemoryState:                     # the same with nothing that waits: the next token begins a chunk
         "Write the unfinished chunk as it is: for those who want to look at what was read last, consolidate or forget it. A stream that goes on has other borders from then on."
         p, C = state.pending, self.config.chunk_size
-        if p is None or not p.count.any(): return state
-        real = torch.arange(int(p.count.max()), device=p.count.device) < p.count.unsqueeze(-1)
+        if p is None or not p.n_tokens.any(): return state
+        real = torch.arange(int(p.n_tokens.max()), device=p.n_tokens.device) < p.n_tokens.unsqueeze(-1)
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
-        if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.count > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
+        if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.n_tokens > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
         with full_precision(p.features):
             plan = None if dream is None else ConsolidationSchedule(dream, dream_every*C)
             new = self._run(f, committed_state(state), None if real.all() else real, None, None, False, plan, self.observer)[1]
-        return new._replace(pending=self.empty_state(len(real)).pending)
+        return new._replace(pending=self.no_pending(len(real)))
 
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:
         "What the objective and the analysis need to know of a call."

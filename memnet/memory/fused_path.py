@@ -10,6 +10,7 @@ __all__ = ['supports_fused', 'token_arrays', 'read_order', 'counters_after', 'sl
 from typing import Iterator, NamedTuple, Optional
 import torch
 from torch import Tensor
+from ..foundations.trees import tree_map
 from ..kernels.scan import ScanRecord, fused_scan
 from ..kernels.scan_records import ScanSettings, SlotArrays, TokenArrays
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
@@ -113,7 +114,7 @@ def segment_events(
     "The chunk events of a segment, in order."
     (R, H, T), N, record = gate.shape, p.config.n_slots, segment.record
     if record is None: return
-    end = take_snapshot(MemoryState(*(x[:R].detach() for x in segment.state[:9])), p.decay)
+    end = take_snapshot(tree_map(lambda x: x[:R].detach(), segment.state), p.decay)
     C, by_chunk = record.weights.shape[2], ScanRecord(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
     snapshots = [Snapshot(clock + real[:, :c*C].sum(-1), s, left) for c, (s, left) in enumerate(zip(by_chunk.strength, by_chunk.left))] + [end]
     for c, token in enumerate(by_chunk.token):
