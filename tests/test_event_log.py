@@ -103,3 +103,10 @@ def test_evaluation_in_pieces_and_every_measure(tmp_path):
 def test_nothing_was_logged():
     log = EventLog(); assert log.frame().empty and slot_lifetimes(log.frame()).empty
     with pytest.raises(ValueError, match="no entry"): survival_table(slot_lifetimes(log.frame()))
+
+def test_a_call_is_logged_afterwards_only_where_nothing_waits_to_be_written():
+    bank = MultiHeadMemoryBank(MemoryConfig.tiny(n_writes=0), gen(0))
+    with torch.no_grad(): _, state, info = bank(torch.randn(1, 13, 12, generator=gen(1)), record=True)
+    with pytest.raises(ValueError, match="commit it first"): EventLog().add_call(info, None, state)
+    log = EventLog().add_call(info, None, bank.commit(state))
+    assert log.sync(bank.commit(state)) is log and (log.frame().kind == "allocation").any()

@@ -1,5 +1,5 @@
 """The whole system at once: every part switched on and off, odd lengths, long streams, all models behind one call."""
-import itertools
+import itertools, json
 import pytest, torch
 from memnet.models.attention_baselines import WindowedTransformer
 from memnet.models.recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
@@ -150,7 +150,7 @@ def test_committing_writes_what_waits_and_nothing_else():
         state = m(x).state
         done = m.commit(state)
         on_border = m(x[:, :8]).state
-        assert state.memory.pending.count.tolist() == [5, 5] and done.memory.pending.count.tolist() == [0, 0]
+        assert state.memory.pending.n_tokens.tolist() == [5, 5] and done.memory.pending.n_tokens.tolist() == [0, 0]
         assert (done.memory.age[done.memory.strength > 0] < 13).all() and (done.memory.usage > state.memory.usage).any()
         assert torch.equal(done.memory.clock, state.memory.clock) and worst(m.commit(on_border), on_border) == 0
         assert worst(state.memory._replace(pending=None, clock=on_border.memory.clock), on_border.memory._replace(pending=None)) < 1e-12     # until then the slots are those of the border
@@ -232,3 +232,30 @@ def test_a_token_before_which_its_row_starts_afresh_begins_a_new_stream(over):
             assert (torch.cat(logits) - out.logits[r, :n]).abs().max() < 1e-9 and worst(tuple(z[r:r + 1] for _, z in tree_leaves(out.state)), one.state) < 1e-9
     with pytest.raises(ValueError, match=r"reset must be bool \(3,\) or \(3, 21\)"): m(x, start, reset=reset[:, :20])
     m.objective(m(x, start, mask=mask, reset=reset), x)["total"].backward()
+
+def test_vectors_in_and_one_label_per_row():
+    "Targets of shape `b` label whole rows: the answer is read at the last real token."
+    m, v, n = tiny(input_dim=5, n_outputs=3), torch.randn(3, 24, 5, generator=gen(1)).double(), torch.tensor([24, 13, 5])
+    mask, label = torch.arange(24) < n.unsqueeze(1), torch.tensor([2, 0, 1])
+    o = m(v, mask=mask)
+    assert o.logits.shape == (3, 24, 3)
+    last = torch.stack([o.logits[i, k - 1] for i, k in enumerate(n)])
+    assert torch.allclose(m.objective(o, label)["task"], torch.nn.functional.cross_entropy(last, label))
+    m.objective(o, label)["total"].backward()
+    assert m.embed.weight.grad.abs().min() > 0
+    assert torch.allclose(m(v[:, :16]).logits[mask[:, :16]], o.logits[:, :16][mask[:, :16]])
+
+def test_the_methods_of_the_model_are_the_functions():
+    m, x = tiny(), tokens(2, 9)
+    stream, seen = m.stream(), []
+    with torch.no_grad(): assert (stream(x[:, :4]).logits - m(x).logits[:, :4]).abs().max() < 1e-12
+    assert stream.state.memory.clock.tolist() == [4, 4]
+    out = m.generate(x, 3, on_token=seen.append)
+    assert torch.equal(out.tokens, torch.stack(seen, 1)) and out.state.memory.clock.tolist() == [12, 12]
+
+def test_a_folder_whose_settings_do_not_fit_is_refused(tmp_path):
+    MemNet(MemNetConfig.tiny(hops=2), gen(5)).save(tmp_path)
+    about = json.loads((tmp_path/"model.json").read_text())
+    for change, words in ((dict(slots=3), "no field 'slots'"), (dict(n_slots=5, d_value=4), "safetensors")):
+        (tmp_path/"model.json").write_text(json.dumps(about | dict(config=about["config"] | change)))
+        with pytest.raises(ValueError, match=words): MemNet.load(tmp_path)

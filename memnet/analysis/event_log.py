@@ -21,7 +21,6 @@ from ..memory.state import READ_THRESHOLD
 from ..memory.observer import ChunkEvent
 from ..dreaming.merging import merge_map
 from .event_table import END_CAUSES, EndCause, EventKind, EventTable, SlotIndex, event_frame, save_events
-from ..foundations.trees import tree_map
 from ..foundations.validation import require
 
 # %% ../../nbs/analysis/03_event_log.ipynb #b45a92ee
@@ -110,11 +109,6 @@ class _Writes(NamedTuple):
     slot:np.ndarray       # written, -1 = none, `r h w`
     allocated:np.ndarray  # whether the write allocated it, `r h w`
     gate:np.ndarray       # write gate, `r h w`
-
-def _waits(state):
-    "Whether a state, None or of a model or a bank, holds an unfinished chunk."
-    pending = getattr(getattr(state, "memory", state), "pending", None)
-    return pending is not None and bool(pending.count.any())
 
 def _memory(state): return committed_state(getattr(state, "memory", state))   # of a model's state, the memory, as it was on the last chunk border
 
@@ -218,11 +212,10 @@ class EventLog:
     )->"EventLog":     # the log itself
         "Record a call afterwards. Raises ValueError where `info` lacks the record, or tokens wait to be written."
         require(all(k in info for k in ("read", "write_slot", "allocated", "gate")), "info lacks the record: call the model with record=True")
-        for s in (before, after): require(not _waits(s), "tokens of the state wait to be written: commit it first, as `bank.commit(state)`, and go on from that")
+        for s in (before, after): require(s is None or torch.equal(_memory(s).clock, getattr(s, "memory", s).clock), "tokens of the state wait to be written: commit it first, as `bank.commit(state)`, and go on from that")
         after = _memory(after)
-        before = tree_map(torch.zeros_like, after) if before is None else _memory(before)
-        R = min(self.n_rows, len(before.clock))
-        clock, track = _host(before.clock[:R]), self.tracker
+        before = type(after)(*map(torch.zeros_like, after[:9])) if before is None else _memory(before)
+        R = min(self.n_rows, len(before.clock)); clock, track = _host(before.clock[:R]), self.tracker
         track.begin(clock, np.array(_host(before.strength[:R])), False)
         slot, allocated, gate, x = (_host(info[k][:R]) for k in ("write_slot", "allocated", "gate", "read"))
         T = x.shape[2]

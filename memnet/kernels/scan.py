@@ -6,6 +6,9 @@
 __all__ = ['ScanRecord', 'fused_scan']
 
 # %% ../../nbs/kernels/04_scan.ipynb #7360599f
+import math
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
@@ -16,19 +19,21 @@ from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
-def _sizes(parts):
-    "Bytes of arrays of these (dtype, shape), each rounded up to whole cache lines."
-    return [-(-int(np.prod(shape))*np.dtype(f).itemsize//64)*64 for f, shape in parts]
+@lru_cache(maxsize=256)
+def _places(parts):
+    "Where arrays of these (dtype, shape) begin and end in one piece of memory, on borders of 64 bytes, and its size."
+    sizes = [math.prod(shape)*np.dtype(f).itemsize for f, shape in parts]
+    starts = [0, *accumulate(-(-size//64)*64 for size in sizes)]
+    return [(start, start + size) for start, size in zip(starts, sizes)], starts[-1]
 
 def _cut(parts, memory):
     "Arrays of these (dtype, shape) from one piece of memory, a tensor of bytes."
-    sizes, whole = _sizes(parts), memory.numpy()
-    cut = lambda f, shape, end, size: whole[end - size:][:int(np.prod(shape))*np.dtype(f).itemsize].view(f).reshape(shape)
-    return [cut(f, shape, end, size) for (f, shape), end, size in zip(parts, np.cumsum(sizes), sizes)]
+    whole = memory.numpy()
+    return [whole[start:end].view(f).reshape(shape) for (f, shape), (start, end) in zip(parts, _places(tuple(parts))[0])]
 
 def _memory(parts):
     "Memory for these arrays. A tensor, so that autograd, checkpointing and hooks on saved tensors keep and drop it like any other."
-    return torch.empty(sum(_sizes(parts)), dtype=torch.uint8)
+    return torch.empty(_places(tuple(parts))[1], dtype=torch.uint8)
 
 def _chunk_parts(n, R, N, k, d, ru, f):
     "(dtype, shape) of what is saved of n chunks of R rows, in the order of `SavedChunk`."

@@ -20,7 +20,7 @@ from .config import MemoryConfig
 from .fused_path import FusedSegment, changed_members, fused_segment, kernel_obstacle, segment_events, segment_records, worth_a_warning
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
-from .state import MemoryState, empty_memory_state, full_precision, no_pending, state_dtype
+from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
@@ -30,7 +30,7 @@ MAX_OBSERVED_CHUNKS = 64   # most chunks of a fused segment while an observer is
 def _heads(x, n_heads): return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 def _softmax_over_few(x): return x.movedim(-1, 0).softmax(0).movedim(0, -1)   # quicker along the first axis
 def _softplus_inverse(rate): rate = rate.clamp(min=1e-30); return rate + torch.log(-torch.expm1(-rate))
-_HONOURED = {'__init__', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
+_HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
 
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
 class MultiHeadMemoryBank(nn.Module):
@@ -87,7 +87,14 @@ class MultiHeadMemoryBank(nn.Module):
         "A memory to which nothing was ever written."
         cfg = self.config
         state = empty_memory_state(batch_size, cfg.n_heads, cfg.n_slots, cfg.d_key, cfg.d_value, cfg.graph, self.log_logit_scale)
-        return state._replace(pending=no_pending(batch_size, cfg.dim, cfg.chunk_size, cfg.n_heads if 'random' in cfg.policies else 0, self.log_logit_scale))
+        return state._replace(pending=self.no_pending(batch_size))
+
+    def no_pending(self,
+        batch_size:int=1,  # rows
+    )->PendingTokens:
+        "A chunk of which no token has come."
+        cfg = self.config
+        return no_pending(batch_size, cfg.dim, cfg.chunk_size, cfg.n_heads if 'random' in cfg.policies else 0, self.log_logit_scale)
 
     # --- learned numbers
     @property
@@ -235,7 +242,8 @@ class MultiHeadMemoryBank(nn.Module):
         observer:Optional[Observer]=None,         # is told of every chunk; None = nobody
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where nothing is in the way, see `kernel_obstacle`."
-        C, T, reads, records, mass, logit, start = self.config.chunk_size, f.gate.shape[2], [], [], read_mass, None, 0
+        C, T, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], [], [], None, 0
+        mass = torch.zeros_like(state.strength) if read_mass is None else read_mass
         ends = {T} if consolidation is None else {T, *consolidation_times(state.clock, T, consolidation.every, C, mask)}
         if observer is not None: ends.update(range(0, T, MAX_OBSERVED_CHUNKS*C))
         for end in sorted(ends - {0}):
@@ -275,14 +283,12 @@ class MultiHeadMemoryBank(nn.Module):
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
-        fresh = state.pending is None
-        if fresh: state = state._replace(pending=self.empty_state(len(x)).pending)
-        C, plan = self.config.chunk_size, None if dream is None else ConsolidationSchedule(dream, dream_every*self.config.chunk_size)
-        cut, border = cut_chunks(x, state.pending, mask, C, fresh), committed_state(state)
-        samples = chunk_samples(state.pending, cut, C, generator)
-        features, reads, records, mass = [], [], [], None
+        pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
+        plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
+        samples = chunk_samples(pending, cut, C, generator)
+        features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
-            f = self.features(take_tokens(state.pending, x, cut, part), part.real)
+            f = self.features(take_tokens(pending, x, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
                 path, reason = self.choose_path(f, border)
@@ -290,7 +296,7 @@ class MultiHeadMemoryBank(nn.Module):
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)
-        state = border._replace(clock=border.clock + cut.rest, pending=next_pending(state.pending, x, samples, cut))
+        state = border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
         return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records)
 
     def commit(self,
@@ -300,14 +306,14 @@ class MultiHeadMemoryBank(nn.Module):
     )->MemoryState:                     # the same with nothing that waits: the next token begins a chunk
         "Write the unfinished chunk as it is: for those who want to look at what was read last, consolidate or forget it. A stream that goes on has other borders from then on."
         p, C = state.pending, self.config.chunk_size
-        if p is None or not p.count.any(): return state
-        real = torch.arange(int(p.count.max()), device=p.count.device) < p.count.unsqueeze(-1)
+        if p is None or not p.n_tokens.any(): return state
+        real = torch.arange(int(p.n_tokens.max()), device=p.n_tokens.device) < p.n_tokens.unsqueeze(-1)
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
-        if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.count > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
+        if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.n_tokens > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
         with full_precision(p.features):
             plan = None if dream is None else ConsolidationSchedule(dream, dream_every*C)
             new = self._run(self.choose_path(f, committed_state(state))[0], f, committed_state(state), None if real.all() else real, None, None, False, plan, self.observer)[1]
-        return new._replace(pending=self.empty_state(len(real)).pending)
+        return new._replace(pending=self.no_pending(len(real)))
 
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:
         "What the objective and the analysis need to know of a call."

@@ -56,7 +56,7 @@ def cut_chunks(
     fresh:bool=False,       # nothing waits in any row
 )->ChunkCut:
     "Where the borders fall in a call, @eq-border."
-    before, T = pending.count, x.shape[1]
+    before, T = pending.n_tokens, x.shape[1]
     new = torch.full_like(before, T) if mask is None else mask.sum(1)
     rest = (before + new)%chunk_size
     if fresh and mask is None: return ChunkCut(before, new, before + new - rest, rest, T, True, (T - T%chunk_size, T%chunk_size))
@@ -96,7 +96,7 @@ def committed_state(
     state:MemoryState,  # with tokens that wait
 )->MemoryState:         # as it was on the border before them
     "The state at the last border."
-    return state if state.pending is None else state._replace(clock=state.clock - state.pending.count, pending=None)
+    return state if state.pending is None else state._replace(clock=state.clock - state.pending.n_tokens, pending=None)
 
 def chunk_samples(
     pending:PendingTokens,  # what waits

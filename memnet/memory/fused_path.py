@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import COMPILER_FAULT, is_transformed
+from ..foundations.trees import tree_map
 from ..foundations.validation import require
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
 from .observer import Snapshot, WriteEvents, take_snapshot
@@ -175,7 +176,7 @@ def segment_events(
     "The chunk events of a segment, in order."
     (R, H, T), N, record = gate.shape, p.config.n_slots, segment.record
     if record is None: return
-    end = take_snapshot(MemoryState(*(x[:R].detach() for x in segment.state[:9])), p.decay)
+    end = take_snapshot(tree_map(lambda x: x[:R].detach(), segment.state), p.decay)
     C, by_chunk = record.weights.shape[2], type(record)(*(x.unflatten(0, (R, H)).transpose(1, 2).transpose(0, 1) for x in record))    # `c b h …`
     snapshots = [Snapshot(clock + real[:, :c*C].sum(-1), s, left) for c, (s, left) in enumerate(zip(by_chunk.strength, by_chunk.left))] + [end]
     for c, token in enumerate(by_chunk.token):

@@ -20,7 +20,7 @@ class PendingTokens(NamedTuple):
     "The unfinished chunk: its tokens wait until the chunk is full, and are written then."
     features:Tensor  # what the memory was fed, 0 where no token waits, `b c-1 f`
     samples:Tensor   # numbers in [0,1) for policies that sample, of the whole chunk; -1 = not drawn; `b h c`, or `b h 0` where no policy samples
-    count:Tensor     # tokens that wait, `b`
+    n_tokens:Tensor  # that wait, `b`
 
 class MemoryState(NamedTuple):
     "All that a memory knows. A module holds none of it: it goes into a call and a new one comes out."
@@ -123,9 +123,9 @@ def no_pending(
 )->PendingTokens:
     "A chunk of which no token has come."
     like = torch.empty(0) if like is None else like
-    kind = dict(dtype=state_dtype(like), device=like.device)
-    samples = torch.full((batch_size, n_heads, chunk_size), -1., **kind)
-    return PendingTokens(torch.zeros(batch_size, chunk_size - 1, n_features, **kind), samples, torch.zeros(batch_size, dtype=torch.long, device=like.device))
+    like = torch.empty(0, dtype=state_dtype(like), device=like.device)
+    samples = like.new_full((batch_size, n_heads, chunk_size), -1.)
+    return PendingTokens(like.new_zeros(batch_size, chunk_size - 1, n_features), samples, torch.zeros(batch_size, dtype=torch.long, device=like.device))
 
 def drop_pending(
     state:MemoryState,  # left alone
@@ -134,7 +134,7 @@ def drop_pending(
     "Drop the tokens that wait to be written: nothing is left of them, and the clock is back at the last border."
     if state.pending is None: return state
     p, row = state.pending, rows.view(-1, 1, 1)
-    return state._replace(clock=state.clock - p.count*rows, pending=PendingTokens(p.features.masked_fill(row, 0), p.samples.masked_fill(row, -1), p.count.masked_fill(rows, 0)))
+    return state._replace(clock=state.clock - p.n_tokens*rows, pending=PendingTokens(p.features.masked_fill(row, 0), p.samples.masked_fill(row, -1), p.n_tokens.masked_fill(rows, 0)))
 
 # %% ../../nbs/memory/00_state.ipynb #1f0e7be6
 def writes_since(

@@ -110,8 +110,8 @@ def join_infos(
     "The info of a call that came in pieces."
     joined = {name: torch.cat([info[name] for info in infos], 2) for name in infos[0] if name not in ('gate_mean', 'read_mass')}
     if 'read_mass' not in infos[0]: return joined
-    gate_mean = sum(info['gate_mean']*n for info, n in zip(infos, n_tokens))/max(sum(n_tokens), 1)
-    return joined | dict(read_mass=sum(info['read_mass'] for info in infos), gate_mean=gate_mean)
+    share = infos[0]['gate_mean'].new_tensor(n_tokens)/max(sum(n_tokens), 1)
+    return joined | dict(read_mass=torch.stack([info['read_mass'] for info in infos]).sum(0), gate_mean=(torch.stack([info['gate_mean'] for info in infos])*share).sum())
 
 # %% ../../nbs/models/03_controller.ipynb #45d47d1d
 class TransformerController(nn.Module):

@@ -21,6 +21,8 @@ from ..memory.bank import BankChoice, MultiHeadMemoryBank, make_bank
 from ..memory.config import MemoryConfig
 from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
+from .generation import GeneratedText, generate
+from .model_stream import ModelStream
 from .controller import ControllerConfig, ControllerState, TransformerController
 from .objective import ObjectiveConfig, memory_losses
 
@@ -175,6 +177,21 @@ class MemNet(SequenceModel):
         if state.memory is None or bank is None: raise ValueError("there is nothing to consolidate with memory=False: build the model with memory=True")
         if dreamer is None: raise ValueError("this model has no synthesizer, got dream_every=0: set dream_every ≥ 1 in its config, or pass model.dream(state, MemorySynthesizer(d_value, n_heads))")
         with full_precision(state.memory.clock): return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
+
+    def generate(self,
+        prompt:Tensor,  # tokens that are read first, `b t`
+        n_tokens:int,   # to be written
+        **how,          # further arguments of `generate`: state, config, generator, on_token
+    )->GeneratedText:   # tokens `b n` and the state after them
+        "Read a prompt and write on. Raises ValueError as `generate` does."
+        return generate(self, prompt, n_tokens, **how)
+
+    def stream(self,
+        state:Optional[ControllerState]=None,     # where to go on; None = a new stream
+        generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
+    )->ModelStream:
+        "An object that passes the state on: `out = stream(inputs)`."
+        return ModelStream(self, state, generator)
 
     def replay(self,
         state:ControllerState,       # what a call returned; left alone
