@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dreaming.synthesizer import MemorySynthesizer
     from .memory.bank import MultiHeadMemoryBank
+    from .memory.fused_path import set_memory_path
     from .memory.state import MemoryState
     from .models.controller import TransformerController
     from .models.memnet import MemNet, MemNetConfig
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "MemorySynthesizer": "dreaming.synthesizer", "MemoryState": "memory.state", "MultiHeadMemoryBank": "memory.bank", "TransformerController": "models.controller",
-    "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memory_layer", "fit": "training.fit",
+    "MemNet": "models.memnet", "MemNetConfig": "models.memnet", "MemoryLayer": "models.memory_layer", "fit": "training.fit", "set_memory_path": "memory.fused_path",
 }
-__all__ = ["MemNet", "MemNetConfig", "MemoryLayer", "MemoryState", "MemorySynthesizer", "MultiHeadMemoryBank", "TransformerController", "fit"]
+__all__ = ["MemNet", "MemNetConfig", "MemoryLayer", "MemoryState", "MemorySynthesizer", "MultiHeadMemoryBank", "TransformerController", "fit", "set_memory_path"]
 
 def __getattr__(name):
     if name not in _HOME: raise AttributeError(f"module 'memnet' has no attribute {name!r}: it has {', '.join(__all__)}; the rest is in its parts, such as memnet.memory")

@@ -60,8 +60,8 @@ def test_scan_and_chunks_give_the_same_events(over, monkeypatch):
     logs = {}
     for how in ("reference_path", "fused_path"):
         with torch.no_grad(), log_events(bank, n_rows=2, floor=.3) as logs[how]:
-            _, state, *_ = getattr(bank, how)(bank.features(x, mask), bank.empty_state(3), mask, gen(4), dream=dreamer, dream_every=2)
-            getattr(bank, how)(bank.features(x), state, None, gen(5))
+            _, state, _ = bank(x, None, mask, gen(4), record=how == "reference_path", dream=dreamer, dream_every=2)
+            bank.commit(bank(x, state, None, gen(5), record=how == "reference_path")[1])
     slow, fast = (log.frame() for log in logs.values())
     assert len(slow) > 200
     pd.testing.assert_frame_equal(slow, fast, atol=1e-6)
@@ -103,3 +103,10 @@ def test_evaluation_in_pieces_and_every_measure(tmp_path):
 def test_nothing_was_logged():
     log = EventLog(); assert log.frame().empty and slot_lifetimes(log.frame()).empty
     with pytest.raises(ValueError, match="no entry"): survival_table(slot_lifetimes(log.frame()))
+
+def test_a_call_is_logged_afterwards_only_where_nothing_waits_to_be_written():
+    bank = MultiHeadMemoryBank(MemoryConfig.tiny(n_writes=0), gen(0))
+    with torch.no_grad(): _, state, info = bank(torch.randn(1, 13, 12, generator=gen(1)), record=True)
+    with pytest.raises(ValueError, match="commit it first"): EventLog().add_call(info, None, state)
+    log = EventLog().add_call(info, None, bank.commit(state))
+    assert log.sync(bank.commit(state)) is log and (log.frame().kind == "allocation").any()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 # %% ../../nbs/analysis/03_event_log.ipynb #67a17776
 from ..memory.bank import MultiHeadMemoryBank
+from ..memory.chunk_borders import committed_state
 from ..memory.state import READ_THRESHOLD
 from ..memory.observer import ChunkEvent
 from ..dreaming.merging import merge_map
@@ -109,7 +110,7 @@ class _Writes(NamedTuple):
     allocated:np.ndarray  # whether the write allocated it, `r h w`
     gate:np.ndarray       # write gate, `r h w`
 
-def _memory(state): return getattr(state, "memory", state)   # of a model's state, the memory
+def _memory(state): return committed_state(getattr(state, "memory", state))   # of a model's state, the memory, as it was on the last chunk border
 
 def _first_writes(at:SlotIndex, shape:tuple)->np.ndarray:
     "Marks the first of the writes to each slot."
@@ -209,12 +210,12 @@ class EventLog:
         before:Any,    # state the call went on from; None = a fresh start
         after:Any,     # state it returned
     )->"EventLog":     # the log itself
-        "Record a call afterwards. Raises ValueError where `info` lacks the record."
+        "Record a call afterwards. Raises ValueError where `info` lacks the record, or tokens wait to be written."
         require(all(k in info for k in ("read", "write_slot", "allocated", "gate")), "info lacks the record: call the model with record=True")
+        for s in (before, after): require(s is None or torch.equal(_memory(s).clock, getattr(s, "memory", s).clock), "tokens of the state wait to be written: commit it first, as `bank.commit(state)`, and go on from that")
         after = _memory(after)
-        before = type(after)(*map(torch.zeros_like, after)) if before is None else _memory(before)
-        R = min(self.n_rows, len(before.clock))
-        clock, track = _host(before.clock[:R]), self.tracker
+        before = type(after)(*map(torch.zeros_like, after[:9])) if before is None else _memory(before)
+        R = min(self.n_rows, len(before.clock)); clock, track = _host(before.clock[:R]), self.tracker
         track.begin(clock, np.array(_host(before.strength[:R])), False)
         slot, allocated, gate, x = (_host(info[k][:R]) for k in ("write_slot", "allocated", "gate", "read"))
         T = x.shape[2]

@@ -105,7 +105,7 @@ def trace_chunk(
     x, states, mask = prefix_batch(tokens, state)
     out = models.model(x, state=states, mask=mask, record=True)
     reading = out if models.reader is None else models.reader(x, state=states, mask=mask, record=True)
-    after = ControllerState(out.state.memory, reading.state.caches)
+    after = ControllerState(models.model.commit(out.state).memory, reading.state.caches)   # as if the chunk ended after this token
     slots, row, info, write_slots = memory_state(after), torch.arange(len(tokens)), reading.info, out.info["write_slot"]
     strength = memory_bank(models.model).effective_strength(slots).numpy()
     hop_reads = [last_token_entries(m(x, state=states, mask=mask, record=True).info["read"]) for m in models.hop_models]

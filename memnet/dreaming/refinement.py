@@ -87,9 +87,10 @@ class SlotRefinement(nn.Module):
     )->MemoryState:         # the same with other contents
         "Every slot adds what it attends to."
         x, used = rms_unit(state.values), (state.strength > 0).unsqueeze(-1)
-        attention = slot_attention(x @ self.query, x @ self.key, state.strength, self.attention_bias(state.edges))
-        received = attention @ (x @ self.value)
-        return state._replace(values=state.values + used*self.gate.tanh().view(-1, 1, 1)*received)  # eq-refine
+        query, key, value, gate = (w.to(x.dtype) for w in (self.query, self.key, self.value, self.gate))   # a memory is never in half precision
+        attention = slot_attention(x @ query, x @ key, state.strength, self.attention_bias(state.edges))
+        received = attention @ (x @ value)
+        return state._replace(values=state.values + used*gate.tanh().view(-1, 1, 1)*received)  # eq-refine
 
     def attention_bias(self,
         edges:Tensor,         # `b h n m`, or `b h n 0` where the memory has no graph

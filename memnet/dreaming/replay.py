@@ -131,7 +131,7 @@ def read_along_walks(
     "Read vectors along walks: at each step, what all heads wrote at the same token."
     (B, H, W, L), N, D = walks.shape, state.age.shape[-1], state.values.shape[-1]
     at = walks.clamp(min=0).flatten(2)                                             # b h (w l)
-    gap = (state.age.gather(2, at).view(B, H, 1, W*L, 1) - state.age.view(B, 1, H, 1, N)).abs()
+    gap = (state.age.gather(2, at).view(B, H, 1, W*L, 1) - state.age.view(B, 1, H, 1, N)).abs().to(state.values.dtype)
     gap = gap.masked_fill((state.strength <= 0).view(B, 1, H, 1, N), float('inf'))
     own_head = torch.eye(H, dtype=torch.bool, device=walks.device).view(1, H, H, 1)
     slot = torch.where(own_head, at.unsqueeze(2), gap.argmin(-1))                  # b h g (w l)

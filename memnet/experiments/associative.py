@@ -164,7 +164,7 @@ def accuracy_after_intervention(
     "Read the facts, change the memory, read the questions."
     batch = test.sample(rows, generator_for("test", seed))
     cut = end_of_facts(batch, test)
-    state = model.eval()(batch.inputs[:, :cut]).state
+    state:Any = model.commit(model.eval()(batch.inputs[:, :cut]).state)
     memory = state.memory
     if what == "emptied": memory = model.empty_state(rows).memory
     if what == "shuffled": memory = memory._replace(edges=shuffled_edges(memory.edges, memory.strength, generator_for("policy", seed)))
@@ -217,7 +217,7 @@ def read_story(
     out = model.eval()(torch.tensor([words]), record=True)
     answers = [model(torch.tensor([[marker + k, ITEMS.index("fire")]]), out.state) for k in range(3)]
     chance = torch.stack([a.logits[0, -1].softmax(-1)[:len(ITEMS)] for a in answers])
-    memory = out.state.memory
+    memory:Any = model.commit(out.state).memory
     np.savez_compressed(path, words=np.array(words, np.int16), edges=memory.edges[0].half().numpy(), holds=items_in_slots(out.info, torch.tensor(words), memory.strength.shape[-1]).astype(np.int16),
                         answers=chance.half().numpy())
 
@@ -232,7 +232,7 @@ def save_graph(
     batch = test.sample(1, generator_for("test", 0))
     cut = end_of_facts(batch, test)
     out = model.eval()(batch.inputs[:, :cut], record=True)
-    memory = out.state.memory
+    memory:Any = model.commit(out.state).memory
     np.savez_compressed(path, edges=memory.edges[0].half().numpy(), holds=items_in_slots(out.info, batch.inputs[0], memory.strength.shape[-1]).astype(np.int16),
                         inputs=batch.inputs[0].numpy().astype(np.int16), cut=cut)
 

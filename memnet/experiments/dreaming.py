@@ -88,7 +88,8 @@ def read_without_consolidation(
     wrote, dreamer, model.dreamer = [], model.dreamer, None
     for chunk in inputs.split(model.config.chunk_size, 1):
         out = model.eval()(chunk, state, record=record)
-        state = out.state if each is None else out.state._replace(memory=each(out.state.memory))
+        state = model.commit(out.state)      # what is over at the end of the row, too
+        if each is not None: state = state._replace(memory=each(state.memory))
         if record: wrote.append(out.info['write_slot'])
     model.dreamer = dreamer
     return (out, state, torch.cat(wrote, 2)) if record else (out, state)

@@ -269,7 +269,7 @@ def probe_state(
     fields:bool,            # each field alone, too
 )->list:                    # (metric, value, slice)
     "Probe accuracy on the whole state, and on each field."
-    flat, y = {f: x.flatten(1).float() for f, x in zip(memory._fields[:-1], memory)}, value - value.min()
+    flat, y = {f: x.flatten(1).float() for f, x in zip(memory._fields[:8], memory)}, value - value.min()
     return [("forget/probe", linear_probe(torch.cat(list(flat.values()), 1), y), "all")] + [("forget/probe", linear_probe(x, y), f) for f, x in flat.items() if fields]
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #028005ed
@@ -284,10 +284,11 @@ def forget_tests(
     for name, place in dict(first=0, middle=task.n_pairs//2, last=task.n_pairs - 1).items():
         facts, keys, values = fact_rows(task, n, place, generator)
         with evaluating(small): out = small(facts, record=True)
+        memory:Any = small.commit(out.state).memory
         order = torch.rand(keys.shape, generator=generator).argsort(1)
         questions = torch.stack([keys.gather(1, order), torch.zeros_like(keys)], 2).flatten(1)
         for removed, tokens in REMOVED.items():
-            left = forget(out.state.memory, slots_written_by(out.info, tuple(2*place + t for t in tokens), small.config.n_slots), beside=removed != "alone")
+            left = forget(memory, slots_written_by(out.info, tuple(2*place + t for t in tokens), small.config.n_slots), beside=removed != "alone")
             with evaluating(small): right = small(questions, state=out.state._replace(memory=left)).logits.argmax(-1)[:, ::2] == values.gather(1, order)
             rows += [("forget/target", right[order == place].double().mean().item(), f"{removed},{name}"), ("forget/rest", right[order != place].double().mean().item(), f"{removed},{name}")]
             rows += [(m, v, f"{removed},{name},{f}") for m, v, f in probe_state(left, values[:, place], len(tokens) == 2)]

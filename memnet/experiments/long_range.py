@@ -105,7 +105,7 @@ def accuracy_after_change(
 )->float:      # accuracy on questions of the second half
     "Read half, change the memory, read the rest."
     batch, half = task.sample(rows, generator), task.seq_len//2
-    state = model.eval()(batch.inputs[:, :half]).state
+    state:Any = model.commit(model.eval()(batch.inputs[:, :half]).state)
     if what == "emptied": state = state._replace(memory=model.empty_state(rows).memory)
     if what == "shuffled": state = state._replace(memory=state.memory._replace(edges=shuffled_edges(state.memory.edges, state.memory.strength, generator)))
     logits, targets = model(batch.inputs[:, half:], state).logits, batch.targets[:, half:]

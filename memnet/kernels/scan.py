@@ -6,47 +6,41 @@
 __all__ = ['ScanRecord', 'fused_scan']
 
 # %% ../../nbs/kernels/04_scan.ipynb #7360599f
+import math
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
+from memnet.foundations.compilation import is_transformed
+from memnet.foundations.validation import require
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
 from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
-_spare:list[np.ndarray] = []   # memory of saved chunks that nobody needs any more
+@lru_cache(maxsize=256)
+def _places(parts):
+    "Where arrays of these (dtype, shape) begin and end in one piece of memory, on borders of 64 bytes, and its size."
+    sizes = [math.prod(shape)*np.dtype(f).itemsize for f, shape in parts]
+    starts = [0, *accumulate(-(-size//64)*64 for size in sizes)]
+    return [(start, start + size) for start, size in zip(starts, sizes)], starts[-1]
 
-class _Room:
-    "Memory for a saved chunk; goes to the next one when nobody holds it, since new memory costs more than to fill it."
-    def __init__(self, size):
-        "At least so many bytes, and not many times as many."
-        self.bytes, others = None, []
-        while self.bytes is None:
-            try: x = _spare.pop()               # one operation: threads never take the same piece
-            except IndexError: break
-            if size <= len(x) <= max(4*size, 1 << 20): self.bytes = x
-            else: others.append(x)
-        _spare.extend(others)
-        if self.bytes is None: self.bytes = np.empty(size, np.uint8)
-    def __del__(self, spare=_spare, largest=1 << 28):
-        if getattr(self, 'bytes', None) is not None and len(self.bytes) <= largest: spare.append(self.bytes)
-        del spare[:-2]
+def _cut(parts, memory):
+    "Arrays of these (dtype, shape) from one piece of memory, a tensor of bytes."
+    whole = memory.numpy()
+    return [whole[start:end].view(f).reshape(shape) for (f, shape), (start, end) in zip(parts, _places(tuple(parts))[0])]
 
-def _cut(parts, give):
-    "Arrays of these (dtype, shape) from one piece of memory."
-    sizes = [-(-int(np.prod(shape))*np.dtype(f).itemsize//64)*64 for f, shape in parts]
-    whole, ends = give(sum(sizes)), np.cumsum(sizes)
-    cut = lambda f, shape, end, size: whole[end - size:][:int(np.prod(shape))*np.dtype(f).itemsize].view(f).reshape(shape)
-    return [cut(f, shape, end, size) for (f, shape), end, size in zip(parts, ends, sizes)]
+def _memory(parts):
+    "Memory for these arrays. A tensor, so that autograd, checkpointing and hooks on saved tensors keep and drop it like any other."
+    return torch.empty(_places(tuple(parts))[1], dtype=torch.uint8)
 
-def _new_pages(n, R, N, k, d, ru, f):
-    "n pages a row, and the memory that they need while it is held."
+def _chunk_parts(n, R, N, k, d, ru, f):
+    "(dtype, shape) of what is saved of n chunks of R rows, in the order of `SavedChunk`."
     C, L, W, i = ru.chunk, entry_capacity(N, ru.chunk), ru.n_writes or ru.chunk, np.int32
     parts = [(f, (N,))]*4 + [(np.uint8, (C, L)), (i, (C,)), (i, (C,)), (i, (C, ru.topk)), (f, (C, ru.topk)), (f, (ru.hops, C, L)), (f, (N,))]
     parts += [(i, (C,))]*3 + [(f, (C,))]*3 + [(f, (C, d)), (i, (W,)), (i, (W,)), (np.bool_, (W,)), (f, (W, 3, N if ru.hops else 0)), (f, (W, 3)), (f, (W, k)), (f, (W, d))]
-    room = []
-    def give(size): room.append(_Room(size)); return room[0].bytes
-    return room, SavedChunk(*_cut([(t, (R, n, *shape)) for t, shape in parts], give))
+    return [(t, (R, n, *shape)) for t, shape in parts]
 
 def _arrays(xs):
     "The same tuple, of numpy arrays."
@@ -57,28 +51,45 @@ def _own(x):
     return x.detach().clone(memory_format=torch.contiguous_format)
 
 # %% ../../nbs/kernels/04_scan.ipynb #0ac1b869
+class _Once(torch.autograd.Function):
+    "What is computed without a derivative of its own: a second differentiation is refused in words."
+    @staticmethod
+    def forward(ctx, n, *xs): return tuple(x.view_as(x) for x in xs[:n])   # the others are what the first n depend on
+    @staticmethod
+    def backward(ctx, *gs):
+        raise RuntimeError("the fused path of a memory cannot be differentiated twice: take the reference path, memnet.set_memory_path(model, 'reference')")
+
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, real, steps, clock, kept, room, pages, shown, ru, *xs):
-        tok, slots = TokenArrays(*(x.detach().contiguous() for x in xs[:12])), SlotArrays(*map(_own, xs[12:]))
+    def forward(ctx, memory, parts, real, steps, clock, kept, shown, ru, *xs):
+        tok, slots = TokenArrays(*xs[:12]), SlotArrays(*map(_own, xs[12:]))
         read = torch.empty_like(tok.value)
-        ctx.ru, ctx.real, ctx.room, ctx.pages = ru, real, room, pages
-        scan_forward(_arrays(tok), _arrays(slots), pages, shown, read.numpy(), real, steps, clock, kept, ru)
-        ctx.save_for_backward(*slots, *tok)
+        ctx.ru, ctx.real, ctx.parts = ru, real, parts
+        scan_forward(_arrays(tok), _arrays(slots), SavedChunk(*_cut(parts, memory)), shown, read.numpy(), real, steps, clock, kept, ru)
+        ctx.save_for_backward(*slots, *tok, memory)
         ctx.mark_non_differentiable(slots.logit, *slots[7:])
         ctx.set_materialize_grads(False)
         return read, *slots
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dread, *gs):
-        slots, tok = SlotArrays(*ctx.saved_tensors[:10]), TokenArrays(*ctx.saved_tensors[10:])
+        saved = ctx.saved_tensors   # read once: a checkpoint gives them out once
+        with torch.no_grad(): grads = _Scan.gradients(ctx, saved, dread, gs)
+        if torch.is_grad_enabled(): grads = _Once.apply(len(grads), *grads, *(x for x in (*saved, dread, *gs) if x is not None and x.requires_grad))   # somebody asks for a graph of the gradient
+        return *[None]*8, *grads, None, None, None
+
+    @staticmethod
+    def gradients(ctx, saved, dread, gs):
+        "Of the tokens and of the slots at the start, in order."
+        *saved, memory = saved
+        slots, tok = SlotArrays(*saved[:10]), TokenArrays(*saved[10:])
         slots = slots._replace(keys=_own(slots.keys), values=_own(slots.values), edges=_own(slots.edges))
         gs = SlotArrays(*(torch.zeros_like(y) if g is None else _own(g) for y, g in zip(slots, gs)))
         if dread is None: dread = torch.zeros_like(tok.value)
-        dtok = TokenArrays(*_cut([(x.numpy().dtype, x.shape) for x in tok], lambda size: np.empty(size, np.uint8)))
-        scan_backward(_arrays(tok), dtok, _arrays(slots), _arrays(gs), ctx.pages, dread.contiguous().numpy(), ctx.real, ctx.ru)
-        return *[None]*8, *map(torch.from_numpy, dtok), *gs[:7], None, None, None
+        parts = [(x.detach().numpy().dtype, x.shape) for x in tok]
+        dtok = TokenArrays(*_cut(parts, _memory(parts)))
+        scan_backward(_arrays(tok), dtok, _arrays(slots), _arrays(gs), SavedChunk(*_cut(ctx.parts, memory)), dread.detach().contiguous().numpy(), ctx.real, ctx.ru)
+        return *map(torch.from_numpy, dtok), *gs[:7]
 
 # %% ../../nbs/kernels/04_scan.ipynb #9e891336
 class ScanRecord(NamedTuple):
@@ -86,17 +97,18 @@ class ScanRecord(NamedTuple):
     weights:Tensor    # of reads, over slots at the start of the chunk and pending allocations, 0 where padded, `r c t l`
     strength:Tensor   # of slots at the start of each chunk, `r c n`
     left:Tensor       # what decay leaves of it, `r c n`
+    age:Tensor        # tokens since the last write, as the kernel counts them, `r c n`
     token:Tensor      # of the chunk that wrote, -1 = no more writes, `r c w`
     slot:Tensor       # that it wrote to, `r c w`
     allocates:Tensor  # whether it took a new slot, `r c w`
 
 def _record(pages, shown, ru):
-    "What the saved chunks of the observed rows say, copied: their memory is used again."
+    "What the saved chunks of the observed rows say, copied: the rest of their memory can go."
     R = len(shown)
     strength, logit, age, token, slot, allocates = (torch.from_numpy(getattr(pages, k)[:R].copy()) for k in ('strength', 'logit', 'age', 'token', 'slot', 'allocates'))
     token = token.long()
     left = strength*torch.exp(-torch.nn.functional.softplus(logit)*age) if ru.forgetting else strength
-    return ScanRecord(torch.from_numpy(shown), strength, left, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), allocates)
+    return ScanRecord(torch.from_numpy(shown), strength, left, age, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), allocates)
 
 def fused_scan(
     tok:TokenArrays,          # of the whole sequence
@@ -106,15 +118,17 @@ def fused_scan(
     ru:ScanSettings,     # what does not change during the scan
     n_rows:int=0,        # rows to record: the first ones
 )->tuple[Tensor,SlotArrays,ScanRecord|None]:  # read vectors `r t d`, slots at the end, record of the first rows, or None
-    "Read and write a whole sequence."
+    "Read and write a whole sequence. Raises ValueError inside a `torch.func` transform, which it does not know."
+    require(not is_transformed(), "the fused path of a memory has no torch.func transform: take the reference path, memnet.set_memory_path(model, 'reference')")
     R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
     steps = torch.nn.functional.pad(real, (0, -T % C)).unflatten(1, (-1, C)).sum(-1)
     graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
     f = np.dtype(str(tok.key.dtype).split('.')[-1]).type
     ru = ru._replace(**{k: f(getattr(ru, k)) for k in ('match', 'floor', 'eta', 'rho', 'seen')})
     kept = R if graded else n_rows
-    room, pages = _new_pages(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
+    parts = _chunk_parts(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
+    memory = _memory(parts)
     shown = np.empty((n_rows, steps.shape[1] if n_rows else 0, C, entry_capacity(N, C)), f)
     data = (x.detach().contiguous().numpy() for x in (real, steps, clock))
-    read, *slots = _Scan.apply(*data, kept, room, pages, shown, ru, *tok, *slots)
-    return read, SlotArrays(*slots), _record(pages, shown, ru) if n_rows else None
+    read, *slots = _Scan.apply(memory, parts, *data, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
+    return read, SlotArrays(*slots), _record(SavedChunk(*_cut(parts, memory)), shown, ru) if n_rows else None

@@ -9,7 +9,7 @@ __all__ = []
 from typing import NamedTuple
 import numpy as np
 from torch import Tensor
-from memnet.kernels.vector_operations import add_scaled, copy_row, dot_product, jit_entry, jit_inlined, jit_internal, matmul_add, matmul_nt_transposing, matmul_tn_add, transpose_matrix
+from memnet.kernels.vector_operations import add_scaled, copy_row, dot_product, jit_entry, jit_inlined, jit_internal, jit_pass, matmul_add, matmul_nt_transposing, matmul_tn_add, transpose_matrix
 from memnet.kernels.scan_records import entry_capacity, new_workspace, row_chunk, row_slots, row_tokens
 from memnet.kernels.scan_forward import clear_evicted, elementwise_product, entries_to_versions, mix_hop_weights, pending_graph_kernel, policy_mixture, scale_row, softplus_kernel, softplus_slope, unit_rows_kernel, versions_to_entries
 from memnet.memory.strength import updated_strength_gradient
@@ -380,7 +380,7 @@ def slots_backward(pg, gs, bk, ru):
         if bk.raw[n] != 0: add_constant(gs.edges[n], bk.raw[n])
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #3bc15842
-@jit_entry
+@jit_pass('backward pass', 16)
 def scan_backward(tok, dtok, slots, gslots, pages, dread, real, ru):
     "The scan in reverse; `slots` go from those of the end to those of the start, `gslots` becomes the gradient of the start."
     (R, T), N, C, d = tok.gate.shape, gslots.strength.shape[1], ru.chunk, dread.shape[2]

@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from memnet.kernels.vector_operations import VECTOR_WIDTH, add_scaled, copy_row, dot_product, jit_entry, jit_inlined, jit_internal, matmul_add, matmul_nt, matmul_nt_transposing, simd_loop
+from memnet.kernels.vector_operations import VECTOR_WIDTH, add_scaled, copy_row, dot_product, jit_inlined, jit_internal, jit_pass, matmul_add, matmul_nt, matmul_nt_transposing, simd_loop
 from memnet.kernels.scan_records import new_workspace, row_chunk, row_slots, row_tokens, save_slots
 from memnet.memory.strength import interpolated, updated_strength
 
@@ -511,7 +511,7 @@ def copy_read_weights(shown, w, real, m):
     for t in range(m):
         for l in range(w.shape[1]): shown[t, l] = w[t, l] if real[t] else 0
 
-@jit_entry
+@jit_pass('forward pass', 20)
 def scan_forward(tok, slots, pages, shown, read, real, steps, clock, kept, ru):
     "Read and write all rows, chunk by chunk."
     (R, T), N, C = tok.gate.shape, slots.strength.shape[1], ru.chunk

@@ -6,19 +6,23 @@
 __all__ = []
 
 # %% ../../nbs/kernels/00_vector_operations.ipynb #1fca1df2
-import numba
+from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from memnet.foundations.compilation import compiled
 
 # %% ../../nbs/kernels/00_vector_operations.ipynb #fec7ee3f
 FAST = {'nsz', 'arcp', 'contract', 'reassoc'}   # sums may be reordered; infinities keep their meaning
-JIT_OPTIONS = dict(cache=True, fastmath=FAST, error_model='numpy')
-jit_entry = numba.njit(**JIT_OPTIONS)              # makes arrays or hands them back
-jit_kernel = numba.njit(**JIT_OPTIONS, _nrt=False)    # only borrows them: nobody counts references, which would cost more than the arithmetic
-jit_internal = numba.njit(**JIT_OPTIONS, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)   # and is called by compiled code only
-jit_inlined = numba.njit(**JIT_OPTIONS, _nrt=False, inline='always')                                 # once a token
+JIT_OPTIONS:dict[str,Any] = dict(keep=False, fastmath=FAST, error_model='numpy')    # what compiled code calls is part of the machine code of its caller, which is kept
+jit_entry = compiled(**JIT_OPTIONS)              # makes arrays or hands them back
+jit_kernel = compiled(**JIT_OPTIONS, _nrt=False)    # only borrows them: nobody counts references, which would cost more than the arithmetic
+jit_internal = compiled(**JIT_OPTIONS, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)   # and is called by compiled code only
+jit_inlined = compiled(**JIT_OPTIONS, _nrt=False, inline='always')                                 # once a token
+def jit_pass(what, seconds):
+    "A whole pass, called from Python: takes long to compile, so that a line says so, and its machine code is kept."
+    return compiled(what, seconds, **JIT_OPTIONS | dict(keep=True))
 VECTOR_WIDTH = 16 if llvm.get_host_cpu_features().get('avx512f') else 8   # numbers that a vector instruction takes
 BLOCK_ROWS = VECTOR_WIDTH//2                                                    # of a block: as many as there are registers for
 

@@ -59,13 +59,14 @@ def random_policy(
     scores:Tensor,                            # `… n`
     generator:Optional[torch.Generator]=None, # samples the slot; None = the expectation, which is `uniform_policy`
     topk:int=8,                               # not used
+    sample:Optional[Tensor]=None,             # numbers in [0,1) that were drawn before, `… 1`; None = draw them
 )->Tensor:                                    # one-hot over readable slots; all zero where there is none, `… n`
     "One readable slot, sampled with equal probabilities."
-    if generator is None: return uniform_policy(scores)
+    if generator is None and sample is None: return uniform_policy(scores)
     valid = readable(scores)
     rank = valid.cumsum(-1)
     count = rank[..., -1:]
-    u = torch.rand(count.shape, generator=generator, dtype=scores.dtype, device=scores.device)
+    u = torch.rand(count.shape, generator=generator, dtype=scores.dtype, device=scores.device) if sample is None else sample
     sampled = torch.minimum((u*count).floor(), count - 1) + 1  # eq-random
     return ((rank == sampled) & valid).to(scores.dtype)
 
@@ -89,16 +90,18 @@ def mix_policies(
     names:tuple,                              # of the policies, in the order of `policy_weights`
     generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
     topk:int=8,                               # for policies that select slots
+    sample:Optional[Tensor]=None,             # numbers that `random_policy` takes instead of drawing its own, `… 1`
 )->Tensor:                                    # on the simplex over readable slots, `… n`
     "The meta-policy: a learned mixture of addressing strategies. Raises ValueError where `check_policy_mix` does."
     check_policy_mix(policy_weights, names, topk)
     shares:dict[str,Tensor] = {}
     for name, share in zip(names, policy_weights.split(1, -1)):
-        if name == 'random' and generator is None: name = 'uniform'   # its expectation
+        if name == 'random' and generator is None and sample is None: name = 'uniform'   # its expectation
         shares[name] = shares[name] + share if name in shares else share
     total:Optional[Tensor] = None
     for name, share in shares.items():
-        w = POLICIES[name](scores, generator, topk)
+        policy = POLICIES[name]
+        w = random_policy(scores, generator, topk, sample) if policy is random_policy else policy(scores, generator, topk)
         total = share*w if total is None else torch.addcmul(total, share, w)  # eq-mix
     return torch.zeros_like(scores) if total is None else total
 

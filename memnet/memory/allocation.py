@@ -7,10 +7,10 @@ __all__ = ['WriteRequests', 'SlotStatus', 'AllocationRules', 'WritePlan', 'neare
            'plan_writes', 'entry_onehot']
 
 # %% ../../nbs/memory/07_allocation.ipynb #34260e64
-from typing import NamedTuple
-import numba, numpy as np, torch
-from numba.extending import register_jitable
+from typing import List, NamedTuple
+import numpy as np, torch
 from torch import Tensor
+from ..foundations.compilation import compiled, is_traced, is_transformed, jitable
 from .strength import decayed_strength, interpolated, updated_strength
 
 # %% ../../nbs/memory/07_allocation.ipynb #8f005b6a
@@ -53,7 +53,7 @@ class WritePlan(NamedTuple):
     evicted:Tensor     # 1 where the occupant at the start is gone, `b h n`
 
 # %% ../../nbs/memory/07_allocation.ipynb #fed3234b
-@register_jitable
+@jitable
 def nearest_entry(
     slot_cosine,   # cosine with the slots at the start, `n`
     write_cosine,  # and with the keys of earlier writes, `w`
@@ -69,7 +69,7 @@ def nearest_entry(
     return index
 
 # %% ../../nbs/memory/07_allocation.ipynb #71063e8a
-@register_jitable
+@jitable
 def weakest_slot(
     occupied,   # which slots hold something, bool `n`
     strength,   # at the last write, `n`
@@ -87,13 +87,13 @@ def weakest_slot(
     return weakest
 
 # %% ../../nbs/memory/07_allocation.ipynb #8a0faf4e
-@register_jitable
+@jitable
 def _fill_visible(w, n_slots, readable, active, plan, last_write):
     "Fill in what token w can read, before its own write."
     for entry in range(n_slots + w): plan.masked[w, entry] = not readable[entry]
     for s in range(w): plan.current[w, s] = active[s] and readable[plan.entry[s]] and last_write[plan.entry[s]] == s
 
-@register_jitable
+@jitable
 def _fill_ends(plan, owner, last_write):
     "Fill in who holds each slot when the chunk is over: `final`, `allocated`, `evicted`."
     N = len(owner)
@@ -101,7 +101,7 @@ def _fill_ends(plan, owner, last_write):
         if owner[n] != n: plan.evicted[n] = 1; plan.allocated[owner[n] - N, n] = 1
         if last_write[owner[n]] >= 0: plan.final[last_write[owner[n]], n] = 1
 
-@register_jitable
+@jitable
 def _blank_plan(W, N, n_readers, dtype):
     "A plan in which nothing is written."
     none = np.full(W, -1, np.int64)
@@ -147,9 +147,9 @@ def plan_row(
     return plan
 
 # %% ../../nbs/memory/07_allocation.ipynb #aad51ed7
-_plan_row = numba.njit(cache=True)(plan_row)
+_plan_row = compiled(keep=False)(plan_row)
 
-@numba.njit(cache=True)
+@compiled('write plan', 6)
 def _plan_rows(requests, slots, rules):
     "All rows and heads."
     (R, W, N), f = requests.slot_cosine.shape, requests.gate.dtype
@@ -164,23 +164,47 @@ def _plan_rows(requests, slots, rules):
     return out
 
 # %% ../../nbs/memory/07_allocation.ipynb #a778f8b8
-@torch.no_grad()
-def plan_writes(
-    requests:WriteRequests,  # tokens that may write
-    slots:SlotStatus,        # at the start of the chunk
-    rules:AllocationRules,  # how the decision is made
-)->WritePlan:                # in the dtype and on the device of the gates
-    "Decide, outside of the gradient, which slot every write goes to."
-    b, h, W, N = requests.slot_cosine.shape
-    gate = requests.gate
+_N_REQUEST = len(WriteRequests._fields)
+
+def _plan_all(arrays:List[Tensor], match:float, forgetting:bool, evict:bool, reads:bool)->List[Tensor]:
+    "All rows and heads, with numpy; the arrays of the requests, then those of the slots."
+    requests, slots = WriteRequests(*arrays[:_N_REQUEST]), SlotStatus(*arrays[_N_REQUEST:])
+    (b, h, W, N), gate = requests.slot_cosine.shape, requests.gate
     def rows(x):    # numpy, one row and head after the other; numpy knows no half precision
         x = x.detach().float() if x.dtype in (torch.bfloat16, torch.float16) else x.detach()
         return x.expand(b, h, *x.shape[2:]).flatten(0, 1).contiguous().cpu().numpy()
     def back(x):
         x = torch.from_numpy(x)
         return x.to(gate.device, gate.dtype if x.is_floating_point() else x.dtype).unflatten(0, (b, h))
-    plan = _plan_rows(WriteRequests(*map(rows, requests)), SlotStatus(*map(rows, slots)), AllocationRules(*rules))
-    return WritePlan(*map(back, plan))
+    plan = _plan_rows(WriteRequests(*map(rows, requests)), SlotStatus(*map(rows, slots)), AllocationRules(match, forgetting, evict, reads))
+    return list(map(back, plan))
+
+_plan_operator = torch.library.custom_op('memnet::plan_writes', _plan_all, mutates_args=())   # what tools see that cannot look into numpy
+
+@_plan_operator.register_fake
+def _(arrays, match, forgetting, evict, reads):
+    (b, h, W, N), gate, L = arrays[0].shape, arrays[3], arrays[0].shape[2] if reads else 0
+    def new(*sizes, dtype=gate.dtype): return gate.new_empty(b, h, *sizes, dtype=dtype)
+    return [new(W, dtype=torch.long), new(W, dtype=torch.bool), new(W, dtype=torch.long), new(W, dtype=torch.long), new(W, W, dtype=torch.bool),
+            new(L, W), new(L, N + W, dtype=torch.bool), new(W, N), new(W, N), new(N)]
+
+@_plan_operator.register_vmap
+def _(info, in_dims, arrays, *rules):
+    "Many plans at once are more rows."
+    n = info.batch_size
+    def rows(x, dim): return (x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+    out = _plan_operator(list(map(rows, arrays, in_dims[0])), *rules)
+    return [x.unflatten(0, (n, -1)) for x in out], [0]*len(out)
+
+@torch.no_grad()
+def plan_writes(
+    requests:WriteRequests,  # tokens that may write
+    slots:SlotStatus,        # at the start of the chunk
+    rules:AllocationRules,   # how the decision is made
+)->WritePlan:                # in the dtype and on the device of the gates
+    "Decide, outside of the gradient, which slot every write goes to. For `torch.compile`, `torch.export` and `torch.func` it is one operator."
+    plan = _plan_operator if is_traced() or is_transformed() else _plan_all
+    return WritePlan(*plan([x.detach() for x in (*requests, *slots)], rules.match, rules.forgetting, rules.evict, rules.reads))
 
 # %% ../../nbs/memory/07_allocation.ipynb #a8cb027d
 def entry_onehot(
@@ -191,4 +215,4 @@ def entry_onehot(
 )->Tensor:                     # `b h w l`, l = n_slots + w; zero rows where nothing is written
     "The write addresses as one-hot rows over slots and pending allocations."
     z = torch.zeros(*active.shape, n_slots + active.shape[-1], dtype=dtype, device=active.device)
-    return z.scatter_(-1, plan.entry.clamp(min=0).unsqueeze(-1), active.unsqueeze(-1).to(dtype))
+    return z.scatter(-1, plan.entry.clamp(min=0).unsqueeze(-1), active.unsqueeze(-1).to(dtype))

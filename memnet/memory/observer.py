@@ -9,7 +9,7 @@ __all__ = ['Snapshot', 'WriteEvents', 'ChunkEvent', 'Observer', 'take_snapshot',
 from typing import NamedTuple, Optional, Protocol
 from torch import Tensor
 from .state import MemoryState
-from .strength import DecayWeights, effective_strength
+from .strength import DecayRule, effective_strength
 
 # %% ../../nbs/memory/10_observer.ipynb #9f50617b
 class Snapshot(NamedTuple):
@@ -51,7 +51,7 @@ class Observer(Protocol):
 # %% ../../nbs/memory/10_observer.ipynb #29246f97
 def take_snapshot(
     state:MemoryState,  # left alone
-    decay:Optional[DecayWeights], # of the bank; None = strength does not decay
+    decay:Optional[DecayRule], # of the bank; None = strength does not decay
 )->Snapshot:
     "What an observer sees of a state."
     left = effective_strength(state.strength, state.values, state.age, decay)

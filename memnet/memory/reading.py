@@ -18,7 +18,7 @@ from .config import MemoryConfig
 from .pending_graph import pending_graph, spread_pending
 from .plasticity import EdgeEvents, edge_events
 from .state import MemoryState
-from .strength import DecayWeights, decay_logit, decay_rate, log_strength
+from .strength import DecayRule, decay_logit, decay_rate, log_strength
 from .versions import EntryVersions, write_versions
 
 # %% ../../nbs/memory/09_reading.ipynb #766326c9
@@ -30,6 +30,7 @@ class Features(NamedTuple):
     gate:Tensor            # salience, in (0,1), 0 where padded, `b h t`
     policy_weights:Tensor  # share of each policy, `b h t p`
     hop_weights:Tensor     # share of the read that is 0, 1, … hops from the address, `b h t k`
+    sample:Tensor          # number in [0,1) that a sampling policy takes, `b h t 1`; `b h t 0` = none was drawn
 
 class GraphRule(NamedTuple):
     "How the graph learns from the writes of a chunk: two functions that belong together."
@@ -41,7 +42,7 @@ class BankParameters(NamedTuple):
     config:MemoryConfig  # settings
     logit_scale:Tensor            # inverse temperature of the cosine, `1 h 1 1`
     lam:Optional[Tensor]          # decay of the trace per unit of event time, `1 h 1 1`; None = no graph
-    decay:Optional[DecayWeights]  # of the decay rate of contents; None = no forgetting
+    decay:Optional[DecayRule]     # of the decay rate of contents; None = no forgetting
     graph_rule:Optional[GraphRule]=None  # a plasticity rule of your own; None = spike-timing plasticity in event time
 
 # %% ../../nbs/memory/09_reading.ipynb #34c5de31
@@ -125,7 +126,7 @@ def place_writes(
     with torch.no_grad():
         logit = decay_logit(state.values, p.decay)
         rate = F.softplus(logit) if cfg.forgetting else torch.zeros_like(logit)
-        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age, state.last_read), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
+        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
         address = entry_onehot(plan, requests.active, cfg.n_slots, candidates.key.dtype)
     return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay), tokens)
 
@@ -177,13 +178,13 @@ def read_chunk(
     f:Features,                               # of the chunk
     state:MemoryState,                        # at its start
     p:BankParameters,  # settings and learned numbers of the bank
-    generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
+    generator:Optional[torch.Generator]=None, # for policies that sample and find no `sample` in the features; None = their expectation
 )->ChunkRead:
     "Every token reads the slots of the start and the writes before it."
     cfg, f, commits_all = p.config, unit_addresses(f, p), p.config.n_writes == 0
     writes = place_writes(write_candidates(f, state, p), state, p, evict=commits_all, reads=True)
     scores = entry_scores(f, state, writes, p).masked_fill(writes.plan.masked, MASKED_SCORE)
-    weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk)
+    weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk, f.sample if f.sample.shape[-1] else None)
     events = None
     if p.lam is not None:
         events = chunk_events(writes, state, p)

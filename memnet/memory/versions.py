@@ -9,9 +9,10 @@ __all__ = ['EntryVersions', 'write_versions', 'log_decay_since']
 from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
+from ..foundations.compilation import is_traced
 from .allocation import WritePlan, WriteRequests
 from .state import MemoryState
-from .strength import DecayWeights, decay_rate, update_chain
+from .strength import DecayRule, decay_rate, update_chain
 
 # %% ../../nbs/memory/08_versions.ipynb #165496a3
 class EntryVersions(NamedTuple):
@@ -28,12 +29,12 @@ def write_versions(
     requests:WriteRequests,       # tokens that may write
     values:Tensor,                # content that each of them offers, `b h w d`
     state:MemoryState,            # at the start of the chunk
-    decay:Optional[DecayWeights], # None = strength does not decay
+    decay:Optional[DecayRule], # None = strength does not decay
 )->EntryVersions:
     "Allocations store content and gate as they are; updates interpolate: `v <- (1-g) v_old + g v`, `s <- g + (1-g) s_old`. Source: Zhang et al. 2024, section 3, for gated interpolation."
     active, gate, n_slots = requests.active, requests.gate, state.strength.shape[-1]
     update = active & ~plan.allocates
-    if not update.any(): return EntryVersions(values, gate*active, None if decay is None else decay_rate(values, decay), None, None)
+    if not is_traced() and not update.any(): return EntryVersions(values, gate*active, None if decay is None else decay_rate(values, decay), None, None)
     source = plan.entry.clamp(0, n_slots - 1)
     has_source = (update & (plan.entry < n_slots)).to(gate.dtype)
     log_keep = torch.log1p(-gate.clamp(max=1 - 1e-6))*update
@@ -54,7 +55,7 @@ def log_decay_since(
     source:Tensor,       # slot at the start that the entry occupied, `b h w`
     step:Tensor,         # token of each write, `b h w`
     state:MemoryState,   # at the start of the chunk
-    decay:DecayWeights,  # how a head computes the rate
+    decay:DecayRule,     # how a head computes the rate
 )->Tensor:               # `b h w`
     "By how much the log strength of the version that is updated has fallen."
     again, previous = plan.previous >= 0, plan.previous.clamp(min=0)

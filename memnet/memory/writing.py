@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.compilation import is_traced
 from .plasticity import EdgeEvents, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
 from .allocation import WriteRequests
@@ -78,7 +79,7 @@ def updated_graph(
     pre = events.pre
     if events.before is not None and events.after is not None:
         edges, pre = edges*events.after[..., :N].exp().unsqueeze(-1), pre*(events.after.unsqueeze(-2) - events.before).exp()
-    if (plan.evicted*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
+    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
     def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
     address = to_slots(writes.address)
     edges = stdp(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma)
@@ -101,8 +102,8 @@ def updated_age(
 )->Tensor:                        # `b h n`
     "Tokens since the last write, after the chunk."
     final = writes.plan.final
-    waited = (state.age + n_tokens)*(1 - final.sum(2))*(state.strength > 0)
-    return waited + (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
+    since = (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
+    return torch.where(final.sum(2) > 0, since.long(), (state.age + n_tokens)*(state.strength > 0))
 
 def updated_last_read(
     state:MemoryState,      # at the start of the chunk
@@ -112,9 +113,8 @@ def updated_last_read(
     "Clock at the last read above `READ_THRESHOLD`."
     C = weights.shape[2]
     order = torch.arange(1, C + 1, device=weights.device, dtype=weights.dtype).view(C, 1)
-    last = ((weights > READ_THRESHOLD)*order).amax(2)
-    last = torch.where(last > 0, last + state.clock.view(-1, 1, 1), 0.)
-    return torch.maximum(state.last_read*(1 - writes.plan.evicted), scatter_to_slots(torch.zeros_like(state.last_read), last, writes))
+    token = scatter_to_slots(torch.zeros_like(state.usage), ((weights > READ_THRESHOLD)*order).amax(2), writes).long()   # of the chunk, from 1 on
+    return torch.where(token > 0, token + state.clock.view(-1, 1, 1), state.last_read*(writes.plan.evicted == 0))
 
 # %% ../../nbs/memory/11_writing.ipynb #4e475b23
 class ChunkWrite(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.layers import make_layer
 from ..foundations.validation import require
 
 # %% ../../nbs/models/02_attention.ipynb #c467c24f
@@ -51,7 +52,7 @@ class LocalAttention(nn.Module):
         require(window >= 1, f"window must be ≥ 1, got window={window}: 1 sees the token itself")
         require(n_heads >= 1 and dim >= 1 and dim % (2*n_heads) == 0, f"dim must be a multiple of 2*n_heads for rotary attention, got dim={dim}, n_heads={n_heads}")
         self.n_heads, self.window = n_heads, window
-        self.qkv, self.out = (nn.utils.skip_init(nn.Linear, dim, o, bias=False) for o in (3*dim, dim))
+        self.qkv, self.out = (make_layer(nn.Linear, dim, o, bias=False) for o in (3*dim, dim))
 
     def split_blocks(self,
         y:Tensor,    # `b s c`
@@ -115,7 +116,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = LocalAttention(dim, n_heads, window)
-        self.widen, self.narrow = (nn.utils.skip_init(nn.Linear, i, o) for i, o in ((dim, ff*dim), (ff*dim, dim)))
+        self.widen, self.narrow = (make_layer(nn.Linear, i, o) for i, o in ((dim, ff*dim), (ff*dim, dim)))
 
     @torch.no_grad()
     def reset_parameters(self,

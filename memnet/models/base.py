@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.compilation import is_traced
 from ..foundations.config import Config
 from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, require
@@ -109,6 +110,7 @@ class SequenceModel(nn.Module):
         if cfg.input_dim is None: require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}")
         else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")
         require(inputs.numel() > 0, f"inputs must hold at least one row and one token, got {tuple(inputs.shape)}")
+        if is_traced(): return   # what follows looks at numbers
         if cfg.input_dim is None:
             unknown = inputs[(inputs < 0) | (inputs >= cfg.vocab_size)]
             require(unknown.numel() == 0, f"tokens must lie in 0 … {cfg.vocab_size - 1}, got {unknown[:1].tolist()}: raise vocab_size or map the tokens")
@@ -134,13 +136,25 @@ class SequenceModel(nn.Module):
         folder:str|Path,  # made where it is missing
     )->None:
         "Write `model.safetensors` and `model.json`."
-        write_model_files(folder, self.state_dict(), type(self).__name__, self.config.to_dict())
+        write_model_files(folder, self.state_dict(), self.kind, self.config.to_dict())
 
     @classmethod
     def load(cls,
         folder:str|Path,   # where `save` wrote
     )->'SequenceModel':    # a model of this class, in single precision on the CPU
         "Read a model back. Raises ValueError where the folder holds no such model."
-        model = cls(cls.config_class.from_dict(read_model_info(folder, cls.__name__)['config']))
+        return cls._load(folder)
+
+    @classmethod
+    def _load(cls, folder:str|Path, **parts)->'SequenceModel':
+        "Read a model that was built with these further arguments."
+        about = read_model_info(folder, cls.__name__)
+        model = cls(cls.config_class.from_dict(about['config']), **parts)
+        require(model.kind == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model.kind}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
         load_model_weights(model, folder)
         return model
+
+    @property
+    def kind(self)->str:  # name of the class, with what else it takes to build the model again
+        "What the files of a model say that it is."
+        return type(self).__name__

@@ -38,7 +38,7 @@ class FixedEviction(nn.Module):
         if self.rule == 'fifo': priority = -state.age
         elif self.rule == 'lru': priority = torch.maximum(state.last_read, clock - state.age)
         else: priority = torch.rand(state.strength.shape, generator=self.generator)
-        place = priority.masked_fill(~occupied, float('-inf')).argsort(-1).argsort(-1)/max(1, occupied.shape[-1] - 1)
+        place = priority.double().masked_fill(~occupied, float('-inf')).argsort(-1).argsort(-1)/max(1, occupied.shape[-1] - 1)
         return state._replace(strength=torch.where(occupied, self.low + (self.high - self.low)*place, 0.))
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0400043c

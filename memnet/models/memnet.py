@@ -8,16 +8,21 @@ __all__ = ['MemNetConfig', 'ReplayedWalks', 'MemNet']
 # %% ../../nbs/models/05_memnet.ipynb #947a3f4e
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Optional
+from pathlib import Path
+from typing import NamedTuple, Optional, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..dreaming.replay import read_along_walks
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
+from ..foundations.layers import make_layer
 from ..foundations.validation import require
-from ..memory.bank import MultiHeadMemoryBank
+from ..memory.bank import BankChoice, MultiHeadMemoryBank, make_bank
 from ..memory.config import MemoryConfig
+from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
+from .generation import GeneratedText, generate
+from .model_stream import ModelStream
 from .controller import ControllerConfig, ControllerState, TransformerController
 from .objective import ObjectiveConfig, memory_losses
 
@@ -68,18 +73,34 @@ class MemNet(SequenceModel):
     def __init__(self,
         cfg:MemNetConfig,                          # sizes and mechanisms
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one, never the global one
+        bank:Optional[BankChoice]=None,            # a bank of your own, its class, or a function (config, generator) -> bank; None = the library's
     ):
         super().__init__()
         require(isinstance(cfg, MemNetConfig), f"MemNet wants a MemNetConfig, got {type(cfg).__name__}")
+        require(cfg.memory or bank is None, "a bank was passed, but memory=False: build the config with memory=True")
         self.config, generator = cfg, torch.Generator().manual_seed(0) if generator is None else generator
-        make, tokens = nn.utils.skip_init, cfg.input_dim is None
+        make, tokens = make_layer, cfg.input_dim is None
         self.embed = make(nn.Embedding, cfg.vocab_size, cfg.dim) if tokens else make(nn.Linear, cfg.input_dim, cfg.dim)
-        bank = MultiHeadMemoryBank(cfg, generator) if cfg.memory else None
-        self.controller = TransformerController(cfg.dim, cfg.n_heads, cfg, bank, generator)
+        own = make_bank(cfg, generator, bank) if cfg.memory else None
+        self.controller = TransformerController(cfg.dim, cfg.n_heads, cfg, own, generator)
         self.norm, self.head = nn.LayerNorm(cfg.dim), make(nn.Linear, cfg.dim, cfg.outputs, bias=False)
         if cfg.memory: self.reconstruct_hidden, self.reconstruct_out = make(nn.Linear, cfg.n_heads*cfg.d_value, cfg.dim), make(nn.Linear, cfg.dim, cfg.dim)
         self.reset_parameters(generator)
         self.dreamer = MemorySynthesizer(cfg.d_value, cfg.n_heads, generator, cfg.graph, cfg.part(ConsolidationConfig)) if cfg.memory and cfg.dream_every else None
+
+    @property
+    def kind(self)->str:  # such as "MemNet", or "MemNet(bank=OwnBank)"
+        "What the files of a model say that it is: a bank of one's own is part of it."
+        bank = self.controller.bank
+        return super().kind if bank is None or type(bank) is MultiHeadMemoryBank else f"{super().kind}(bank={type(bank).__name__})"
+
+    @classmethod
+    def load(cls,
+        folder:str|Path,                 # where `save` wrote
+        bank:Optional[BankChoice]=None,  # as it was given when the model was built
+    )->'MemNet':                         # a model of this class, on the CPU
+        "Read a model back. Raises ValueError where the folder holds no such model, or one with another bank."
+        return cast(MemNet, cls._load(folder, bank=bank))
 
     @torch.no_grad()
     def reset_parameters(self,
@@ -97,6 +118,15 @@ class MemNet(SequenceModel):
         "State of a stream that has seen nothing."
         return self.controller.empty_state(batch_size, self.norm.weight)
 
+    def initial_state(self,
+        batch_size:int=1,                       # rows
+        state:Optional[ControllerState]=None,   # state that was passed; None = a new stream
+        reset:Optional[Tensor]=None,            # rows to empty, bool `b`; None = none
+    )->ControllerState:                         # the state before the first token
+        "The state that a call starts from. In a new stream nothing waits to be written, and that is known without a look at a number, so that tools can trace it."
+        start = super().initial_state(batch_size, state, reset)
+        return start if state is not None or start.memory is None else start._replace(memory=start.memory._replace(pending=None))
+
     def reconstruct(self,
         read:Tensor,  # read vectors, `… (h d)`
     )->Tensor:        # encoded inputs, `… c`
@@ -111,21 +141,31 @@ class MemNet(SequenceModel):
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
         state:Optional[ControllerState]=None,      # where to go on; None = a new stream
         mask:Optional[Tensor]=None,                # True = real token, padding on the right, `b t`
-        reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`
+        reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`; or tokens before which their row does, bool `b t`
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
         record:bool=False,                         # keep what the analysis tools need
     )->ModelOutput:                                # logits `b t v`, state, three further losses, info
         "Read the rows and answer at every token, @eq-logits. Raises ValueError where inputs, state, mask or reset are invalid."
         self.check_inputs(inputs, mask)
         B, T = inputs.shape[:2]
-        state = self.initial_state(B, state, reset)
+        tokens = None if reset is None or reset.ndim != 2 else reset
+        require(tokens is None or (tokens.dtype == torch.bool and tokens.shape == (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {None if reset is None else (reset.dtype, tuple(reset.shape))}")
+        state = self.initial_state(B, state, reset if tokens is None else None)
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)
-        bank = self.controller.bank
-        dream = None if self.dreamer is None or bank is None else partial(self.dreamer, rate_of=bank.rate_of)
-        features, state, read, info = self.controller(x, state, mask, generator, record, dream, self.config.dream_every)
+        features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every, tokens)
         losses = {} if read is None else memory_losses(x, self.reconstruct(read), info['read_mass'], info['gate_mean'], mask)
         return ModelOutput(self.head(self.norm(features)), state, losses, info | dict(length=length))
+
+    def commit(self,
+        state:ControllerState,  # what a call returned; left alone
+    )->ControllerState:         # the same with nothing that waits to be written
+        "Write the chunk that is not full, to look at what was read last, consolidate or forget it."
+        bank = self.controller.bank
+        return state if state.memory is None or bank is None else state._replace(memory=bank.commit(state.memory, self._dream, self.config.dream_every))
+
+    @property
+    def _dream(self): return None if self.dreamer is None or self.controller.bank is None else partial(self.dreamer, rate_of=self.controller.bank.rate_of)
 
     def dream(self,
         state:ControllerState,                      # what a call returned; left alone
@@ -136,7 +176,22 @@ class MemNet(SequenceModel):
         require(isinstance(state, ControllerState), f"state must be a ControllerState, got {type(state).__name__}: pass the `state` of this model's own output")
         if state.memory is None or bank is None: raise ValueError("there is nothing to consolidate with memory=False: build the model with memory=True")
         if dreamer is None: raise ValueError("this model has no synthesizer, got dream_every=0: set dream_every ≥ 1 in its config, or pass model.dream(state, MemorySynthesizer(d_value, n_heads))")
-        return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
+        with full_precision(state.memory.clock): return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
+
+    def generate(self,
+        prompt:Tensor,  # tokens that are read first, `b t`
+        n_tokens:int,   # to be written
+        **how,          # further arguments of `generate`: state, config, generator, on_token
+    )->GeneratedText:   # tokens `b n` and the state after them
+        "Read a prompt and write on. Raises ValueError as `generate` does."
+        return generate(self, prompt, n_tokens, **how)
+
+    def stream(self,
+        state:Optional[ControllerState]=None,     # where to go on; None = a new stream
+        generator:Optional[torch.Generator]=None, # for policies that sample; None = their expectation
+    )->ModelStream:
+        "An object that passes the state on: `out = stream(inputs)`."
+        return ModelStream(self, state, generator)
 
     def replay(self,
         state:ControllerState,       # what a call returned; left alone

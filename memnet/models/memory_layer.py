@@ -8,12 +8,15 @@ __all__ = ['MemoryLayer']
 # %% ../../nbs/models/06_memory_layer.ipynb #1155de5e
 from typing import Optional
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.compilation import is_traced
 from ..foundations.validation import require
-from ..memory.bank import MultiHeadMemoryBank
+from ..memory.bank import BankChoice, make_bank
 from ..memory.config import MemoryConfig
 from ..memory.state import MemoryState
 from .base import check_mask, check_state
+from .controller import reset_rows, reset_segments
 
 # %% ../../nbs/models/06_memory_layer.ipynb #5df3d032
 class MemoryLayer(nn.Module):
@@ -21,10 +24,11 @@ class MemoryLayer(nn.Module):
     def __init__(self,
         dim:int,                                   # width of what goes in and comes out
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one
+        bank:Optional[BankChoice]=None,            # a bank of your own, its class, or a function (config, generator) -> bank; None = the library's
         **fields,                                  # of `MemoryConfig`, as n_slots=32; an unknown one raises
     ):
         super().__init__()
-        self.bank = MultiHeadMemoryBank(MemoryConfig.from_dict(dict(fields, dim=dim)), generator)
+        self.bank = make_bank(MemoryConfig.from_dict(dict(fields, dim=dim)), generator, bank)
 
     def empty_state(self,
         batch_size:int=1,  # rows
@@ -37,9 +41,10 @@ class MemoryLayer(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of x or mask is invalid."
-        dim, want = self.bank.config.dim, self.bank.out.weight.dtype
+        dim, want = self.bank.config.dim, self.bank.log_logit_scale.dtype
         require(x.ndim == 3 and x.shape[2] == dim and x.dtype == want, f"x must be {want} (b, t, {dim}), got {x.dtype} {tuple(x.shape)}")
         require(x.numel() > 0, f"x must hold at least one row and one token, got {tuple(x.shape)}")
+        if is_traced(): return   # what follows looks at numbers
         require(bool(x.isfinite().all()), "x contains NaN or infinity: clean it, and put 0 where it is padding")
         if mask is not None: check_mask(mask, x)
 
@@ -48,11 +53,28 @@ class MemoryLayer(nn.Module):
         state:Optional[MemoryState]=None,          # where to go on; None = empty
         mask:Optional[Tensor]=None,                # True = real token, padding on the right, `b t`
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
+        reset:Optional[Tensor]=None,               # rows that start afresh, bool `b`; or tokens before which their row does, bool `b t`; None = none
     )->tuple[Tensor,MemoryState]:                  # `b t c`, and what the stream carries on
-        "Read, write, add, @eq-layer. Raises ValueError where x, state or mask is invalid."
+        "Read, write, add, @eq-layer. Raises ValueError where x, state, mask or reset is invalid."
         self.check_inputs(x, mask)
-        fresh = self.empty_state(len(x))
+        fresh, (B, T) = self.empty_state(len(x)), x.shape[:2]
         if state is None: state = fresh
         check_state(state, fresh)
+        if reset is None: return self._between_resets(x, fresh._replace(pending=None) if state is fresh else state, mask, generator)   # None: nothing waits, known without a look at a number
+        require(reset.dtype == torch.bool and tuple(reset.shape) in ((B,), (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {reset.dtype} {tuple(reset.shape)}")
+        out, reset = [], reset if reset.ndim == 2 else F.pad(reset.unsqueeze(1), (0, T - 1))
+        for start, end in reset_segments(reset):
+            y, state = self._between_resets(x[:, start:end], reset_rows(state, fresh, reset[:, start]), None if mask is None else mask[:, start:end], generator)
+            out.append(y)
+        return torch.cat(out, 1), state
+
+    def _between_resets(self, x, state, mask, generator)->tuple[Tensor,MemoryState]:
+        "`forward` without resets."
         read, state, _ = self.bank(x, state, mask, generator)
         return x + self.bank.out(read), state
+
+    def commit(self,
+        state:MemoryState,  # what a call returned; left alone
+    )->MemoryState:         # the same with nothing that waits to be written
+        "Write the chunk that is not full, to look at what was read last, or to forget it."
+        return self.bank.commit(state)

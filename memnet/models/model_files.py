@@ -43,7 +43,7 @@ def read_model_info(
     except ValueError as e: raise ValueError(f"{path} is not json, so {folder} is no saved model ({e})") from e
     require(isinstance(about, dict) and about.get('format') == MODEL_FORMAT, f"{path} has no field format={MODEL_FORMAT!r}, so {folder} is no saved model")
     require(about.get('version') == MODEL_VERSION, f"{path} has version {about.get('version')!r}, this package reads version {MODEL_VERSION}: save the model again with it")
-    require(about.get('model') == model, f"{path} holds a {about.get('model')}, not a {model}: load it with {about.get('model')}.load")
+    require(str(about.get('model')).split('(')[0] == model, f"{path} holds a {about.get('model')}, not a {model}: load it with {about.get('model')}.load")
     require(isinstance(about.get('config'), dict), f"{path} has no config, so {folder} is no saved model: save the model again")
     return about
 

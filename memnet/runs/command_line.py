@@ -247,6 +247,17 @@ def _verify(
     _console.print(f"{len(exps)} experiment{'s' if len(exps) != 1 else ''} {verb}, {marked} marked numbers in prose: " + (f"{len(wrong)} disagree" if wrong else "all agree"))
     return 1 if wrong else 0
 
+def _warmup(
+    args:argparse.Namespace,
+    root:Path,
+)->int:
+    "Compile the memory kernels beforehand; takes a second where that was done before."
+    from memnet.foundations.compilation import code_folders
+    from memnet.kernels.warmup import PRECISIONS, compile_kernels
+    for name, seconds in compile_kernels(PRECISIONS if args.precision == "all" else (args.precision,)).items(): _console.print(f"{name}: {seconds:.1f} s of processor time")
+    _console.print(f"machine code: {next((str(f) for f in code_folders() if any(f.glob('*.code'))), 'not kept')}", markup=False)
+    return 0
+
 def _bench(
     args:argparse.Namespace,
     root:Path,
@@ -292,6 +303,7 @@ def _parser()->argparse.ArgumentParser:
     collect.add_argument("--replace", action="store_true", help="forget recorded runs that have no folder")
     verify.add_argument("--tables-only", action="store_true", help="do not execute the reading notebooks")
     threads(verify)
+    command("warmup", _warmup).add_argument("--precision", choices=("float32", "float64", "all"), default="float32", help="of the models that will run (default float32)")
     command("bench", _bench).add_argument("--repeats", type=_positive, default=15, help="timed steps of each (default 15)")
     return parser
 
@@ -303,7 +315,7 @@ def main(
     "The command `memnet`."
     args = _parser().parse_args(argv)
     args.again = "memnet " + " ".join(sys.argv[1:] if argv is None else argv)
-    try: return args.function(args, root or find_root())
+    try: return args.function(args, root or (Path() if args.function is _warmup else find_root()))   # a warm-up needs no checkout
     except ValueError as error:
         _console.print(f"memnet: {error}", markup=False, style="red")
         return 2

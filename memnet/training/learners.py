@@ -200,7 +200,7 @@ class BankLearnerConfig(Config):
     "A `MemNet` that reads the stream as one sequence."
     n_inputs:int=64     # numbers in an example
     n_classes:int=10    # possible answers
-    n_slots:int=86      # of one head, with keys and contents of 16 numbers: 12,800 bytes
+    n_slots:int=64      # of one head, with keys and contents of 16 numbers, and chunks of 8 tokens of which 7 may wait: 12,728 bytes
     graph:bool=False    # dense edges: four bytes for each pair of slots
     lr:float=3e-3       # of AdamW
 
@@ -211,7 +211,7 @@ class BankLearner:
         generator:torch.Generator,  # of the initial weights
     ):
         self.config = cfg
-        sizes = MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=96, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, graph=cfg.graph)
+        sizes = MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=96, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, chunk_size=8, graph=cfg.graph)
         self.model:Any = MemNet(sizes, generator=generator)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), cfg.lr, weight_decay=.01, fused=True)
         self.state:Any = None

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from ..foundations.config import Config
+from ..foundations.layers import make_layer
 from ..foundations.validation import require, require_positive
 from ..memory.addressing import MASKED_SCORE, topk_policy, unit_rows
 from ..memory.state import nbytes
@@ -82,7 +83,7 @@ def make_mlp(
 )->nn.Sequential:               # inputs `b f` -> logits `b c`
     "A net with two hidden layers."
     sizes = [n_inputs, hidden, hidden, n_classes]
-    layers = [nn.utils.skip_init(nn.Linear, i, o) for i, o in zip(sizes, sizes[1:])]
+    layers = [make_layer(nn.Linear, i, o) for i, o in zip(sizes, sizes[1:])]
     for layer in layers:
         bound = layer.in_features**-.5
         for p in layer.parameters(): nn.init.uniform_(p, -bound, bound, generator=generator)

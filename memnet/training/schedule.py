@@ -34,15 +34,18 @@ class TrainConfig(Config):
     def check(self)->None:
         "Raises ValueError where a setting is out of its range."
         super().check()
-        for name in ("steps", "batch_size", "eval_batches", "log_every"): self._require_at_least(name, 1)
-        for name in ("warmup", "weight_decay", "clip", "eval_every", "checkpoint_every"): self._require_at_least(name, 0)
+        for name in ("steps", "batch_size", "eval_batches", "log_every"): self._require_number(name, 1, whole=True)
+        for name in ("warmup", "eval_every", "checkpoint_every", "seed"): self._require_number(name, 0, whole=True)
+        for name in ("lr", "weight_decay", "clip", "min_lr_fraction"): self._require_number(name, 0)
         require(self.lr > 0, f"lr must be above 0, got lr={self.lr!r}")
-        require(0 <= self.seed < 2**29, f"seed must be from 0 to 2**29 - 1, got seed={self.seed!r}")
-        require(0 <= self.min_lr_fraction <= 1, f"min_lr_fraction must be between 0 and 1, got min_lr_fraction={self.min_lr_fraction!r}")
+        require(self.seed < 2**29, f"seed must be from 0 to 2**29 - 1, got seed={self.seed!r}")
+        require(self.min_lr_fraction <= 1, f"min_lr_fraction must be between 0 and 1, got min_lr_fraction={self.min_lr_fraction!r}")
 
-    def _require_at_least(self, name:str, least:int)->None:
-        "Raises ValueError where a field is smaller."
+    def _require_number(self, name:str, least:int, whole:bool=False)->None:
+        "Raises ValueError where a field is no number, not finite, or smaller."
         value = getattr(self, name)
+        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        require(fits, f"{name} must be a {'whole' if whole else 'finite'} number, got {name}={value!r}")
         require(value >= least, f"{name} must be at least {least}, got {name}={value!r}")
 
 # %% ../../nbs/training/00_schedule.ipynb #dc0d64cf
@@ -93,9 +96,10 @@ def make_optimizer(
     model:nn.Module,   # what to train
     cfg:TrainConfig,   # learning rate and weight decay
 )->torch.optim.AdamW:  # at most two groups of parameters: with and without decay
-    "AdamW over every trainable parameter, each in exactly one group. Source: Loshchilov and Hutter 2019, algorithm 2."
+    "AdamW over every trainable parameter, each in exactly one group. Source: Loshchilov and Hutter 2019, algorithm 2. Raises ValueError where there is none."
     groups:dict[bool,list] = {True: [], False: []}
     for name, p in model.named_parameters():
         owner = model.get_submodule(name.rpartition(".")[0])
         if p.requires_grad: groups[has_weight_decay(name, p, owner)].append(p)
+    require(any(groups.values()), f"{type(model).__name__} has no trainable parameter: set requires_grad, or do not train it")
     return torch.optim.AdamW([dict(params=ps, weight_decay=cfg.weight_decay*on) for on, ps in groups.items() if ps], lr=cfg.lr)
