@@ -16,6 +16,7 @@ PARTS = {   # folder -> title, what a reader finds there; in reading order
     "runs":        ("Runs", "experiments as runs: plan, run, collect, verify; the command line"),
     "experiments": ("Experiments", "one question each: `<name>_run` makes the runs, `<name>` reads them and concludes"),
     "text":        ("Text memory", "a memory of text in one file, for people and agents: write, recall by spreading activation, consolidate, forget"),
+    "howto":       ("How-to", "one short page a job"),
     "papers":      ("Papers", "one executable chapter a paper"),
 }
 
