@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, require
-from .model_files import load_model_weights, read_model_info, write_model_files
+from .model_files import build_from_files, load_model_weights, read_model_info, write_model_files
 
 # %% ../../nbs/models/00_base.ipynb #615e19de
 class ModelOutput(NamedTuple):
@@ -139,8 +139,9 @@ class SequenceModel(nn.Module):
     @classmethod
     def load(cls,
         folder:str|Path,   # where `save` wrote
-    )->'SequenceModel':    # a model of this class, in single precision on the CPU
+    )->'SequenceModel':    # a model of this class, in the precision it was saved in, on the CPU
         "Read a model back. Raises ValueError where the folder holds no such model."
-        model = cls(cls.config_class.from_dict(read_model_info(folder, cls.__name__)['config']))
-        load_model_weights(model, folder)
+        about = read_model_info(folder, cls.__name__)
+        model = build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config'])))
+        load_model_weights(model, folder, about)
         return model

@@ -4,19 +4,19 @@
 
 # %% ../../nbs/runs/06_reports.ipynb #36a7d52b
 from __future__ import annotations
-import subprocess, sys, time
+import hashlib, os, shutil, subprocess, sys, time
 from pathlib import Path
 from typing import Optional
 
 # %% auto #0
-__all__ = ['execute_report', 'markdown_outputs']
+__all__ = ['execute_report', 'select_runs', 'markdown_outputs']
 
 # %% ../../nbs/runs/06_reports.ipynb #8c546f34
 import nbformat
 
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
-from .execution import Outcome, failure_message, start_notebook, stop_workers, tidy_executed
-from .experiments import Experiment
+from .execution import Outcome, failure_message, run_status, start_notebook, stop_workers, tidy_executed
+from .experiments import Experiment, checked_name
 from .planning import PlannedRun, results_folder, runs_folder
 
 # %% ../../nbs/runs/06_reports.ipynb #5af6ad42
@@ -56,6 +56,33 @@ def execute_report(
     log.unlink(missing_ok=True)
     if profile == "full" and not output: _install(copy, exp.read_nb)
     return Outcome(run, "complete", time.time() - start, "")
+
+# %% ../../nbs/runs/06_reports.ipynb #5c27af2b
+def select_runs(
+    exp:Experiment,   # whose runs they are
+    names:list[str],  # of run folders, of any profile
+)->str:               # a profile for `execute_report`
+    "Make a profile of given runs. Raises ValueError where a name is unknown, or its run is not complete."
+    everywhere = sorted((exp.root/"_runs").glob(f"[!_.]*/{exp.name}/[!_.]*-s*-*"))
+    known = {f.name: f for f in everywhere if not f.is_symlink() and not f.parents[1].name.startswith(_SELECTION) and f.is_dir()}
+    if not names: raise ValueError("no runs are given: name at least one")
+    chosen = [known[checked_name(n.rstrip("/").rpartition("/")[2], list(known), "run")] for n in dict.fromkeys(names)]
+    for f in chosen:
+        if run_status(f) != "complete": raise ValueError(f"{exp.name}/{f.name} is not complete: run it again, or leave it out")
+    profile = _SELECTION + hashlib.sha256("\n".join(sorted(f.name for f in chosen)).encode()).hexdigest()[:8]
+    place = runs_folder(exp.name, exp.root, profile)
+    place.mkdir(parents=True, exist_ok=True)
+    for f in chosen: _show_there(f, place/f.name)
+    return profile
+
+_SELECTION = "selection-"   # how the profile of given runs begins
+
+def _show_there(folder:Path, link:Path)->None:
+    "A link to a folder; where the file system has none, a copy."
+    if link.is_symlink(): link.unlink()
+    if link.exists(): shutil.rmtree(link)
+    try: link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+    except OSError: shutil.copytree(folder, link)
 
 # %% ../../nbs/runs/06_reports.ipynb #38cbe9bf
 def markdown_outputs(
