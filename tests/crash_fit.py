@@ -97,8 +97,9 @@ def crash_trials(n, seed=0, kinds=tuple(KINDS), folder=None):
                 if now < step: wrong.append(f"{kind}: step {step} was saved, now {now}")
                 step = now
             elif step >= 0: wrong.append(f"{kind}: the checkpoint is gone")
-            if sum(count.values()) >= n and attempt > 3: wait_for(in_a_child(lambda: train(place, 99))); break
-        if ended(place) != whole: wrong.append(f"run {runs}: not what an uninterrupted run gives")
+            if sum(count.values()) >= n and attempt > 3: wait_for(in_a_child(lambda: train(place, 99 if step >= 0 else 0))); break
+        differ = [name for name, a, b in zip(("log", "tensors", "step"), ended(place), whole) if a != b]
+        if differ: wrong.append(f"run {runs}: {' and '.join(differ)} are not what an uninterrupted run gives")
         left = sorted(p.name for p in place.iterdir() if p.name.startswith(".new-"))
         if len(left) > len(KINDS): wrong.append(f"run {runs}: {len(left)} temporary files are left")
         shutil.rmtree(place)

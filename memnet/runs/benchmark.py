@@ -42,8 +42,6 @@ def _training_step(
     "A step of AdamW on random tokens, as `fit` makes it: stochastic policies sample."
     import torch
     from memnet.models.memnet import MemNet, MemNetConfig
-    from memnet.training.fit import keep_heap
-    keep_heap()
     g = torch.Generator().manual_seed(0)
     cfg = MemNetConfig(**(dict(vocab_size=64, dim=128, n_layers=4, n_slots=128) | over | dict(memory=memory)))
     model = MemNet(cfg)

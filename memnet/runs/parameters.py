@@ -25,7 +25,8 @@ def split_values(
     name:str,  # for the message
 )->list[str]:  # at least one
     "Divide text at the commas that stand outside of brackets and quotes. Raises ValueError where one is not closed."
-    parts, open_, quote = [""], [], ""
+    parts, quote = [""], ""
+    open_:list[str] = []
     for c in text:
         if c == "," and not open_ and not quote:
             parts.append("")

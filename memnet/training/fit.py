@@ -53,7 +53,8 @@ class TrainingInterrupted(KeyboardInterrupt):
         number:Optional[int]=None,  # of the signal; None = raised by other code
     ):
         super().__init__(message)
-        self.number, self.result = number, None
+        self.number = number
+        self.result:Optional[FitResult] = None
 
 def save_stopped(
     run:TrainingRun,      # that is not going on
