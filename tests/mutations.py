@@ -18,7 +18,7 @@ class Payload:
 
 def write(data): return lambda path: path.write_bytes(data)
 
-def zip_bomb(size=1 << 30):
+def zip_bomb(size=1 << 26):
     "A small archive of one entry that unpacks to `size` zeros."
     out = BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z, z.open("archive/data.pkl", "w") as f:
