@@ -54,7 +54,7 @@ def read_model_info(
     "Read `model.json`. Raises ValueError where it is missing, damaged, of another format, version, class or save, or without a config."
     path, waiting, weights = (Path(folder)/name for name in ('model.json', _NEXT, 'model.safetensors'))
     if not path.exists() and not path.is_symlink():
-        require(waiting.exists(), f"{path} does not exist: {folder} is no saved model")
+        require(waiting.exists() and weights.exists(), f"{path} does not exist: {folder} is no saved model")
         return _checked_about(waiting, model, _weights_digest(weights))
     about, digest = _checked_about(path, model), _weights_digest(weights)
     if digest is None or about['sha256'] == digest: return about

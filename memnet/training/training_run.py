@@ -169,10 +169,11 @@ def meta_problem(
     device:str,             # where it runs
 )->Optional[str]:           # what is wrong; None = nothing
     "Whether the header of a checkpoint can be one of this run."
-    step, todo, optimized = meta.get("step"), meta.get("todo"), meta.get("optimized")
+    step, todo, log, optimized = (meta.get(key) for key in ("step", "todo", "log", "optimized"))
     if type(step) is not int or not 0 <= step <= steps: return f"its step={step!r} is not from 0 to {steps}"
     if todo is not None and not (isinstance(todo, list) and all(map(_is_row, todo))): return "the numbers of its last step are no rows of a log"
-    if not isinstance(meta.get("log"), dict): return "its place in the log is missing"
+    counts = [log.get(key) for key in ("rows", "bytes")] if isinstance(log, dict) else [None]
+    if not all(type(n) is int and n >= 0 for n in counts): return f"its place in the log is {log!r:.80}"
     if not isinstance(optimized, list) or not all(name in trained for name in optimized): return "it names averages of parameters that this model does not train"
     if bool(optimized) != (step > 0): return f"after {step} steps it names {len(optimized)} parameters with averages"
     if meta.get("device") != device: return f"it was written on {meta.get('device')!r} and the model is on {device!r}, where no draw repeats"
