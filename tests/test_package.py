@@ -55,5 +55,5 @@ def test_an_unknown_name_is_refused_with_those_there_are():
 def test_the_bare_package_asks_for_little_and_bounds_numba():
     tomllib = pytest.importorskip("tomllib")   # Python 3.11
     needs = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]["dependencies"]
-    assert {n.split(">")[0].split("<")[0] for n in needs} == {"torch", "numpy", "numba", "safetensors", "tqdm"}
+    assert {n.split(">")[0].split("<")[0] for n in needs} == {"torch", "filelock", "numpy", "numba", "safetensors", "tqdm"}
     assert "<" in next(n for n in needs if n.startswith("numba"))

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from ..foundations.validation import require
-from .metric_log import replace_file
+from ..foundations.files import replace_file
 
 # %% ../../nbs/training/02_checkpoint.ipynb #a5580007
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "memnet-checkpoint", 1

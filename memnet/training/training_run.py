@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from .checkpoint import describe_settings, read_checkpoint, setting_differences, write_checkpoint
 from .evaluate import evaluating, evaluation_rows, labelled_answers, model_device, to_device
-from .metric_log import MetricLog, replace_file
+from ..foundations.files import replace_file
+from .metric_log import MetricLog
 from .schedule import TrainConfig, generator_for, lr_at, make_optimizer, seed_for
 
 # %% ../../nbs/training/04_training_run.ipynb #596849b8
