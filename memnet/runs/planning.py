@@ -49,7 +49,7 @@ def recorded_configs(
     folder:Path,               # `results/<experiment>`
 )->dict[str, dict[str, Any]]:  # run id -> resolved configuration
     "The configurations of all runs whose numbers are in the committed tables. Raises ValueError where the table is damaged."
-    table, found = Path(folder)/"runs.csv", {}
+    table, found = Path(folder)/"runs.csv", dict[str, dict[str, Any]]()
     if not table.exists(): return {}
     try:
         with open(table, newline="", encoding="utf-8") as f:

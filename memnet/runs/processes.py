@@ -76,7 +76,8 @@ def attach_kernel()->None:
     if not wanted: return
     try: _held.append(WorkLock(Path(wanted["lock"]), "kernel of a run").acquire())
     except ValueError: os._exit(1)                          # another kernel still works there
-    record, modules, data, opened = Path(wanted["record"]), {}, {}, set()
+    record, opened = Path(wanted["record"]), set[str]()
+    modules, data = dict[str, str](), dict[str, str]()
     _note_opened(opened)
     from IPython import get_ipython
     def note(*_):
