@@ -78,14 +78,14 @@ def test_values_are_read_by_their_annotation(monkeypatch, command, words, field,
 
 def test_a_message_is_printed_as_it_is(command, monkeypatch):
     def fails(root): raise ValueError("no [red]key[/red] in :smile: ['a'] \x1b[31m≥ é")
-    monkeypatch.setattr(command_line, "list_experiments", fails)
+    monkeypatch.setattr(command_line, "find_experiments", fails)
     code, out = command("list")
     assert code == 2 and "memnet: no [red]key[/red] in :smile: ['a'] \\x1b[31m≥ é" in out
 
 def test_errors_of_the_system_and_interrupts_have_codes_of_their_own(command, monkeypatch):
     for error, code, text in ((OSError(28, "No space left on device"), 1, "No space left on device"), (KeyboardInterrupt(), 130, "To go on: memnet list"), (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3")):
         def fails(root): raise error
-        monkeypatch.setattr(command_line, "list_experiments", fails)
+        monkeypatch.setattr(command_line, "find_experiments", fails)
         found, out = command("list")
         assert found == code and text in out and "Traceback" not in out
 

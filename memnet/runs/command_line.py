@@ -20,13 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
 from .benchmark import benchmark_memory
 from .console import Console, tolerant_output
-from .execution import Outcome, run_all, run_status
-from .experiments import Experiment, checked_name, find_root, list_experiments, load_module
+from .execution import Outcome, run_all, runs_in_use
+from .experiments import Experiment, choose_experiments, find_experiments, find_root, load_module
 from .parameters import parse_overrides
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
+from .records import run_status
 from .reports import execute_report, markdown_outputs, select_runs
-from .tables import collect_runs
-from .verification import verify_results
+from .tables import collect_runs, current_program, survey_runs
+from .verification import provenance_notes, verify_results
 
 # %% ../../nbs/runs/09_command_line.ipynb #4c43fa44
 _console = Console(highlight=False)
@@ -71,6 +72,7 @@ def _print_outcomes(
     _console.say(", ".join(f"{n} {words.get(s, s)}" for s, n in count.items() if n) or "nothing to run")
     for o in done:
         if o.status == "failed": _console.say(f"  {o.run.id}: {o.message}\n    partial results: {_relative(o.run.folder, o.run.exp.root)}")
+        if o.status == "complete" and o.message: _console.say(f"  {o.run.id}: {o.message}")
     if _interrupted(done): _console.say(f"Finished runs are whole. To go on: {again}")
     return not (count["failed"] or _interrupted(done))
 
@@ -133,9 +135,23 @@ def _chosen(
     root:Path,             # the checkout
 )->list[Experiment]:
     "The experiments that are meant."
-    found = list_experiments(root)
-    if names in ([], ["all"]): return list(found.values())
-    return [found[checked_name(name, list(found), "experiment")] for name in names]
+    for why in find_experiments(root)[1].values(): _console.say(f"passed over: {why}")
+    return choose_experiments(names, root)
+
+def _print_left_out(
+    exp:Experiment,
+    profile:str,      # of its runs
+)->None:
+    "Name the runs on disk that are not whole, or were made by other code."
+    found = survey_runs(runs_folder(exp.name, exp.root, profile), current_program(exp.name, exp.root))
+    for name, why in (found.changed | found.left_out).items(): _console.say(f"  {exp.name}/{name} ({profile}) does not count: {why}")
+
+def _wait_for_others(
+    runs:list[PlannedRun],
+    wait:bool,              # as told
+)->None:
+    "Say who is at work before we wait."
+    for name, who in runs_in_use(runs).items() if wait else (): _console.say(f"waiting for {name}: {who}")
 
 def _list(
     args:argparse.Namespace,
@@ -143,11 +159,16 @@ def _list(
 )->int:
     "What there is, and what has been run."
     rows = []
-    for exp in list_experiments(root).values():
-        made = {p: {f.name[-8:] for f in runs_folder(exp.name, root, p).glob("[!_.]*-s*-*") if run_status(f) == "complete"} for p in PROFILES}
-        made["full"] |= {name[-8:] for name in recorded_configs(root/"results"/exp.name)}
+    exps = _chosen([], root)
+    for exp in exps:
+        program = current_program(exp.name, root)
+        made = {p: {f.name[-8:] for f in survey_runs(runs_folder(exp.name, root, p), program).complete if run_status(f, program) == "complete"} for p in PROFILES}
+        try: made["full"] |= {name[-8:] for name in recorded_configs(root/"results"/exp.name)}
+        except ValueError as e: _console.say(f"  {e}")
         rows.append(dict(experiment=exp.name, question=exp.question, **{p: len(m) for p, m in made.items()}))
     _console.show_table("Experiments (complete runs by profile)", pd.DataFrame(rows, columns=["experiment", "question", *PROFILES]))
+    for exp in exps:
+        for p in PROFILES: _print_left_out(exp, p)
     return 0
 
 def _run(
@@ -162,12 +183,14 @@ def _run(
         module = load_module(exp)
         over = parse_overrides(module, args.p)
         runs += plan_runs(exp, [s | over for s in module.settings(args.profile, args.seeds or PROFILES[args.profile])], profile)
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads)
+    _wait_for_others(runs, args.wait)
+    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
     if args.p: _print_last_values(runs)
     if profile == "full":
         for exp in exps: collect_runs(exp)
+        for note in provenance_notes(exps): _console.say(f"note: {note}")
     reports = []
     for exp in exps:
         made = [r.folder.name for r in runs if r.exp.name == exp.name and run_status(r.folder) == "complete"]
@@ -190,7 +213,8 @@ def _sweep(
     if "seed" not in axes and "seed" in {f.name for f in fields(module.Config)}: axes["seed"] = list(range(args.seeds or 1))
     grid = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
     runs = plan_runs(exp, grid, "custom")
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads)
+    _wait_for_others(runs, args.wait)
+    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
     _print_last_values(runs)
@@ -203,6 +227,7 @@ def _report(
     "Draw the figures again from what is on disk: of a profile, or of the runs that are named."
     exps = _chosen([args.experiment], root)
     if args.runs and (args.profile or args.experiment == "all"): raise ValueError(f"the runs of one experiment are named, so there is neither --profile nor `all`: got {args.experiment!r} and {', '.join(args.runs)}")
+    for exp in () if args.runs else exps: _print_left_out(exp, args.profile or "full")
     profiles = [select_runs(e, args.runs) if args.runs else args.profile or "full" for e in exps]
     return 0 if all([_print_report(execute_report(e, profile, args.threads)) for e, profile in zip(exps, profiles)]) else 1
 
@@ -228,6 +253,7 @@ def _verify(
     exps = _chosen(args.experiments, root)
     wrong, marked = verify_results(exps, root, not args.tables_only, args.threads)
     for line in wrong: _console.say(line)
+    for note in provenance_notes(exps): _console.say(f"note: {note}")
     verb = "checked" if args.tables_only else "checked and computed again"
     _console.say(f"{len(exps)} experiment{'s' if len(exps) != 1 else ''} {verb}, {marked} marked numbers in prose: " + (f"{len(wrong)} disagree" if wrong else "all agree"))
     return 1 if wrong else 0
@@ -278,6 +304,7 @@ def _parser()->argparse.ArgumentParser:
         c.add_argument("--seeds", type=_positive, help="how many seeds (default: full 5, else 1)")
         c.add_argument("--jobs", type=_positive, default=1, help="how many runs at once")
         c.add_argument("--overwrite", action="store_true", help="make complete runs again")
+        c.add_argument("--wait", action="store_true", help="for runs that another process is making (default: say which, and end with 2)")
     report.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, as `memnet run` and `sweep` print them (default: all of the profile)")
     report.add_argument("--profile", choices=[*PROFILES, "custom"], help="default: full; custom = all runs that were made with -p")
     collect, verify = command("collect", _collect), command("verify", _verify)

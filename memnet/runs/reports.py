@@ -15,9 +15,12 @@ __all__ = ['execute_report', 'select_runs', 'markdown_outputs']
 import nbformat
 
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
-from .execution import Outcome, failure_message, run_status, start_notebook, stop_workers, tidy_executed
+from ..foundations.files import WorkLock, replace_file
+from .execution import Outcome, failure_message, tidy_executed
 from .experiments import Experiment, checked_name
 from .planning import PlannedRun, results_folder, runs_folder
+from .processes import start_notebook, stop_workers
+from .records import run_status
 
 # %% ../../nbs/runs/06_reports.ipynb #5af6ad42
 def _install(
@@ -30,9 +33,11 @@ def _install(
         if cell.cell_type == "code": cell.execution_count = None
         for o in cell.get("outputs", []):
             if "execution_count" in o: o["execution_count"] = None
-    nbformat.write(nb, target)
     clean = Path(sys.executable).with_name("nbdev_clean")
-    if clean.exists(): subprocess.run([clean, "--fname", target], check=True, cwd=target.parents[2])
+    def write(temp):
+        nbformat.write(nb, temp)
+        if clean.exists(): subprocess.run([clean, "--fname", temp], check=True, cwd=target.parents[2])
+    replace_file(target, write)
 
 def execute_report(
     exp:Experiment,               # whose reading notebook is executed
@@ -40,7 +45,7 @@ def execute_report(
     threads:int=1,                # of torch and its libraries
     output:Optional[Path]=None,   # a folder that takes tables and figures instead of their usual place; the notebook of the book then stays as it is
 )->Outcome:                       # its folder is where tables and figures are
-    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`."
+    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`. Raises ValueError where another process is executing it."
     start, place = time.time(), runs_folder(exp.name, exp.root, profile)
     home = output/exp.name if output else results_folder(exp.name, exp.root, profile)
     for folder in (place, home): folder.mkdir(parents=True, exist_ok=True)
@@ -48,9 +53,13 @@ def execute_report(
     run = PlannedRun(exp, profile, {}, {}, home)
     if not exp.read_nb.exists(): return Outcome(run, "kept", 0., f"there is no {exp.read_nb.name}")
     environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""))
-    proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
-    try: proc.wait()
-    except KeyboardInterrupt: stop_workers([proc]); raise
+    lock = output/".locks"/exp.name if output else exp.root/"_runs"/".locks"/f"{profile}-{exp.name}-report"
+    with WorkLock(lock, f"executing {exp.read_nb.name}"):
+        proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
+        try: proc.wait()
+        except BaseException:
+            stop_workers([proc])
+            raise
     failed, log = tidy_executed(copy, proc.returncode), copy.with_suffix(".log")
     if proc.returncode or failed: return Outcome(run, "failed", time.time() - start, failure_message(failed, proc.returncode, log))
     log.unlink(missing_ok=True)
