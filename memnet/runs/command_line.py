@@ -205,6 +205,7 @@ def _sweep(
     root:Path,
 )->int:
     "Every combination of the values given, from the defaults of `Config`."
+    if args.experiment == "all": raise ValueError("a sweep is of one experiment, got 'all': name one from `memnet list`")
     if not args.p: raise ValueError("a sweep needs at least one -p name value,value,...")
     if args.seeds and "seed" in dict(args.p): raise ValueError(f"seeds are given twice: --seeds {args.seeds} and -p seed {dict(args.p)['seed']}; leave one out")
     (exp,) = _chosen([args.experiment], root)
