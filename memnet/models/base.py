@@ -142,6 +142,4 @@ class SequenceModel(nn.Module):
     )->'SequenceModel':    # a model of this class, in the precision it was saved in, on the CPU
         "Read a model back. Raises ValueError where the folder holds no such model."
         about = read_model_info(folder, cls.__name__)
-        model = build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config'])))
-        load_model_weights(model, folder, about)
-        return model
+        return load_model_weights(build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config']))), folder, about)

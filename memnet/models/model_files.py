@@ -115,10 +115,10 @@ def read_model_tensors(
     return tensors
 
 def load_model_weights(
-    model:nn.Module,         # built from the config of `model.json`; changed in place
+    model:Built,             # built from the config of `model.json`; changed in place
     folder:str|Path,         # where `write_model_files` wrote
     about:Mapping[str,Any],  # what `read_model_info` gave
-)->None:
+)->Built:                    # the same
     "Read `model.safetensors` into a model, which takes the precision of each tensor. Raises ValueError where the file is missing, damaged, not finite, or holds other names, kinds or shapes; then the model is as it was."
     path, own = Path(folder)/'model.safetensors', model.state_dict()
     tensors = read_model_tensors(folder, about, {name: tuple(t.shape) for name, t in own.items()})
@@ -129,3 +129,4 @@ def load_model_weights(
     for name, p in [*model.named_parameters(), *model.named_buffers()]:
         if name in tensors and p.dtype != tensors[name].dtype: p.data = p.data.to(tensors[name].dtype)
     model.load_state_dict(tensors)
+    return model

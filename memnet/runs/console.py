@@ -29,7 +29,10 @@ def literal_text(
 # %% ../../nbs/runs/08_console.ipynb #31735879
 class Console(rich.console.Console):
     "A console that prints text literally, and that outlives its output."
-    def print(self, *objects:Any, **settings:Any)->None:
+    def print(self,
+        *objects:Any,    # as rich takes them
+        **settings:Any,  # the same
+    )->None:
         "As rich prints; after an error of the output, nothing more."
         try: super().print(*objects, **settings)
         except OSError: self.on_broken_pipe()
