@@ -26,7 +26,7 @@ def until(true, seconds=120):
     "Wait for something."
     end = time.time() + seconds
     while not true():
-        assert time.time() < end, "it did not happen"
+        if time.time() > end: raise TimeoutError("it did not happen")
         time.sleep(.05)
 
 def gone(pids, seconds=60): return not psutil.wait_procs([p for p in pids], timeout=seconds)[1]

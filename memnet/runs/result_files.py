@@ -72,7 +72,7 @@ def read_result(
         raise ValueError(f"results/{path.relative_to(path.parents[2 if path.parent.name == 'artifacts' else 1]).as_posix()} is damaged ({' '.join(str(e).split())[:100]}): {RESTORE}") from e
 
 def parquet_writer(
-    table:pd.DataFrame,
+    table:pd.DataFrame,  # to be written
 )->Callable:             # writes a file at the path it is given
     "Write a table as small as it gets."
     return lambda path: table.to_parquet(path, index=False, compression="zstd", compression_level=19)
