@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #a4b161cd
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f202b
+@validated(accuracies="float e n")
 def learned_rows(
     accuracies:Tensor,               # accuracy of each task (column) after each experience (row), `e n`
     learned:Sequence|None=None,      # row after which each task was learned first; None = the diagonal
@@ -28,12 +29,14 @@ def learned_rows(
     return rows
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c115566e
+@validated(accuracies="float e n")
 def average_accuracy(
     accuracies:Tensor,  # accuracy matrix, `e n`
 )->float:               # between 0 and 1
     "Mean accuracy over all tasks at the end, ACC of eq-forgetting. Source: Lopez-Paz and Ranzato 2017, section 2."
     return accuracies[-1].mean().item()
 
+@validated(accuracies="float e n")
 def learning_accuracy(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -42,6 +45,7 @@ def learning_accuracy(
     return accuracies[learned_rows(accuracies, learned), torch.arange(accuracies.shape[1])].mean().item()
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f7c74
+@validated(accuracies="float e n")
 def average_forgetting(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -53,6 +57,7 @@ def average_forgetting(
     return sum(falls)/len(falls) if falls else math.nan
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c1171cc4
+@validated(accuracies="float e n")
 def backward_transfer(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -63,6 +68,7 @@ def backward_transfer(
         if row < len(accuracies) - 1: changes.append((accuracies[-1, task] - accuracies[row, task]).item())
     return sum(changes)/len(changes) if changes else math.nan
 
+@validated(accuracies="float e n", untrained="float n")
 def forward_transfer(
     accuracies:Tensor,           # accuracy matrix, `e n`
     untrained:Tensor,            # accuracy of an untrained learner on each task, `n`
@@ -75,6 +81,7 @@ def forward_transfer(
     return sum(gains)/len(gains) if gains else math.nan
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f2861
+@validated(accuracies="float e n")
 def min_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned
@@ -83,6 +90,7 @@ def min_accuracy(
     lowest = [accuracies[row + 1:, task].min().item() for task, row in enumerate(learned) if row + 1 < len(accuracies)]
     return sum(lowest)/len(lowest) if lowest else math.nan
 
+@validated(accuracies="float e n")
 def worst_case_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned, the last one last
@@ -92,6 +100,7 @@ def worst_case_accuracy(
     return (accuracies[-1, -1]/n).item() + (1 - 1/n)*min_accuracy(accuracies, learned)
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c115f41e
+@validated(accuracies="float e n")
 def windowed_forgetting(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     window:int=10,      # evaluations that a fall may take, ≥ 2

@@ -8,8 +8,10 @@ __all__ = ['linear_probe']
 # %% ../../nbs/analysis/05_linear_probe.ipynb #c798b5db
 import numpy as np
 from torch import Tensor
+from ..foundations.validation import validated
 
 # %% ../../nbs/analysis/05_linear_probe.ipynb #b57c7cac
+@validated(states="float b e", answer="whole b")
 def linear_probe(
     states:Tensor,    # one line per row, `b e`
     answer:Tensor,    # class of each row, `b`

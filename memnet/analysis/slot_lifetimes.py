@@ -12,9 +12,10 @@ from torch import Tensor
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #083446c0
 from .event_table import END_CAUSES
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #ac003828
+@validated()
 def slot_lifetimes(
     events:pd.DataFrame,   # of `EventLog.frame` or `read_events`
 )->pd.DataFrame:           # entry, stream, row, head, slot, allocated_at, ended_at, duration, cause, observed, start_observed, training, writes, reads, weight
@@ -37,6 +38,7 @@ def slot_lifetimes(
     return out
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #995457ff
+@validated()
 def label_entries(
     table:pd.DataFrame,   # of `slot_lifetimes`
     labels,               # label of each token, `stream t`; streams count rows in the order in which they began
@@ -50,6 +52,7 @@ def label_entries(
     return table.assign(**{name: x[table.stream, table.allocated_at]})
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #b200ab7b
+@validated()
 def read_ages(
     events:pd.DataFrame,   # of `EventLog.frame`
 )->pd.DataFrame:           # entry, time, weight, age (since allocation), distance (since the latest write), idle (since the latest read or write)
@@ -64,6 +67,7 @@ def read_ages(
     return out[is_read & (e.kind.to_numpy()[begin] == "allocation")].reset_index(drop=True)
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #1e18615a
+@validated(window="≥ 0")
 def slot_utilisation(
     events:pd.DataFrame,   # of `EventLog.frame`
     kind:str="read",       # "read", "write" or "allocation"
@@ -79,6 +83,7 @@ def slot_utilisation(
     return pd.DataFrame(dict(events=counts.groupby(each).sum(), entropy=entropy, effective=np.exp(entropy))).reset_index()   # eq-effective-slots
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #b6433b14
+@validated(window="≥ 1")
 def occupancy_over_time(
     events:pd.DataFrame,   # of `EventLog.frame`
     window:int,            # tokens to a window

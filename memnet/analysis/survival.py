@@ -12,9 +12,10 @@ import torch
 
 # %% ../../nbs/analysis/03_survival.ipynb #b0e125d3
 from .event_table import END_CAUSES
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/03_survival.ipynb #ccf45f21
+@validated()
 def kaplan_meier(
     ended:np.ndarray,    # entries that end at each age, `… u`
     at_risk:np.ndarray,  # entries that reached the age, `… u`
@@ -43,6 +44,7 @@ def _bootstrap_band(ended:np.ndarray, at_risk:np.ndarray, level:float, draws:int
     return np.quantile(kaplan_meier(weight @ ended, weight @ at_risk), [(1 - level)/2, (1 + level)/2], axis=0)
 
 # %% ../../nbs/analysis/03_survival.ipynb #96ad83a5
+@validated(level="in (0, 1)", draws="≥ 1")
 def survival_table(
     table:pd.DataFrame,         # of `slot_lifetimes`; entries whose allocation is not on record are left out
     by:str|None=None,           # column that separates conditions; None = one curve
@@ -67,6 +69,7 @@ def survival_table(
     return pd.concat(curves, ignore_index=True)[["condition", "age", "survival", "low", "high", "at_risk", "ended"]]
 
 # %% ../../nbs/analysis/03_survival.ipynb #347ac7d2
+@validated()
 def median_lifetime(
     curves:pd.DataFrame,   # of `survival_table`
 )->pd.Series:              # condition → age that half of the entries outlast; infinite if the record is too short to tell
@@ -99,6 +102,7 @@ class _Comparison:
         return out
 
 # %% ../../nbs/analysis/03_survival.ipynb #df3584e4
+@validated(draws="≥ 1")
 def compare_lifetimes(
     table:pd.DataFrame,       # of `slot_lifetimes`; entries whose allocation is not on record are left out
     by:str,                   # column that separates conditions

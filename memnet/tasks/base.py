@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 from ..foundations.config import Config
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 
 # %% ../../nbs/tasks/00_base.ipynb #4990d187
 class Batch(NamedTuple):
@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     slices:dict[str,Tensor]  # difficulty of each question by name, -1 where nothing is asked, `b t`
 
 # %% ../../nbs/tasks/00_base.ipynb #272cb980
+@validated(u="float b n", lengths="whole ...", total="≥ 0")
 def segment_starts(
     u:Tensor,        # relative position that each segment asks for, in [0,1], `b n`
     lengths:Tensor,  # tokens each segment takes, `b n` or broadcastable
@@ -36,6 +37,7 @@ def segment_starts(
     return (u.sort(1).values*(free + 1)).long().minimum(free) + before  # eq-layout
 
 # %% ../../nbs/tasks/00_base.ipynb #551da088
+@validated(times="b e")
 def time_ranks(
     times:Tensor,  # when each event happens, any real numbers, `b e`
 )->Tensor:         # rank of each event in its row, 0 … e-1, `b e`
@@ -43,6 +45,7 @@ def time_ranks(
     return times.argsort(1).argsort(1)
 
 # %% ../../nbs/tasks/00_base.ipynb #35121e8f
+@validated(position="whole b q", values="whole b q", length="≥ 0")
 def scatter_to_row(
     position:Tensor,  # distinct positions, `b q`
     values:Tensor,    # one whole number for each, `b q`
@@ -53,6 +56,7 @@ def scatter_to_row(
     return torch.full((len(position), length), fill_value).scatter_(1, position, values)
 
 # %% ../../nbs/tasks/00_base.ipynb #725893f8
+@validated(batch_size="≥ 1", n="≥ 0", high="≥ 1")
 def sample_distinct(
     batch_size:int,             # rows
     n:int,                      # tokens per row, at most `high`
@@ -63,6 +67,7 @@ def sample_distinct(
     return torch.rand(batch_size, high, generator=generator).argsort(1)[:, :n]
 
 # %% ../../nbs/tasks/00_base.ipynb #32756049
+@validated(batch_size="≥ 1", n_queries="≥ 1", n_pairs="≥ 1")
 def assign_queries(
     batch_size:int,             # rows
     n_queries:int,              # questions per row
@@ -74,6 +79,7 @@ def assign_queries(
     return pair[sample_distinct(batch_size, n_queries, n_queries, generator)]
 
 # %% ../../nbs/tasks/00_base.ipynb #0195043c
+@validated(width="≥ 1")
 def one_hot_tokens(
     width:int,                   # of a token
     *blocks:tuple[int,int],      # (first entry, number of entries): one entry of each block is 1
@@ -83,6 +89,7 @@ def one_hot_tokens(
     return tuple(map(tuple, torch.zeros(len(ones), width).scatter_(1, ones, 1.).tolist()))
 
 # %% ../../nbs/tasks/00_base.ipynb #849f0d78
+@validated(i="≥ 0")
 def token_letter(
     i:int,           # number of the token in its alphabet
     first:str='A',   # the letter of token 0
@@ -109,6 +116,7 @@ class Task(Config):
         "Accuracy of a guesser that knows the possible answers and nothing of the row."
         return 1/self.n_classes  # eq-chance
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -116,6 +124,7 @@ class Task(Config):
         "Draw all rows at once. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated()
     def solve(self,
         row:list,    # tokens of one row, or its vectors as lists
     )->list[int]:    # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
@@ -128,21 +137,22 @@ class Task(Config):
         "Name of a token in rendered rows; fillers are `·`. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated(batch_size="≥ 1")
     def sample(self,
         batch_size:int,             # rows, at least 1
         generator:torch.Generator,  # the only source of randomness
     )->Batch:                       # fresh rows
         "Draw a batch. Raises ValueError where the batch size or the generator is invalid."
-        require_positive(batch_size=batch_size)
-        require(isinstance(generator, torch.Generator), f"generator must be a torch.Generator, got {type(generator).__name__}: pass torch.Generator().manual_seed(seed)")
         return self.sample_rows(batch_size, generator)
 
+    @validated()
     def oracle(self,
         batch:Batch,  # only its `inputs` are read
     )->Tensor:        # token ids of the answers, `IGNORE_INDEX` where nothing is asked, `b t`
         "Answer every question from the inputs alone, by the reference solution."
         return torch.tensor([self.solve(row) for row in batch.inputs.tolist()])
 
+    @validated()
     def render(self,
         generator:torch.Generator,  # draws the row
     )->str:                         # lines of at most 88 characters

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, sample_distinct, token_letter
 
 # %% ../../nbs/tasks/04_context_facts.ipynb #d9ab52bb
 @cache
+@validated(n="≥ 1", dim="≥ 1")
 def item_vectors(
     n:int,    # number of vectors
     dim:int,  # their width, at least n
@@ -48,6 +49,7 @@ class ContextTask(Task):
         "Position of the first question. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated(items="whole b t", contexts="float b t c", markers="whole b t")
     def encode(self,
         items:Tensor,      # item of each token, -1 = blank, `b t`
         contexts:Tensor,   # a random direction for each token, of any length, `b t c`
@@ -131,6 +133,7 @@ class SplitFacts(ContextTask):
         "Tokens of a row: sessions, then three questions per chain."
         return self.first_question + 3*self.n_chains
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -158,6 +161,7 @@ class SplitFacts(ContextTask):
         items = F.pad(facts, (0, self.session_length - 2*n), value=-1)
         return items, torch.randn(b, 1, self.dim, generator=generator).expand(b, self.session_length, self.dim)
 
+    @validated()
     def solve(self,
         row:list,     # vectors of one row, as lists
     )->list[int]:     # number of the item that answers, `IGNORE_INDEX` where nothing is asked, one per token
@@ -251,6 +255,7 @@ class RepeatedFacts(ContextTask):
         "Fraction of the facts of the first load that had been shown before."
         return (self.n_repeats - 1)*self.n_often/(self.n_once + self.n_repeats*self.n_often)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -271,6 +276,7 @@ class RepeatedFacts(ContextTask):
         inputs = self.encode(items, contexts, _after_facts(torch.full((b, n), self.n_items), self.first_question, -1))
         return Batch(inputs, _after_facts(city.gather(1, asked), self.first_question, IGNORE_INDEX), None, {'age': _after_facts(age, self.first_question, -1)})
 
+    @validated()
     def solve(self,
         row:list,     # vectors of one row, as lists
     )->list[int]:     # number of the item that answers, `IGNORE_INDEX` where nothing is asked, one per token

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/05_memory_load.ipynb #0070043c
 FACT_KINDS = ('often', 'rarely', 'important', 'never')   # how a fact will be asked, eq-kinds; slice `kind`: 0, 1, 2, 3
 
 # %% ../../nbs/tasks/05_memory_load.ipynb #0210043c
+@validated(n_slots="≥ 1")
 def oracle_eviction(
     shown:list[tuple],    # (time, fact) in order of time
     queries:list[tuple],  # (time, fact) in order of time
@@ -101,6 +102,7 @@ class MemoryLoadRecall(Task):
         K, n, width = self.n_keys, self.n_values, self.input_dim
         return one_hot_tokens(width, (0, K), (K, n), (K + n, len(FACT_KINDS))) + one_hot_tokens(width, (0, K), (width - 1, 1))
 
+    @validated(batch_size="≥ 1")
     def sample_times(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -112,6 +114,7 @@ class MemoryLoadRecall(Task):
         once = torch.where(kind == 1, since + u*self.soon_tokens/self.seq_len, .9 + .1*u)
         return shown, torch.where(kind == 0, since + (1 - since)*u, once)  # eq-kinds
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -128,6 +131,7 @@ class MemoryLoadRecall(Task):
         slices = dict(kind=self.fact_kinds[fact].expand(batch_size, -1), fact=fact.expand(batch_size, -1), told=shown[:, fact])
         return Batch(x, scatter_to_row(asked, values[:, fact], T, IGNORE_INDEX), None, {name: scatter_to_row(asked, v, T) for name, v in slices.items()})
 
+    @validated()
     def decode_token(self,
         x:list[float],                                    # one token
     )->tuple[int,Optional[int],Optional[int]]:            # key, value, kind; value and kind are None in a question
@@ -137,6 +141,7 @@ class MemoryLoadRecall(Task):
         marks = x[K + n:K + n + len(FACT_KINDS)]
         return x[:K].index(1.), value, marks.index(1.) if 1. in marks else None
 
+    @validated()
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # value that answers, `IGNORE_INDEX` where nothing is asked, one per token
@@ -157,6 +162,7 @@ class MemoryLoadRecall(Task):
         key, value, kind = self.decode_token(token)
         return token_letter(key) if value is None or kind is None else f'{token_letter(key)}{token_letter(value, "a")}.{FACT_KINDS[kind][0]}'
 
+    @validated(n_slots="≥ 1")
     def clairvoyant_accuracy(self,
         batch:Batch,   # rows of this task
         n_slots:int,   # slots of the memory

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/07_mixed_questions.ipynb #0300043c
@@ -63,6 +63,7 @@ class MixedQuestions(Task):
         "Accuracy of a blind guess for each kind of question."
         return dict(single=1/self.n_values, majority=1/self.n_values, mean=.5)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -111,6 +112,7 @@ class MixedQuestions(Task):
         mean = torch.where(lean == 0, IGNORE_INDEX, n + (lean > 0).long())
         return torch.where(kind == 0, single, torch.where(kind == 1, majority, mean))
 
+    @validated()
     def decode_token(self,
         x:list[float],                                           # one token
     )->tuple[Optional[int],Optional[int],Optional[int]]:         # key, value, kind of question; None where it has none
@@ -119,6 +121,7 @@ class MixedQuestions(Task):
         key, value, question = ([i for i, one in enumerate(block) if one] for block in (x[:K], x[K:K + n], x[K + n:]))
         return key[0] if key else None, value[0] if value else None, question[0] if question else None
 
+    @validated()
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # number of the answer, `IGNORE_INDEX` where nothing is asked, one per token

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Union
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, sample_distinct, scatter_to_row
 
 # %% ../../nbs/tasks/03_multi_query.ipynb #8010dda3
+@validated(excluded="whole b n", size="≥ 0", high="≥ 1")
 def sample_excluding(
     excluded:Tensor,            # tokens that must not come, all different within a row, `b n`
     size:int,                   # tokens per row
@@ -64,6 +65,7 @@ class MQAR(Task):
         "Accuracy of a model that kept the values of the row, but not which key each belongs to (they all differ)."
         return sum(1/n for n in self.pair_counts)/len(self.pair_counts)
 
+    @validated(batch_size="≥ 1", n="≥ 1")
     def query_places(self,
         batch_size:int,             # rows
         n:int,                      # questions per row
@@ -75,6 +77,7 @@ class MQAR(Task):
         score = (self.alpha - 1)*place.log() - (-u.log()).log()  # eq-gumbel
         return place[score.topk(n, dim=1).indices]
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -90,6 +93,7 @@ class MQAR(Task):
         inputs.scatter_(1, asked, keys.gather(1, pair))
         return Batch(inputs, scatter_to_row(asked, values.gather(1, pair), T, IGNORE_INDEX), None, {'n_pairs': scatter_to_row(asked, torch.full_like(asked, n), T)})
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
@@ -104,6 +108,7 @@ class MQAR(Task):
         in_range = all(0 < k < self.vocab_size//2 for k in keys) and all(v in self.answers for v in values)
         return in_range and len(set(values)) == n and all(rest.count(k) == 1 for k in keys)
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 
 # %% ../../nbs/tasks/08_streams.ipynb #1e3267ef
 class Experience(NamedTuple):
@@ -64,6 +64,7 @@ class Stream:
         return self.experiences[0].inputs.shape[1]
 
 # %% ../../nbs/tasks/08_streams.ipynb #d306c792
+@validated()
 def stream_batches(
     stream:Stream,              # what is presented
     generator:torch.Generator,  # order within each epoch
@@ -86,6 +87,7 @@ class DigitSplit(NamedTuple):
 
 # %% ../../nbs/tasks/08_streams.ipynb #e187da5f
 @lru_cache(2)
+@validated()
 def load_digit_split(
     held:str='test',  # "test": 30 % held out; "valid": a fifth of the other 70 %, for choosing settings
 )->DigitSplit:        # the same at every call
@@ -97,6 +99,7 @@ def load_digit_split(
     return DigitSplit(torch.tensor(x).float(), torch.tensor(y).long(), torch.tensor(held_x).float(), torch.tensor(held_y).long())
 
 # %% ../../nbs/tasks/08_streams.ipynb #0f1b07f6
+@validated(classes_per_task="≥ 1", n_visits="≥ 1")
 def split_digits(
     seed:int,                # order of the classes
     held:str='test',         # what the test sets are drawn from, see `load_digit_split`
@@ -115,6 +118,7 @@ def split_digits(
                   tuple((d.held_inputs[at], d.held_targets[at]) for at in tested), **stream_settings)
 
 # %% ../../nbs/tasks/08_streams.ipynb #3dedf807
+@validated(n_tasks="≥ 1")
 def permuted_digits(
     seed:int,               # draws the permutations
     held:str='test',        # what the test sets are drawn from, see `load_digit_split`
@@ -130,6 +134,7 @@ def permuted_digits(
     return Stream('permuted', experiences, test_sets, **(dict(batch_size=32) | stream_settings))
 
 # %% ../../nbs/tasks/08_streams.ipynb #5bdf524c
+@validated(images="float b 64", angle="float b")
 def rotate_images(
     images:Tensor,  # 8×8 pixels, `b 64`
     angle:Tensor,   # of each image, in radians, counter-clockwise, `b`
@@ -140,6 +145,7 @@ def rotate_images(
     return F.grid_sample(images.view(-1, 1, 8, 8), grid, align_corners=False).view(-1, 64)
 
 # %% ../../nbs/tasks/08_streams.ipynb #428d67a1
+@validated(n_tasks="≥ 1", n_experiences="≥ 1", max_angle="finite")
 def rotated_digits(
     seed:int,                   # order of the examples
     held:str='test',            # what the test sets are drawn from, see `load_digit_split`
@@ -159,6 +165,7 @@ def rotated_digits(
     return Stream('rotated', experiences, test_sets, **stream_settings)
 
 # %% ../../nbs/tasks/08_streams.ipynb #63a5ad1b
+@validated(n_keys="≥ 1", n_rules="≥ 1", n_repeats="≥ 1", noise="in [0, inf)")
 def shifting_recall(
     seed:int,               # draws cues, keys, rules and noise
     held:str='test',        # "test" and "valid" draw different noise
@@ -183,6 +190,7 @@ def shifting_recall(
     return Stream('recall', experiences, tuple((t.inputs, t.targets) for t in tests), **(dict(n_classes=n_keys, epochs=2) | stream_settings))
 
 # %% ../../nbs/tasks/08_streams.ipynb #bcbe080a
+@validated(blur="in [0, 1]")
 def blur_borders(
     stream:Stream,              # with sharp borders
     blur:float,                 # share of examples dealt out again, in [0, 1]
@@ -198,6 +206,7 @@ def blur_borders(
     return replace(stream, experiences=tuple(Experience(*(x[place] for x in all_data)) for place in places))
 
 # %% ../../nbs/tasks/08_streams.ipynb #47cfee2a
+@validated()
 def join_experiences(
     stream:Stream,  # of any number of experiences
 )->Stream:          # with one experience

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Optional
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, assign_queries, sample_distinct, scatter_to_row, segment_starts, token_letter
 
 # %% ../../nbs/tasks/02_successor.ipynb #ddadf93b
@@ -71,6 +71,7 @@ class SuccessorRecall(Task):
         "Accuracy of a model that kept which items came later in a chain, but not after which item."
         return 1/(self.n_chains*(self.chain_length - 1))  # eq-shown
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -94,6 +95,7 @@ class SuccessorRecall(Task):
         if marked: slices['hop'] = scatter_to_row(asked, hop, T)
         return Batch(inputs, scatter_to_row(asked, items[row, first + hop, chain], T, IGNORE_INDEX), None, slices)
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
@@ -107,6 +109,7 @@ class SuccessorRecall(Task):
             else: seen.append(x)
         return out
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
@@ -158,6 +161,7 @@ class PairedAssociates(Task):
         "Accuracy of a model that kept which items came second in an episode, but not after which item."
         return 1/(2*self.n_triples)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -179,6 +183,7 @@ class PairedAssociates(Task):
         answer = items.flatten(1).gather(1, item + hop)
         return Batch(inputs, scatter_to_row(asked + 1, answer, T, IGNORE_INDEX), None, {'hop': scatter_to_row(asked + 1, hop, T)})
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
@@ -192,6 +197,7 @@ class PairedAssociates(Task):
                 out[t] = x
         return out
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.config import Config
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 from ..memory.state import nbytes
 from ..foundations.trees import tree_map
 from ..models.attention_baselines import WindowedTransformer
@@ -26,18 +26,21 @@ from .prototype_slots import build_merge_table, empty_prototypes, write_prototyp
 # %% ../../nbs/training/09_learners.ipynb #95af0ffe
 class RowNet(nn.Module):
     "A sequence model that reads an example as eight tokens and answers at the last."
+    @validated()
     def __init__(self,
         model:nn.Module,  # of sequences
     ):
         super().__init__()
         self.model = model
 
+    @validated(x="b f")
     def forward(self,
         x:Tensor,  # `b f`
     )->Tensor:     # logits, `b c`
         "Logits of the last token."
         return self.model(x.unflatten(1, (8, -1))).logits[:, -1]
 
+@validated(n_inputs="≥ 1", n_classes="≥ 1")
 def make_net(
     kind:str,                   # "mlp", "lstm" or "transformer"
     n_inputs:int,               # numbers in an example
@@ -73,6 +76,7 @@ class ReplayBuffer(NamedTuple):
 # %% ../../nbs/training/09_learners.ipynb #1735b853
 class NetLearner:
     "Train on what comes; with a buffer also on raw examples kept by reservoir sampling."
+    @validated()
     def __init__(self,
         cfg:NetConfig,              # settings
         generator:torch.Generator,  # of weights and replay
@@ -96,6 +100,7 @@ class NetLearner:
         "Numbers of the net."
         return sum(p.numel() for p in self.net.parameters())
 
+    @validated(logits="b c")
     def add_to_reservoir(self,
         batch:StreamBatch,  # of examples that are new
         logits:Tensor,      # what the net gave them, `b c`
@@ -124,6 +129,7 @@ class NetLearner:
             squares.zero_()
         self.anchor, self.batches = [p.detach().clone() for p in self.net.parameters()], 0
 
+    @validated()
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs, targets, whether they are new, and with EWC the experience
     )->None:
@@ -144,6 +150,7 @@ class NetLearner:
         if cfg.capacity and batch.first_epoch: self.add_to_reservoir(batch, logits)
 
     @torch.no_grad()
+    @validated(inputs="b f")
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`
@@ -162,6 +169,7 @@ class MergeConfig(Config):
 class MergeLearner:
     "Write every example's raw pixels, merge when full, answer by the nearest slot."
     n_parameters = 0
+    @validated()
     def __init__(self,
         cfg:MergeConfig,            # settings
         generator:torch.Generator,  # of rounding
@@ -176,6 +184,7 @@ class MergeLearner:
         "Bytes of the slots."
         return nbytes(self.state)
 
+    @validated()
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs, targets and whether they are new
     )->None:
@@ -185,6 +194,7 @@ class MergeLearner:
         if self.config.bytes_per_number == 1: v = (v + torch.rand(v.shape, generator=self.generator)).floor().clamp(max=127)
         self.state = write_prototypes(self.state, self.merge_table, v, batch.targets, self.generator)
 
+    @validated(inputs="b f")
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`
@@ -206,6 +216,7 @@ class BankLearnerConfig(Config):
 
 class BankLearner:
     "Read the stream token by token with a persistent `MemoryState`."
+    @validated()
     def __init__(self,
         cfg:BankLearnerConfig,      # settings
         generator:torch.Generator,  # of the initial weights
@@ -217,6 +228,7 @@ class BankLearner:
         self.state:Any = None
         self.memory_bytes, self.n_parameters = self.model.state_bytes(1), self.model.num_parameters()
 
+    @validated(inputs="b f", targets="whole b")
     def as_tokens(self,
         inputs:Tensor,                  # `b f`
         targets:Optional[Tensor]=None,  # classes, `b`; None = zeros in their place
@@ -225,6 +237,7 @@ class BankLearner:
         classes = inputs.new_zeros(len(inputs), self.config.n_classes) if targets is None else F.one_hot(targets, self.config.n_classes).float()
         return torch.cat([inputs, classes], -1)
 
+    @validated()
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs and targets
     )->None:
@@ -239,6 +252,7 @@ class BankLearner:
         self.state = self.model.detach_state(out.state)
 
     @torch.no_grad()
+    @validated(inputs="b f")
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`

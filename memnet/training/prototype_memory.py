@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from ..foundations.config import Config
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from ..memory.addressing import MASKED_SCORE, topk_policy, unit_rows
 from ..memory.state import nbytes
 from ..memory.strength import log_strength
@@ -74,6 +74,7 @@ class PrototypeConfig(PrototypeStoreConfig):
         require(0 <= self.spread < 1, f"spread must lie in [0, 1), got spread={self.spread}")
 
 # %% ../../nbs/training/08_prototype_memory.ipynb #37d09a0d
+@validated(n_inputs="≥ 1", hidden="≥ 1", n_classes="≥ 1")
 def make_mlp(
     n_inputs:int,               # numbers in an example
     hidden:int,                 # width of both hidden layers
@@ -97,6 +98,7 @@ class OccupiedSlots(NamedTuple):
 
 class PrototypeMemory:
     "A net, a bottleneck, and slots that outlive batches and tasks."
+    @validated()
     def __init__(self,
         cfg:PrototypeConfig,        # settings
         generator:torch.Generator,  # of weights, replay and rounding
@@ -127,6 +129,7 @@ class PrototypeMemory:
         "The example that every slot in use stands for."
         return self.occupied_slots().code @ self.basis
 
+    @validated(inputs="b f")
     def encode(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # code in steps, `b d`
@@ -134,6 +137,7 @@ class PrototypeMemory:
         v = inputs @ self.basis.mT/self.state.scale
         return v if self.config.floats else (v + torch.rand(v.shape, generator=self.generator)).floor().clamp(-127, 127)
 
+    @validated(inputs="b f")
     def dream(self,
         inputs:Tensor,  # the newest examples, `b f`
     )->None:
@@ -150,6 +154,7 @@ class PrototypeMemory:
         self.state = self.state._replace(code=code)
         self.merge_table, self.dreams = build_merge_table(self.state), self.dreams + 1
 
+    @validated(inputs="b f", targets="whole b")
     def insert(self,
         inputs:Tensor,   # `b f`
         targets:Tensor,  # classes, `b`
@@ -160,6 +165,7 @@ class PrototypeMemory:
         self.state = write_prototypes(self.state, self.merge_table, self.encode(inputs), targets, self.generator, cfg.dream_every > 0)
         if read is not None: self.state = strengthen_read_together(self.state, self.merge_table.moved_to[:-1], read)
 
+    @validated()
     def write_batch(self,
         batch:StreamBatch,  # of examples that are new
     )->None:
@@ -176,6 +182,7 @@ class PrototypeMemory:
         at = torch.multinomial(strength.sqrt(), self.config.n_replay, replacement=True, generator=self.generator)
         return codes[at] @ self.basis, label[at]
 
+    @validated()
     def observe(self,
         batch:StreamBatch,  # of which the learner uses inputs, targets and whether they are new
     )->None:
@@ -191,6 +198,7 @@ class PrototypeMemory:
         self.optimizer.step()
 
     @torch.no_grad()
+    @validated(inputs="b f")
     def read_weights(self,
         inputs:Tensor,            # `b f`
     )->tuple[Tensor,Tensor]:      # read weights over all slots `b n`, log probabilities of the net `b c`
@@ -203,6 +211,7 @@ class PrototypeMemory:
         if cfg.n_edges == 0: return w, prior
         return (1 - cfg.spread)*w + cfg.spread*w @ rows_summing_to_one(dense_prototype_edges(s)), prior
 
+    @validated(inputs="b f")
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`
@@ -217,6 +226,7 @@ class PrototypeMemory:
         counts = torch.tensor([self.steps, self.dreams])
         return {f"head.{k}": v.detach() for k, v in self.head.state_dict().items()} | {f"state.{k}": v for k, v in self.state._asdict().items()} | {"basis": self.basis, "counts": counts}
 
+    @validated()
     def save(self,
         folder:str|Path,  # made where it is missing
     )->None:
@@ -224,6 +234,7 @@ class PrototypeMemory:
         write_model_files(folder, self.named_tensors(), type(self).__name__, self.config.to_dict())
 
     @classmethod
+    @validated()
     def load(cls,
         folder:str|Path,                           # what `save` wrote
         generator:Optional[torch.Generator]=None,  # of what is drawn from now on; None = a fixed one
