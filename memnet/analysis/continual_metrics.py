@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #a4b161cd
-from ..foundations.validation import require, validated
+from ..foundations.validation import is_whole, require, validated
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f202b
 @validated(accuracies="float e n")
@@ -23,9 +23,10 @@ def learned_rows(
     learned:Sequence|None=None,      # row after which each task was learned first; None = the diagonal
 )->Tensor:                           # whole numbers, `n`
     "The row after which each task was learned. Raises ValueError where there is no such row, or not one for every task."
-    rows = torch.arange(accuracies.shape[1]) if learned is None else torch.as_tensor(learned)
-    valid = accuracies.dim() == 2 and len(rows) == accuracies.shape[1] and rows.max() < len(accuracies) and rows.min() >= 0
-    require(bool(valid), f"accuracies must have a row for every experience and a column for every task, got {tuple(accuracies.shape)} with tasks learned after rows {rows.tolist()}")
+    require(learned is None or all(is_whole(r) for r in (learned.tolist() if isinstance(learned, Tensor) else learned)), f"learned must be whole numbers, got learned={learned!r}")
+    rows = torch.arange(accuracies.shape[1]) if learned is None else torch.as_tensor(learned, dtype=torch.long)
+    valid = accuracies.numel() > 0 and len(rows) == accuracies.shape[1] and rows.max() < len(accuracies) and rows.min() >= 0
+    require(bool(valid), f"accuracies must have a row for every experience and a column for every task, got {tuple(accuracies.shape)} with learned={rows.tolist()}")
     return rows
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c115566e
@@ -33,7 +34,8 @@ def learned_rows(
 def average_accuracy(
     accuracies:Tensor,  # accuracy matrix, `e n`
 )->float:               # between 0 and 1
-    "Mean accuracy over all tasks at the end, ACC of eq-forgetting. Source: Lopez-Paz and Ranzato 2017, section 2."
+    "Mean accuracy over all tasks at the end, ACC of eq-forgetting. Raises ValueError where there is no row. Source: Lopez-Paz and Ranzato 2017, section 2."
+    require(len(accuracies) > 0, f"accuracies must have a row for every experience, got shape {tuple(accuracies.shape)}")
     return accuracies[-1].mean().item()
 
 @validated(accuracies="float e n")
@@ -86,8 +88,8 @@ def min_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned
 )->float:               # NaN where no evaluation comes after any of them
-    "Mean over tasks of the worst accuracy after they were learned, min-ACC of eq-worst. Source: De Lange et al. 2023, section 3."
-    lowest = [accuracies[row + 1:, task].min().item() for task, row in enumerate(learned) if row + 1 < len(accuracies)]
+    "Mean over tasks of the worst accuracy after they were learned, min-ACC of eq-worst. Raises ValueError as `learned_rows` does. Source: De Lange et al. 2023, section 3."
+    lowest = [accuracies[row + 1:, task].min().item() for task, row in enumerate(learned_rows(accuracies, learned).tolist()) if row + 1 < len(accuracies)]
     return sum(lowest)/len(lowest) if lowest else math.nan
 
 @validated(accuracies="float e n")
@@ -95,7 +97,7 @@ def worst_case_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned, the last one last
 )->float:               # between 0 and 1
-    "The last task as it is and the others at their worst, WC-ACC of eq-worst. Source: De Lange et al. 2023, section 3."
+    "The last task as it is and the others at their worst, WC-ACC of eq-worst. Raises ValueError as `learned_rows` does. Source: De Lange et al. 2023, section 3."
     n = accuracies.shape[1]
     return (accuracies[-1, -1]/n).item() + (1 - 1/n)*min_accuracy(accuracies, learned)
 

@@ -23,7 +23,7 @@ from ..training.prototype_memory import PrototypeMemory
 from ..training.schedule import generator_for
 
 # %% ../../nbs/analysis/17_example_view.ipynb #aadaba8a
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def write_outcome(
     trace:ExampleTrace,       # of the row
     row:ExampleRow,           # the row
@@ -39,7 +39,7 @@ def write_outcome(
     if pair: return f"written to slot {j}; {pair[0]} and {pair[1]} were merged to make room"
     return f"written to slot {j}" + ("; its content is lost" if trace.strength[t, j] > 0 else "")
 
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def example_event_report(
     trace:ExampleTrace,  # of the row
     t:int,               # position that was followed by an event
@@ -64,7 +64,7 @@ def slots_involved(
     weight = trace.read_weights.max(0) + 2*np.isin(slots, trace.write_slot) + np.isin(slots, [i for pair in trace.merged for i in pair])
     return np.sort(np.argsort(-weight, kind="stable")[:min(most, max(1, int((weight > .02).sum())))])
 
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def plot_example_history(
     trace:ExampleTrace,       # of the row
     t:int,                    # position that is marked
@@ -103,7 +103,7 @@ def image_tiles(
         ax.add_patch(Rectangle((1.5*x, -1.7*y - 1), 1, 1, fill=False, lw=2 if i == framed else .6, ec="#0072B2" if i == framed else ".6"))
     ax.set(xlim=(-.2, 1.5*columns - .3), ylim=(-2.8, .6))
 
-@validated(t="≥ 0", most="≥ 1")
+@validated(t="at trace.probs", most="≥ 1")
 def plot_example_reads(
     trace:ExampleTrace,      # of the row
     examples:NamedExamples,  # gives the images
@@ -119,7 +119,7 @@ def plot_example_reads(
     image_tiles(images, [f"{row.words[t]}\n(task {int(examples.task[i])})"] + captions, ax, framed=0)
 
 # %% ../../nbs/analysis/17_example_view.ipynb #7712661d
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def plot_answer(
     trace:ExampleTrace,      # of the row
     examples:NamedExamples,  # gives the classes
@@ -134,7 +134,7 @@ def plot_answer(
     ax.set(ylim=(0, 1.02), xticks=c, xticklabels=examples.answer_names, xlabel=f"class (it is {examples.answer_names[right]})", ylabel="probability", title="answer")
     ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=2)
 
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def plot_slots_by_class(
     trace:ExampleTrace,        # of the row
     classes:Sequence[str],     # names
@@ -149,7 +149,7 @@ def plot_slots_by_class(
     ax.set(xticks=c, xticklabels=classes, xlabel="class", ylabel="slots", title="slots of each class (above: examples they stand for)")
     ax.margins(y=.12)
 
-@validated(t="≥ 0", most="≥ 1")
+@validated(t="at trace.probs", most="≥ 1")
 def plot_before_after(
     trace:ExampleTrace,  # of the row
     t:int,               # position with an event
@@ -233,7 +233,7 @@ class ExampleSession(NamedTuple):
         "The only head."
         return 0
 
-    @validated(t="≥ 0")
+    @validated(t="at trace.probs")
     def event_report(self,
         trace:ExampleTrace,  # of this session
         t:int,               # position with an event
@@ -241,7 +241,7 @@ class ExampleSession(NamedTuple):
         "What the events after a position changed."
         return example_event_report(trace, t)
 
-    @validated(t="≥ 0", head="≥ 0")
+    @validated(t="at trace.probs", head="≥ 0")
     def draw(self,
         fig:Figure,          # empty
         trace:ExampleTrace,  # of this session

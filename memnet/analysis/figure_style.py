@@ -162,8 +162,9 @@ def pool_axis(
     how:str,       # "max", "mean" or "peak" (largest size, sign kept)
     axis:int=0,    # axis to shorten
 )->tuple[np.ndarray, int]:  # shortened copy and the number of entries in a block
-    "Summarise an axis in equal blocks (the last may be shorter), @eq-pool. Raises ValueError where `how` is unknown or `most` is below 1."
+    "Summarise an axis in equal blocks (the last may be shorter), @eq-pool. Raises ValueError where `how` is unknown, `most` is below 1 or there is no such axis."
     require_known(how, ("max", "mean", "peak"), "how")
+    require(0 <= axis < x.ndim, f"axis must lie in 0 … {x.ndim - 1}, got axis={axis}")
     size = -(-x.shape[axis]//most); starts = np.arange(0, x.shape[axis], size)
     if how == "mean":
         counts = np.diff(np.r_[starts, x.shape[axis]])

@@ -141,7 +141,7 @@ def graph_measures(
     return dict(mass=out.sum(-1), out_degree=degree.sum(-1)/linked.sum(-1), reciprocity=mutual/out.sum(-1))
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #ab772626
-@validated(edges="b h n m", strength="b h n")
+@validated(edges="b h n n", strength="b h n")
 def shuffled_edges(
     edges:Tensor,               # i → j, `b h n m`
     strength:Tensor,            # of the slots, 0 = empty, `b h n`
@@ -166,6 +166,7 @@ def memory_metrics(
     "Means of the read, write and policy measures over a recorded batch. Raises ValueError where `info` lacks the record."
     missing = [k for k in ("read", "write_slot", "allocated") if k not in info]
     require(not missing, f"info lacks {missing}; run the model with record=True")
+    require(not policies or "policy_weights" in info, "info lacks the policy weights; run the model with record=True")
     read, write, allocated = info["read"], info["write_slot"], info["allocated"]
     nonempty = read[read.sum(-1) > 0.5]  # at first there is nothing to read
     measures = dict(

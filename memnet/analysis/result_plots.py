@@ -12,7 +12,7 @@ import numpy as np, pandas as pd, matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 from .figure_style import SeriesStyle, axes_or_new, condition_styles
 from .statistics import interval_by_group
-from ..foundations.validation import require, validated
+from ..foundations.validation import require, require_columns, validated
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #312f52e5
 @validated()
@@ -52,10 +52,10 @@ def series_of(
     by:str="model",      # column that names the series
 )->dict[str,SeriesStyle]: # by name
     "One look for each series of a figure, whatever the order of the rows. Raises ValueError where the column is missing."
-    require(by in df, f"the table lacks {by}; it has {', '.join(map(str, df.columns))}")
+    require_columns("df", df, [by])
     return condition_styles(sorted(df[by].unique(), key=str))
 
-@validated()
+@validated(stats="columns mean low high")
 def draw_curve(
     ax:plt.Axes,         # axes to draw on
     stats:pd.DataFrame,  # mean, low, high and the column `x`
@@ -64,7 +64,8 @@ def draw_curve(
     label:str,           # in the legend
     markers:bool=True,   # one at every point; False = about eight along the curve
 )->None:
-    "A mean with its markers, and its band where there is one."
+    "A mean with its markers, and its band where there is one. Raises ValueError where the table lacks the column."
+    require_columns("stats", stats, [x])
     ax.plot(stats[x], stats["mean"], color=style.colour, marker=style.marker, markevery=1 if markers else max(1, len(stats)//8), label=label, clip_on=not markers, zorder=3)
     if stats["low"].notna().any(): ax.fill_between(stats[x], stats["low"], stats["high"], color=style.colour, alpha=.2, lw=0)
 
@@ -79,7 +80,7 @@ def log_token_axis(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_tokens(x, base)))
     ax.set_xlabel(f"{label} (tokens, 1k = {1024 if base == 2 else 1000:,})")
 
-@validated()
+@validated(stats="columns n")
 def seeds_note(
     stats:pd.DataFrame,  # with the column n
 )->str:                  # title of a legend
@@ -88,7 +89,7 @@ def seeds_note(
     return "1 seed" if high == 1 else f"{low if low == high else f'{low} to {high}'} seeds, 95 % band"
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #28b056c0
-@validated(chance="in [0, 1]")
+@validated(df="columns model seed distance value", chance="in [0, 1]")
 def accuracy_by_distance(
     df:pd.DataFrame,                 # columns model, seed, distance, value (accuracy)
     chance:float,                    # accuracy of guessing
@@ -114,7 +115,7 @@ def accuracy_by_distance(
     return ax
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #cf68e7ba
-@validated()
+@validated(df="columns model seed distance value")
 def value_by_distance(
     df:pd.DataFrame,            # columns model, seed, distance, value
     ylabel:str,                 # what the value is, with its unit
@@ -134,7 +135,7 @@ def value_by_distance(
     return ax
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #81f2d804
-@validated()
+@validated(df="columns model seed value")
 def interval_plot(
     df:pd.DataFrame,          # columns model, seed, value and the one named by `by`
     by:str,                   # column that names the rows of the figure
@@ -158,7 +159,7 @@ def interval_plot(
     return ax
 
 # %% ../../nbs/analysis/08_result_plots.ipynb #5351c502
-@validated(smooth="≥ 1")
+@validated(df="columns step metric value", smooth="≥ 1")
 def learning_curves(
     df:pd.DataFrame,             # tidy log: step, metric, value, and model or run; seed and slice if there are any
     metric:str,                  # which metric to draw
@@ -170,6 +171,7 @@ def learning_curves(
     if "metric" not in df or metric not in set(df["metric"]): raise ValueError(f"no rows of metric {metric!r}; the table has {sorted(set(df.get('metric', ())))}")
     df = df[(df["metric"] == metric) & ((df["slice"] == slice) if slice is not None else True)]
     name = "model" if "model" in df else "run"
+    require(slice is None or len(df) > 0, f"no rows of slice {slice!r} of metric {metric!r}")
     stats, ax, styles = seed_band(df if "seed" in df else df.assign(seed=0), [name, "step"]), axes_or_new(ax), series_of(df, name)
     for key in df[name].unique():
         part, cols = stats[stats[name] == key], ["mean", "low", "high"]

@@ -34,7 +34,7 @@ def slot_names(
     return [f"{row.words[w]} {i}" if w >= 0 else f"{i}" for i, w in enumerate(writer)]
 
 # %% ../../nbs/analysis/15_row_session.ipynb #603d156d
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def row_event_report(
     trace:RowTrace,  # of the row
     row:TokenRow,    # gives the words
@@ -53,7 +53,7 @@ def row_event_report(
     return text + (f"; merged: {', '.join(merged)}" if merged else "")
 
 # %% ../../nbs/analysis/15_row_session.ipynb #4b26af11
-@validated(t="≥ 0", head="≥ 0")
+@validated(t="at trace.probs", head="at trace.strength 1")
 def plot_row_history(
     trace:RowTrace,           # of the row
     policies:Sequence[str],   # names, in the order of the policy weights
@@ -72,7 +72,7 @@ def plot_row_history(
         axes[name].axvspan(t, t + 1, color="black", alpha=.35, lw=0)
         axes[name].set_title(name)
 
-@validated(head="≥ 0")
+@validated(head="at slots.strength")
 def plot_slot_graph(
     slots:SlotSnapshot,  # of one token
     row:TokenRow,        # gives the words
@@ -91,7 +91,7 @@ def plot_slot_graph(
     ax.set_title(title + ax.get_title())
 
 # %% ../../nbs/analysis/15_row_session.ipynb #34f83af4
-@validated(t="≥ 0", head="≥ 0", most="≥ 1")
+@validated(t="at trace.probs", head="at trace.strength 1", most="≥ 1")
 def plot_row_position(
     trace:RowTrace,          # of the row
     row:TokenRow,            # gives the words
@@ -194,7 +194,7 @@ class RowSession(NamedTuple):
         "The head to show first."
         return int(trace.hop_weights[..., 1:].sum(-1).mean(0).argmax())
 
-    @validated(t="≥ 0")
+    @validated(t="at trace.probs")
     def event_report(self,
         trace:RowTrace,  # of this session
         t:int,           # token with an event
@@ -202,7 +202,7 @@ class RowSession(NamedTuple):
         "What the events after a token changed."
         return row_event_report(trace, self.row, t)
 
-    @validated(t="≥ 0", head="≥ 0")
+    @validated(t="at trace.probs", head="at trace.strength 1")
     def draw(self,
         fig:Figure,      # empty
         trace:RowTrace,  # of this session

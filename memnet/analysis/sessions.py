@@ -129,7 +129,7 @@ class ExplorerSession(Protocol[_Trace]):
         "Draw one position."
 
 # %% ../../nbs/analysis/14_sessions.ipynb #fdaddb00
-@validated(t="≥ 0", n="≥ 1")
+@validated(t="at trace.probs", n="≥ 1")
 def likeliest_answers(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # gives names and labels
@@ -174,7 +174,7 @@ def baseline_and_current(
     return trace, trace if session.switches == baseline.switches else session.trace()
 
 # %% ../../nbs/analysis/14_sessions.ipynb #6827e4d0
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def describe_position(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -187,7 +187,7 @@ def describe_position(
     return f"{session.unit} {t + 1} of {len(row.words)}, {row.words[t]}{events}: the model answers {answer} ({probability:.0%}{verdict})"
 
 # %% ../../nbs/analysis/14_sessions.ipynb #2ba3f504
-@validated(t="≥ 0", head="≥ 0")
+@validated(t="at trace.probs", head="≥ 0")
 def position_figure(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -224,7 +224,7 @@ def save_animation(
     frames = [Image.open(io.BytesIO(figure_png(f))).convert("P", palette=Image.Palette.ADAPTIVE) for f in figures]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
-@validated(t="≥ 0", head="≥ 0")
+@validated(t="at trace.probs", head="≥ 0")
 def save_session_figure(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -244,7 +244,7 @@ def save_session_figure(
     return path
 
 # %% ../../nbs/analysis/14_sessions.ipynb #af50b269
-@validated(t="≥ 0")
+@validated(t="at trace.probs")
 def row_html(
     trace:SessionTrace,            # gives the answers
     session:ExplorerSession[Any],  # gives the row

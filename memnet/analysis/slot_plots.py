@@ -9,7 +9,7 @@ __all__ = ['slot_heatmap', 'show_memory', 'policy_plot']
 import numpy as np, matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
-from ..foundations.validation import require_known, validated
+from ..foundations.validation import is_whole, require, require_known, validated
 from .figure_style import DIVERGING, FIELD_SCALES, SEQUENTIAL, Values, add_colour_bar, axes_or_new, block_note, checked_array, colour_range, policy_colour, pool_axis
 
 # %% ../../nbs/analysis/07_slot_plots.ipynb #92e7afa3
@@ -33,6 +33,7 @@ def slot_heatmap(
 )->plt.Axes:                    # the axes drawn on
     "Draw what happens in each slot (y) over time (x). Raises ValueError where `kind` is unknown, or `values` or `writes` do not fit."
     require_known(kind, FIELD_SCALES, "kind")
+    require(len(cells) == 2 and all(is_whole(c) and c > 0 for c in cells), f"cells must be (most slots, most times), each ≥ 1, got cells={cells!r}")
     field, x = FIELD_SCALES[kind], checked_array(values, "t n", "values")
     T, N = x.shape
     if writes is not None and len(writes) != T: raise ValueError(f"writes must have {T} steps like values, got {len(writes)}")
@@ -83,7 +84,7 @@ def policy_plot(
     "Stack the policy mix over time. Raises ValueError where a row does not sum to 1 or names are missing."
     x = checked_array(weights, "t p", "weights")
     T = len(x)
-    if x.shape[1] != len(names): raise ValueError(f"weights have {x.shape[1]} policies, names {len(names)}: {names}")
+    if x.shape[1] != len(names): raise ValueError(f"names must name {x.shape[1]} policies, got {len(names)}: {names}")
     if x.min() < -1e-6 or np.abs(x.sum(1) - 1).max() > 1e-3: raise ValueError(f"weights must be ≥ 0 and sum to 1 at each token, got sums {x.sum(1).min():.3g}…{x.sum(1).max():.3g}")
     x, size = pool_axis(x, times, "mean")
     ax = axes_or_new(ax)

@@ -13,7 +13,7 @@ from typing import Optional
 import torch
 from torch import nn
 from .row_text import TokenVocabulary
-from ..foundations.validation import require, validated
+from ..foundations.validation import require, require_known, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from ..models.controller import ControllerState
@@ -80,7 +80,7 @@ def small_memory_config(
     return MemNetConfig(vocab_size=vocab_size, dim=32, n_layers=0, n_heads=2, n_slots=24, d_key=16, d_value=16, bottleneck=16, chunk_size=16, n_writes=0, topk=4)
 
 # %% ../../nbs/analysis/11_small_models.ipynb #59010b6e
-@validated()
+@validated(steps="in [1, 2000]")
 def train_small_model(
     which:str="successor recall",  # a key of `SMALL_TASKS`
     steps:int=60,                  # optimiser steps, 1 … 2000
@@ -90,8 +90,7 @@ def train_small_model(
     """Train a small model.
 
     Raises ValueError where the task is unknown or the number of steps is not allowed."""
-    require(which in SMALL_TASKS, f"unknown task {which!r}: there are {', '.join(SMALL_TASKS)}")
-    require(isinstance(steps, int) and 1 <= steps <= 2000, f"steps must be a whole number in 1 … 2000, got {steps!r}")
+    require_known(which, SMALL_TASKS, "task")
     task, evaluations = SMALL_TASKS[which], 0
     model = MemNet(small_memory_config(task.vocab_size), generator_for("init", seed))
     def report(model):

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 # %% ../../nbs/analysis/00_statistics.ipynb #4802efc9
-from ..foundations.validation import IGNORE_INDEX, require, validated
+from ..foundations.validation import IGNORE_INDEX, describe_value, is_number, require, validated
 
 # %% ../../nbs/analysis/00_statistics.ipynb #1412df25
 @validated()
@@ -43,8 +43,10 @@ def student_interval(
     values,              # one number per seed, any iterable
     level:float=0.95,    # coverage
 )->dict:                 # mean, low, high, n; low and high are NaN for one seed
-    "Mean with Student's confidence interval, eq-interval. Raises ValueError where there is no value. Source: Student 1908."
-    x = torch.as_tensor(list(values), dtype=torch.float64)
+    "Mean with Student's confidence interval, eq-interval. Raises ValueError where there is no value, or one is not a number. Source: Student 1908."
+    values = list(values)
+    require(all(is_number(v) or isinstance(v, Tensor) and v.dim() == 0 for v in values), f"values must be numbers, got {describe_value(values)}")
+    x = torch.as_tensor(values, dtype=torch.float64)
     n = len(x)
     require(n > 0, "student_interval needs at least one value, got none")
     half = student.ppf((1 + level)/2, n - 1)*x.std().item()/math.sqrt(n) if n > 1 else math.nan  # eq-interval

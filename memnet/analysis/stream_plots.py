@@ -18,6 +18,7 @@ TASK_COLOURS = "viridis"   # colour map of tasks, early to late
 
 def _as_table(result):
     "A stream result, one row per step and task."
+    require(hasattr(result, "steps") and hasattr(result, "evaluations"), f"results must hold tables or stream results, got {type(result).__name__}")
     return pd.DataFrame([dict(step=s, task=t, value=v) for s, row in zip(result.steps.tolist(), result.evaluations.tolist()) for t, v in enumerate(row)])
 
 def _of_one_learner(table, name):
@@ -71,7 +72,7 @@ def show_accuracy_matrix(
     return ax
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c148189a
-@validated()
+@validated(df="columns model seed bytes value", target="finite")
 def accuracy_by_bytes(
     df:pd.DataFrame,          # columns model, seed, bytes, value
     target:float|None=None,   # a level to reach: a dashed line
@@ -89,7 +90,7 @@ def accuracy_by_bytes(
     return ax
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c1486ca5
-@validated()
+@validated(df="columns model seed after value")
 def stability_gap(
     df:pd.DataFrame,          # columns model, seed, after (batches since a switch), value (accuracy on what was learned before)
     ax:plt.Axes|None=None,    # axes to draw on

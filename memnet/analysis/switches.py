@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Optional
 import torch
 from .small_models import memory_bank, require_memory_model
-from ..foundations.validation import require, validated
+from ..foundations.validation import require, require_known, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.reading import Features
 from ..models.memnet import MemNet, MemNetConfig
@@ -82,7 +82,10 @@ def mechanism_names(
 def switches_without(
     names:Sequence[str],  # as of `mechanism_names`
 )->MechanismSwitches:     # with these off
-    "Switches with some mechanisms off."
+    "Switches with some mechanisms off. Raises ValueError where a mechanism is unknown."
+    known = [f.name for f in fields(MechanismSwitches) if f.name != "disabled_policies"]
+    for name in names:
+        if not str(name).startswith("policy "): require_known(name, known, "mechanism")
     policies = tuple(name.removeprefix("policy ") for name in names if name.startswith("policy "))
     return MechanismSwitches(**{name: False for name in names if not name.startswith("policy ")}, disabled_policies=policies)
 

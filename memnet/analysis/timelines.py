@@ -17,7 +17,7 @@ from .result_plots import log_token_axis
 from .slot_plots import slot_heatmap
 
 # %% ../../nbs/analysis/09_timelines.ipynb #ad310194
-@validated(stream="≥ 0", head="≥ 0", slots="≥ 1", times="≥ 1")
+@validated(events="columns stream head entry kind time slot cause", stream="≥ 0", head="≥ 0", slots="≥ 1", times="≥ 1")
 def memory_raster(
     events:pd.DataFrame,     # of `EventLog.frame`
     stream:int=0,            # which stream

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['KINDS', 'annotations_of', 'DTYPES', 'Function', 'IGNORE_INDEX', 'require', 'require_positive', 'require_known',
            'is_whole', 'is_number', 'is_list', 'is_kind', 'protocol_members', 'kind_name', 'describe_value',
-           'require_kind', 'require_fields', 'number_test', 'require_shape', 'fit_shape', 'validated']
+           'require_kind', 'require_fields', 'number_test', 'require_shape', 'require_columns', 'require_position',
+           'fit_shape', 'validated']
 
 # %% ../../nbs/foundations/01_validation.ipynb #f14b52df
 import functools, inspect, math, numbers, re
@@ -131,7 +132,7 @@ def require_fields(
 # %% ../../nbs/foundations/01_validation.ipynb #ca4cc756
 def number_test(
     rule:str,        # "≥ 1", "> 0", "in [0, 1)", "finite"
-)->Callable|None:    # number -> whether it obeys; None where the rule is about a shape
+)->Callable|None:    # number -> whether it obeys; None where the rule is about something else
     "Read a rule about a number. NaN obeys none; only `≥` and `>` let infinity pass. Raises ValueError where an interval cannot be read."
     if rule == 'finite': return lambda v: math.isfinite(v)
     if rule[0] in '≥>': return lambda v, low=float(rule[1:]), equal=rule[0] == '≥': v > low or equal and v == low
@@ -159,6 +160,28 @@ def require_shape(
         known = ', '.join(f"{l}={sizes[l]}" for l in dict.fromkeys(pattern.replace('|', ' ').split()) if l in sizes)
         raise ValueError(f"{name} must be a {dtype + ' ' if dtype else ''}tensor of shape `{pattern}`{f' with {known}' if known else ''}, got {describe_value(value)}")
     sizes.update(found)
+
+def require_columns(
+    name:str,       # of the parameter
+    value:Any,      # a table
+    columns:list,   # that it must have
+)->None:
+    "Refuse a table that lacks a column. Raises ValueError that names parameter and columns."
+    missing = [c for c in columns if c not in value.columns]
+    if missing: raise ValueError(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(map(str, value.columns)) or 'none'}")
+
+def require_position(
+    name:str,     # of the parameter
+    value:Any,    # what was given
+    rule:str,     # such as "at trace.probs", or "at trace.read 1" for its second axis
+    given:dict,   # parameter -> argument of the call
+)->None:
+    "Refuse a position outside of what another argument holds. Raises ValueError that names parameter, value and bounds."
+    place, axis = [*rule.split()[1:], '0'][:2]
+    start, *attributes = place.split('.')
+    held = functools.reduce(getattr, attributes, given[start])
+    size = held.shape[int(axis)] if hasattr(held, 'shape') else len(held)
+    if not 0 <= value < size: raise ValueError(f"{name} must lie in 0 … {size - 1}, positions of {place}, got {name}={value!r}")
 
 def fit_shape(
     shape:tuple[int,...], # of a tensor
@@ -200,7 +223,9 @@ def validated(
             for n, rule in rules.items():
                 v, test = given.get(n), tests[n]
                 if v is None or v is defaults[n]: continue
-                if test is None: require_shape(n, v, rule, sizes) if isinstance(v, Tensor) else None
+                if rule.startswith('columns '): require_columns(n, v, rule.split()[1:]) if hasattr(v, 'columns') else None
+                elif rule.startswith('at '): require_position(n, v, rule, given)
+                elif test is None: require_shape(n, v, rule, sizes) if isinstance(v, Tensor) else None
                 elif is_number(v) and not test(v): raise ValueError(f"{n} must be {rule}, got {n}={v!r}")
             return f(*args, **kwargs)
         checked.__validated__ = dict(rules)   # type: ignore[attr-defined]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Batch', 'segment_starts', 'time_ranks', 'scatter_to_row', 'sample_distinct', 'assign_queries', 'one_hot_tokens',
-           'token_letter', 'Task']
+           'token_letter', 'require_shown', 'Task']
 
 # %% ../../nbs/tasks/00_base.ipynb #52af7962
 from itertools import groupby
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 from ..foundations.config import Config
-from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from ..foundations.validation import IGNORE_INDEX, describe_value, is_list, is_whole, require, validated
 
 # %% ../../nbs/tasks/00_base.ipynb #4990d187
 class Batch(NamedTuple):
@@ -30,9 +30,10 @@ def segment_starts(
     lengths:Tensor,  # tokens each segment takes, `b n` or broadcastable
     total:int,       # tokens in the row
 )->Tensor:           # position of the first token of each segment, `b n`: in order, never overlapping
-    "Place segments in a row by distributing the free tokens between them."
+    "Place segments in a row by distributing the free tokens between them. Raises ValueError where they do not fit."
     lengths = lengths.expand(u.shape)
     free = total - lengths.sum(1, keepdim=True)          # eq-free
+    require(bool((free >= 0).all()), f"total must be ≥ {total - int(free.min())} so that all segments fit, got total={total}")
     before = lengths.cumsum(1) - lengths
     return (u.sort(1).values*(free + 1)).long().minimum(free) + before  # eq-layout
 
@@ -52,7 +53,8 @@ def scatter_to_row(
     length:int,       # tokens in a row
     fill_value:int=-1,# elsewhere
 )->Tensor:            # `b t`
-    "Put one number at each position of a row that is constant elsewhere."
+    "Put one number at each position of a row that is constant elsewhere. Raises ValueError where a position lies outside."
+    require(position.numel() == 0 or 0 <= int(position.min()) and int(position.max()) < length, f"position must lie in 0 … {length - 1}, got {position.flatten().tolist()[:8]}")
     return torch.full((len(position), length), fill_value).scatter_(1, position, values)
 
 # %% ../../nbs/tasks/00_base.ipynb #725893f8
@@ -63,7 +65,8 @@ def sample_distinct(
     high:int,                   # drawn from 0 … high-1
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # `b n`
-    "Draw `n` different tokens per row, in random order."
+    "Draw `n` different tokens per row, in random order. Raises ValueError where there are fewer than `n`."
+    require(n <= high, f"n must be ≤ high, got n={n}, high={high}")
     return torch.rand(batch_size, high, generator=generator).argsort(1)[:, :n]
 
 # %% ../../nbs/tasks/00_base.ipynb #32756049
@@ -84,7 +87,8 @@ def one_hot_tokens(
     width:int,                   # of a token
     *blocks:tuple[int,int],      # (first entry, number of entries): one entry of each block is 1
 )->tuple[tuple[float,...],...]:  # every token, in the order of the blocks
-    "All tokens that have exactly one 1 in each block."
+    "All tokens that have exactly one 1 in each block. Raises ValueError where there is no block, or one does not fit."
+    require(len(blocks) > 0 and all(0 <= a and n > 0 and a + n <= width for a, n in blocks), f"blocks must be pairs (first entry, number of entries) within width={width}, got {blocks}")
     ones = torch.cartesian_prod(*(first + torch.arange(n) for first, n in blocks)).reshape(-1, len(blocks))
     return tuple(map(tuple, torch.zeros(len(ones), width).scatter_(1, ones, 1.).tolist()))
 
@@ -94,10 +98,20 @@ def token_letter(
     i:int,           # number of the token in its alphabet
     first:str='A',   # the letter of token 0
 )->str:              # one letter, with a number behind it from the 27th token on
-    "A, B, … Z, A1, B1, …"
+    "A, B, … Z, A1, B1, … Raises ValueError where `first` is not one letter."
+    require(len(first) == 1, f"first must be one letter, got {first!r}")
     return chr(ord(first) + i % 26) + (str(i//26) if i >= 26 else '')
 
 # %% ../../nbs/tasks/00_base.ipynb #961d6ef6
+@validated(t="≥ 0")
+def require_shown(
+    known:dict,  # what a row has shown so far
+    key:Any,     # what it asks for
+    t:int,       # position of the question
+)->None:
+    "Refuse a row that asks for what it has not shown. Raises ValueError that names the position."
+    if key not in known: raise ValueError(f"row asks at position {t} for {key!r}, which it has not shown before")
+
 class Task(Config):
     "Base of every task: a subclass is a frozen dataclass that gives `answers`, `sample_rows`, `solve` and `symbol`."
 
@@ -136,6 +150,16 @@ class Task(Config):
     )->str:         # a short name
         "Name of a token in rendered rows; fillers are `·`. Raises NotImplementedError in the base class."
         raise NotImplementedError
+
+    @validated()
+    def require_row(self,
+        row:list,    # tokens of one row, or its vectors as lists
+    )->None:
+        "Refuse what is not a row of this task. Raises ValueError where a token is not in the vocabulary or a vector has another width."
+        size, width = getattr(self, 'vocab_size', None), getattr(self, 'input_dim', getattr(self, 'dim', None))
+        for t, x in enumerate(row):
+            if size is not None and not (is_whole(x) and 0 <= x < size): raise ValueError(f"row must hold tokens from 0 to {size - 1}, got {x!r} at position {t}")
+            if size is None and width is not None and not (is_list(x) and len(x) == width): raise ValueError(f"row must hold vectors of {width} numbers, got {describe_value(x)} at position {t}")
 
     @validated(batch_size="≥ 1")
     def sample(self,

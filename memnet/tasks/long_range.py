@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
-from .base import Batch, Task, assign_queries, sample_distinct, scatter_to_row, segment_starts, token_letter
+from .base import Batch, Task, assign_queries, require_shown, sample_distinct, scatter_to_row, segment_starts, token_letter
 
 # %% ../../nbs/tasks/01_long_range.ipynb #e9382622
 @dataclass(frozen=True)
@@ -112,19 +112,23 @@ class LongRangeRecall(Task):
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: a key before a value is a fact, any other key is a question."
+        "Reference solution: a key before a value is a fact, any other key is a question. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[int,int] = {}
         out = [IGNORE_INDEX]*len(row)
         for t, x in enumerate(row):
             if x >= self.n_keys: continue
             if t + 1 < len(row) and row[t + 1] in self.answers: known[x] = row[t + 1]
-            else: out[t] = known[x]
+            else:
+                require_shown(known, x, t)
+                out[t] = known[x]
         return out
 
     @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys A, B, …; values a, b, …; fillers ·"
+        "Keys A, B, …; values a, b, …; fillers ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token < self.n_keys: return token_letter(token)
         return token_letter(token - self.n_keys, 'a') if token in self.answers else '·'

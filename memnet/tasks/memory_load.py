@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
 from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
-from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
+from .base import Batch, Task, one_hot_tokens, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/05_memory_load.ipynb #0070043c
 FACT_KINDS = ('often', 'rarely', 'important', 'never')   # how a fact will be asked, eq-kinds; slice `kind`: 0, 1, 2, 3
@@ -25,11 +25,12 @@ def oracle_eviction(
     queries:list[tuple],  # (time, fact) in order of time
     n_slots:int,          # slots of the memory
 )->set[int]:              # numbers of the questions whose fact can still be there
-    "The most questions that any eviction policy could answer: the clairvoyant optimum. Source: Arkin and Silverberg 1987, @eq-optimum."
+    "The most questions that any eviction policy could answer: the clairvoyant optimum. Raises ValueError where a fact is not shown. Source: Arkin and Silverberg 1987, @eq-optimum."
     if not queries: return set()
     needed_from = {fact: time for time, fact in shown}
     intervals, same_fact, previous = [], [], dict[Any,int]()
     for q, (time, fact) in enumerate(queries):
+        require(fact in needed_from, f"queries ask at time {time} for {fact!r}, which shown does not have")
         intervals.append((needed_from[fact], time))
         if fact in previous: same_fact.append((q, previous[fact]))
         needed_from[fact], previous[fact] = time, q
@@ -145,12 +146,14 @@ class MemoryLoadRecall(Task):
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # value that answers, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep every fact, and find it when its key comes alone."
+        "Reference solution: keep every fact, and find it when its key comes alone. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[int,int] = {}
-        out = []
+        out:list[int] = []
         for x in row:
             key, value, _ = self.decode_token(x)
             if value is not None: known[key] = value
+            require_shown(known, key, len(out))
             out.append(known[key] if value is None else IGNORE_INDEX)
         return out
 

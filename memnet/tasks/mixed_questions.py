@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
-from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
+from .base import Batch, Task, one_hot_tokens, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/07_mixed_questions.ipynb #0300043c
 QUESTION_KINDS = ('single', 'majority', 'mean')   # slice `question`: 0, 1, 2
@@ -125,7 +125,8 @@ class MixedQuestions(Task):
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # number of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep all facts, and compute each answer from them."
+        "Reference solution: keep all facts, and compute each answer from them. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[Any,Any] = {}
         out:list[int] = []
         for x in row:
@@ -133,7 +134,9 @@ class MixedQuestions(Task):
             if question is None:
                 known[key] = value
                 out.append(IGNORE_INDEX)
-            elif question == 0: out.append(known[key])
+            elif question == 0:
+                require_shown(known, key, len(out))
+                out.append(known[key])
             elif question == 1: out.append(self._majority(list(known.values())))
             else:
                 lean = sum(known.values()) - len(known)*(self.n_values - 1)/2

@@ -21,8 +21,9 @@ def sample_excluding(
     high:int,                   # drawn from 0 … high-1
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # `b size`
-    "Uniform tokens that are none of `excluded`."
+    "Uniform tokens that are none of `excluded`. Raises ValueError where none are left."
     b, n = excluded.shape
+    require(n < high, f"high must be above the {n} excluded tokens, got high={high}")
     x = torch.randint(high - n, (b, size), generator=generator)
     return x + torch.searchsorted(excluded.sort(1).values - torch.arange(n), x, right=True)
 
@@ -97,7 +98,9 @@ class MQAR(Task):
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep the pairs, then answer each key when it returns."
+        "Reference solution: keep the pairs, then answer each key when it returns. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
+        require(any(self._can_begin_with(row, n) for n in self.pair_counts), f"row must begin with {' or '.join(map(str, self.pair_counts))} pairs of key and value")
         n = max(n for n in self.pair_counts if self._can_begin_with(row, n))
         known = dict(zip(row[0:2*n:2], row[1:2*n:2]))
         return [IGNORE_INDEX]*2*n + [known.get(x, IGNORE_INDEX) for x in row[2*n:]]
@@ -112,6 +115,7 @@ class MQAR(Task):
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys k1, k2, …; values v0, v1, …; blanks ·"
+        "Keys k1, k2, …; values v0, v1, …; blanks ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token == 0: return '·'
         return f'v{token - self.vocab_size//2}' if token in self.answers else f'k{token}'

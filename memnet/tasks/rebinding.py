@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
-from .base import Batch, Task, sample_distinct, scatter_to_row, time_ranks, token_letter
+from .base import Batch, Task, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/06_rebinding.ipynb #0240043c
 @dataclass(frozen=True)
@@ -79,12 +79,15 @@ class Rebinding(Task):
     def value_history(self,
         row:list[int],           # tokens
     )->list[tuple[int,...]]:     # one per token; empty where nothing is asked
-        "For every question: the values that its key has had so far, in order."
+        "For every question: the values that its key has had so far, in order. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         values:dict[int,list[int]] = {}
         out:list[tuple[int,...]] = []
         for t, x in enumerate(row):
             is_key = 0 < x <= self.n_keys
+            require(not is_key or t + 1 < len(row), f"row must not end with a key, got {x}")
             is_question = is_key and row[t + 1] == 0
+            if is_question: require_shown(values, x, t)
             if is_key and not is_question: values.setdefault(x, []).append(row[t + 1])
             out.append(tuple(values[x]) if is_question else ())
         return out
@@ -93,7 +96,7 @@ class Rebinding(Task):
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: the latest value of each key that comes with a blank."
+        "Reference solution: the latest value of each key that comes with a blank. Raises ValueError where the row is not one of this task."
         return [history[-1] if history else IGNORE_INDEX for history in self.value_history(row)]
 
     @validated(predicted="b t")
@@ -109,6 +112,7 @@ class Rebinding(Task):
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys A, B, …; values a, b, …; the blank ·"
+        "Keys A, B, …; values a, b, …; the blank ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token == 0: return '·'
         return token_letter(token - 1) if token <= self.n_keys else token_letter(token - 1 - self.n_keys, 'a')

@@ -133,7 +133,8 @@ class PrototypeMemory:
     def encode(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # code in steps, `b d`
-        "Project on the bottleneck, rounded stochastically to whole steps."
+        "Project on the bottleneck, rounded stochastically to whole steps. Raises ValueError where the inputs have another width."
+        require(inputs.shape[1] == self.config.n_inputs, f"inputs must have {self.config.n_inputs} numbers, got {tuple(inputs.shape)}")
         v = inputs @ self.basis.mT/self.state.scale
         return v if self.config.floats else (v + torch.rand(v.shape, generator=self.generator)).floor().clamp(-127, 127)
 
@@ -159,7 +160,8 @@ class PrototypeMemory:
         inputs:Tensor,   # `b f`
         targets:Tensor,  # classes, `b`
     )->None:
-        "Write examples, and link the slots that they read."
+        "Write examples, and link the slots that they read. Raises ValueError where a class is not among those of the learner."
+        require(targets.numel() == 0 or 0 <= int(targets.min()) and int(targets.max()) < self.config.n_classes, f"targets must lie in 0 … {self.config.n_classes - 1}, got {targets.unique().tolist()}")
         cfg = self.config
         read = self.read_weights(inputs)[0] if cfg.n_edges else None
         self.state = write_prototypes(self.state, self.merge_table, self.encode(inputs), targets, self.generator, cfg.dream_every > 0)

@@ -161,7 +161,8 @@ def write_prototypes(
     generator:torch.Generator,  # for rounding
     merges:bool=True,           # False: when full, the oldest slot is overwritten
 )->PrototypeState:              # the new state
-    "Write a batch of codes, merging where no slot is free, @eq-merge and @eq-round. Source: Ward 1963 (the criterion)."
+    "Write a batch of codes, merging where no slot is free, @eq-merge and @eq-round. Raises ValueError where the codes have another width. Source: Ward 1963 (the criterion)."
+    require(new.shape[1] == state.code.shape[1], f"new must have codes of width {state.code.shape[1]}, got {tuple(new.shape)}")
     used, is_bytes = int((state.strength > 0).sum()), state.code.dtype == torch.int8
     draws = torch.rand(new.shape, generator=generator, dtype=torch.float64).numpy()
     table.moved_to[:] = np.arange(len(table.moved_to))
