@@ -67,7 +67,7 @@ def policy_colour(
     name:str,        # "topk", "uniform", "random", or the name of a registered policy
     names:tuple=(),  # all policies of the figure: those that are not listed take spare colours in turn
 )->str:              # hex colour
-    "The colour of a policy: always the same for a listed one, neutral grey for another that stands alone."
+    "The colour of a policy: always the same for a listed one, neutral grey for another that stands alone. Raises ValueError where there are more of your own than spare colours."
     own = sorted(n for n in names if n not in POLICY_COLOURS)
     require(len(own) <= len(SPARE), f"names has {len(own)} policies of your own, but only {len(SPARE)} can be distinguished in one stack: {own}")
     return POLICY_COLOURS.get(name) or dict(zip(own, SPARE)).get(name, NEUTRAL)

@@ -127,7 +127,7 @@ def require_fields(
     "Refuse fields of another kind than their annotations; defaults are never questioned. Raises ValueError that names field, value and kind."
     for f in fields(record):
         value = getattr(record, f.name)
-        if value is not f.default: require_kind(f.name, value, annotations_of(type(record))[f.name])
+        if value is not f.default: require_kind(f.name, value, annotations_of(type(record))[f.name])  # type: ignore[arg-type]
 
 # %% ../../nbs/foundations/01_validation.ipynb #ca4cc756
 def number_test(

@@ -20,7 +20,7 @@ from ..models.attention_baselines import WindowedTransformer
 from ..models.recurrent import LSTMConfig, LSTMModel
 from ..models.memnet import MemNet, MemNetConfig
 from ..tasks.streams import StreamBatch
-from .prototype_memory import make_mlp
+from .prototype_memory import make_mlp, require_width
 from .prototype_slots import build_merge_table, empty_prototypes, write_prototypes
 
 # %% ../../nbs/training/09_learners.ipynb #95af0ffe
@@ -151,7 +151,8 @@ class NetLearner:
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs, targets, whether they are new, and with EWC the experience
     )->None:
-        "One step on the batch, and on what the method adds."
+        "One step on the batch, and on what the method adds. Raises ValueError where the inputs have another width."
+        require_width(batch.inputs, self.config)
         cfg = self.config
         if cfg.ewc and batch.experience != self.experience: self.anchor_weights()
         self.experience = batch.experience
@@ -172,7 +173,8 @@ class NetLearner:
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`
-        "The net's softmax."
+        "The net's softmax. Raises ValueError where the inputs have another width."
+        require_width(inputs, self.config)
         return self.net(inputs).softmax(-1)
 
 # %% ../../nbs/training/09_learners.ipynb #a8a7f2e8
@@ -212,7 +214,8 @@ class MergeLearner:
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs, targets and whether they are new
     )->None:
-        "Write what is new."
+        "Write what is new. Raises ValueError where the inputs have another width."
+        require_width(batch.inputs, self.config)
         if not batch.first_epoch: return
         v = batch.inputs/self.state.scale
         if self.config.bytes_per_number == 1: v = (v + torch.rand(v.shape, generator=self.generator)).floor().clamp(max=127)
@@ -222,7 +225,8 @@ class MergeLearner:
     def predict(self,
         inputs:Tensor,  # `b f`
     )->Tensor:          # probabilities, `b c`
-        "All on the class of the nearest slot."
+        "All on the class of the nearest slot. Raises ValueError where the inputs have another width."
+        require_width(inputs, self.config)
         used = self.state.strength > 0
         if not used.any(): return torch.full((len(inputs), self.config.n_classes), 1/self.config.n_classes)
         nearest = torch.cdist(inputs, self.state.code[used].float()*self.state.scale).argmin(-1)
