@@ -107,9 +107,10 @@ CALLS = public_calls()
 EXEMPT = {
     **{f"foundations.validation.{n}": "is itself a part of the check" for n in
        ("require", "require_known", "is_kind", "kind_name", "describe_value", "require_kind", "require_fields", "number_test", "require_shape", "require_columns", "require_position", "fit_shape", "validated")},
-    **{f"analysis.event_log.EventLog.{n}": "is called by the bank at every chunk" for n in ("is_on", "add_chunk")}, "training.prototype_memory.require_width": "is itself a check",
+    "training.prototype_memory.require_width": "is itself a check",
     "foundations.trees.tree_leaves": "calls itself at every branch, and refuses what is not a branch", "foundations.trees.tree_map": "calls itself at every branch"}
 EXEMPT_PARTS = {
+    "analysis.event_log.": "is called by the bank at every chunk; what a user gives is checked with require",
     "foundations.files": "written with require", "foundations.compilation": "written with require", "memory.": "conditions are checked by the bank, for all paths, before its loop", "kernels.": "called by the bank alone",
     "dreaming.": "conditions are checked by the synthesizer", "runs.": "what the command line gives is parsed and checked there", "models.base": "is the check of all models",
     **{f"models.{m}": "is checked by `SequenceModel`" for m in ("attention.", "controller", "memnet", "memory_layer", "model_files")},

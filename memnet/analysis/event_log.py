@@ -20,7 +20,7 @@ from ..memory.state import READ_THRESHOLD
 from ..memory.observer import ChunkEvent
 from ..dreaming.merging import merge_map
 from .event_table import END_CAUSES, EndCause, EventKind, EventTable, SlotIndex, event_frame, save_events
-from ..foundations.validation import require, validated
+from ..foundations.validation import require
 
 # %% ../../nbs/analysis/03_event_log.ipynb #b45a92ee
 def _host(x:Tensor)->np.ndarray: return x.detach().cpu().numpy()
@@ -128,7 +128,6 @@ def _latest_allocation(home:np.ndarray, at:SlotIndex, token:np.ndarray)->np.ndar
 # %% ../../nbs/analysis/03_event_log.ipynb #5ed608e6
 class EventLog:
     "What happened to every slot in a few rows of a batch."
-    @validated(n_rows="≥ 1", read_threshold="in [0, 1)", floor="in [0, 1)", max_events="≥ 1", record_every="≥ 1")
     def __init__(self,
         n_rows:int=1,                         # rows of the batch that are on record: the first ones; each costs time
         read_threshold:float=READ_THRESHOLD,  # a weight above it counts as a read
@@ -136,6 +135,9 @@ class EventLog:
         max_events:int=2_000_000,             # most events that are kept
         record_every:int=8,                   # in training, one batch in so many is on record; 1 = all. Without gradients all are
     ):
+        require(isinstance(n_rows, int) and n_rows >= 1, f"n_rows must be a whole number ≥ 1, got n_rows={n_rows!r}")
+        require(0 <= read_threshold < 1 and 0 <= floor < 1, f"read_threshold and floor must lie in [0, 1), got {read_threshold} and {floor}")
+        require(isinstance(record_every, int) and record_every >= 1, f"record_every must be a whole number ≥ 1, got record_every={record_every!r}")
         self.n_rows, self.read_threshold, self.floor, self.record_every, self.n_batches = n_rows, read_threshold, floor, record_every, 0
         self.tracker = _StreamTracker(n_rows, max_events)
         self.table = self.tracker.table   # the events so far
@@ -202,7 +204,6 @@ class EventLog:
             track.decayed[at] = True
         track.finish(clock, strength)
 
-    @validated()
     def add_call(self,
         info:dict,     # of a call with `record=True`
         before:Any,    # state the call went on from; None = a fresh start
@@ -224,7 +225,6 @@ class EventLog:
         self._finish(_host(after.clock[:R]), _host(after.strength[:R]), None)
         return self
 
-    @validated()
     def sync(self,
         state:Any,                # as it is now: of the bank, or of the model
         cause:str="forgotten",    # what has emptied the slots that are empty now
@@ -237,7 +237,6 @@ class EventLog:
         self.tracker.find_emptied(np.array(_host(memory.strength[:R])), EndCause[cause.upper()])
         return self
 
-    @validated(mask="bool b h n")
     def add_forgotten(self,
         mask:Tensor,   # bool: slots that were emptied on request, `b h n`
     )->"EventLog":     # the log itself
@@ -246,7 +245,6 @@ class EventLog:
         self.tracker.find_emptied(np.where(_host(mask[:R]), 0, self.tracker.strength[:R]))
         return self
 
-    @validated(into="b h n")
     def add_consolidation(self,
         before:Any,                   # state before it
         after:Any,                    # state after it
@@ -265,7 +263,6 @@ class EventLog:
         table.append(EventKind.END, SlotIndex(rows, whole, whole), track.stream[rows], track.clock[rows])
         return event_frame(table.columns(), tuple(max(size, 1) for size in track.strength.shape[1:]))
 
-    @validated()
     def save(self,
         path:str|Path,    # of the Parquet file; folders are made
     )->Path:              # the file
@@ -293,7 +290,6 @@ def _merge_map(module, state)->Tensor|None:
 
 # %% ../../nbs/analysis/03_event_log.ipynb #6e31387c
 @contextmanager
-@validated()
 def log_events(
     model:torch.nn.Module,    # any module that holds one `MultiHeadMemoryBank`, or the bank itself
     log:EventLog|None=None,   # a log to go on with; None = a new one
