@@ -4,12 +4,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SNAPSHOT = '''
+OTHERS = ("numba", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.datasets", "sklearn.model_selection", "sklearn.pipeline", "sklearn.preprocessing", "networkx", "lifelines", "lifelines.statistics", "papermill", "nbformat",
+          "nbclient", "ipywidgets", "rich.console", "psutil", "tqdm.auto", "safetensors.torch", "pyarrow.parquet", "PIL.Image", "matplotlib.animation", "torch.optim", "torch._dynamo")
+SNAPSHOT = f"OTHERS = {OTHERS!r}" + '''
 import importlib, locale, logging, os, pkgutil, random, signal, sys, warnings
 import matplotlib; matplotlib.use("agg")
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from IPython import get_ipython
 plt.figure(); plt.close("all")
+for name in OTHERS: importlib.import_module(name)   # what these change at their import is theirs
 def snapshot():
     return dict(rc=dict(matplotlib.rcParams), backend=matplotlib.get_backend(), figures=plt.get_fignums(), warnings=list(warnings.filters), numpy=np.random.get_state()[1].tolist(), torch=torch.get_rng_state().tolist(),
                 random=random.getstate(), dtype=torch.get_default_dtype(), threads=torch.get_num_threads(), deterministic=torch.are_deterministic_algorithms_enabled(), grad=torch.is_grad_enabled(),
@@ -37,7 +40,7 @@ def test_importing_every_module_changes_nothing(): assert run(IMPORTS + "print(c
 CALLS = {
     "model": """
         from memnet import MemNet, MemNetConfig
-        model = MemNet(MemNetConfig.tiny())
+        model = MemNet(MemNetConfig.tiny(dream_every=1))
         out = model(torch.zeros(2, 12, dtype=torch.long))
         model.objective(out, torch.zeros(2, 12, dtype=torch.long))["total"].backward()
         model.dream(out.state)
@@ -82,8 +85,8 @@ CALLS = {
         import tempfile
         rows = pd.DataFrame([dict(model=m, seed=s, distance=d, value=.5, step=d, metric="loss") for m in ("memnet", "mine") for s in range(2) for d in (1, 2)])
         fig, ax = plt.subplots()
-        for draw in (lambda: accuracy_by_distance(rows, .1, ax=ax), lambda: learning_curves(rows, "loss", ax=ax), lambda: slot_heatmap(torch.rand(5, 3), ax=ax), lambda: show_memory(torch.rand(5, 3), ax=ax),
-                     lambda: policy_plot(torch.full((4, 3), 1/3), ax=ax), lambda: adjacency(torch.rand(3, 3), ax=ax), lambda: graph_plot(torch.rand(3, 3), ax=ax), lambda: spread_plot(torch.rand(3, 3), ax=ax)): draw()
+        for draw in (lambda: accuracy_by_distance(rows, .1, ax=ax), lambda: learning_curves(rows, "loss", ax=ax), lambda: slot_heatmap(torch.ones(5, 3), ax=ax), lambda: show_memory(torch.ones(5, 3), ax=ax),
+                     lambda: policy_plot(torch.full((4, 3), 1/3), ax=ax), lambda: adjacency(torch.ones(3, 3), ax=ax), lambda: graph_plot(torch.ones(3, 3), ax=ax), lambda: spread_plot(torch.eye(3), ax=ax)): draw()
         with tempfile.TemporaryDirectory() as folder: save_figure(ax, folder + "/x.svg")
         plt.close("all")
     """,
