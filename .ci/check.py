@@ -6,8 +6,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # of the environment that runs this
 
 def run(*cmd):
-    "Run a command of this environment in the repository root; true if it succeeded."
-    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    "Run a command of this environment in the repository root, without a network; true if it succeeded."
+    offline = os.pathsep.join(filter(None, [str(ROOT/".ci"/"offline"), os.environ.get("PYTHONPATH", "")]))
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": offline}
     return subprocess.run(cmd, cwd=ROOT, env=env).returncode == 0
 
 def contents(*patterns):

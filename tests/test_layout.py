@@ -113,11 +113,6 @@ def test_a_chapter_exports_the_module_of_its_name(path):
     want = f"{part}.{stem.removesuffix('_run')}" if part == "experiments" else f"{part}.{stem}"
     assert module is None or module[1] == want, f"{module[1]} should be {want}"
 
-def test_nothing_asserts_a_time():
-    timed = re.compile(r"assert .*(seconds|elapsed|process_time|perf_counter|time\.time)")
-    places = [(p, l) for p in CHAPTERS for l in source_lines(nbformat.read(p, 4).cells)] + [(p, l) for p in sorted((ROOT/"tests").glob("*.py")) for l in p.read_text(encoding="utf-8").splitlines()]
-    assert not [f"{name(p)}: {l.strip()}" for p, l in places if timed.search(l) and "re.compile" not in l]
-
 def test_the_checks_of_this_file_can_fail(tmp_path):
     bad = tmp_path/"bad.py"
     bad.write_text("__all__ = ['f', 'C']\n\n@patch\ndef f(a, b, c, d, e, g, h, i, j):\n    require(a, 'x')\n\nclass C:\n    x: int\n")

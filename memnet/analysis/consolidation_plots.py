@@ -8,12 +8,14 @@ __all__ = ['show_merge', 'show_walks']
 # %% ../../nbs/analysis/09_consolidation_plots.ipynb #054fb20b
 import numpy as np, matplotlib.pyplot as plt
 from torch import Tensor
-from .figure_style import axes_or_new, checked_array
+from ..foundations.validation import validated
+from .figure_style import Values, axes_or_new, checked_array
 
 # %% ../../nbs/analysis/09_consolidation_plots.ipynb #d4c8b188
+@validated()
 def show_merge(
-    keys:Tensor,             # addresses of one row and head before consolidation, `n k`
-    into:Tensor,             # slot that each was merged into, itself where it stayed, -1 where it was empty, `n`
+    keys:Values,             # addresses of one row and head before consolidation, `n k`
+    into:Values,             # slot that each was merged into, itself where it stayed, -1 where it was empty, `n`
     labels:list|None=None,   # a name for each slot
     ax:plt.Axes|None=None,   # axes to draw on
 )->plt.Axes:                 # the axes drawn on
@@ -37,8 +39,9 @@ def show_merge(
     return ax
 
 # %% ../../nbs/analysis/09_consolidation_plots.ipynb #cf56693b
+@validated()
 def show_walks(
-    walks:Tensor,            # slots of each walk in order, -1 after its end, `w l`
+    walks:Values,            # slots of each walk in order, -1 after its end, `w l`
     labels:list|None=None,   # a name for each slot
     ax:plt.Axes|None=None,   # axes to draw on
 )->plt.Axes:                 # the axes drawn on

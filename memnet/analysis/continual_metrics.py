@@ -14,26 +14,31 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #a4b161cd
-from ..foundations.validation import require
+from ..foundations.validation import is_whole, require, validated
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f202b
+@validated(accuracies="float e n")
 def learned_rows(
     accuracies:Tensor,               # accuracy of each task (column) after each experience (row), `e n`
     learned:Sequence|None=None,      # row after which each task was learned first; None = the diagonal
 )->Tensor:                           # whole numbers, `n`
     "The row after which each task was learned. Raises ValueError where there is no such row, or not one for every task."
-    rows = torch.arange(accuracies.shape[1]) if learned is None else torch.as_tensor(learned)
-    valid = accuracies.dim() == 2 and len(rows) == accuracies.shape[1] and rows.max() < len(accuracies) and rows.min() >= 0
-    require(bool(valid), f"accuracies must have a row for every experience and a column for every task, got {tuple(accuracies.shape)} with tasks learned after rows {rows.tolist()}")
+    require(learned is None or all(is_whole(r) for r in (learned.tolist() if isinstance(learned, Tensor) else learned)), f"learned must be whole numbers, got learned={learned!r}")
+    rows = torch.arange(accuracies.shape[1]) if learned is None else torch.as_tensor(learned, dtype=torch.long)
+    valid = accuracies.numel() > 0 and len(rows) == accuracies.shape[1] and rows.max() < len(accuracies) and rows.min() >= 0
+    require(bool(valid), f"accuracies must have a row for every experience and a column for every task, got {tuple(accuracies.shape)} with learned={rows.tolist()}")
     return rows
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c115566e
+@validated(accuracies="float e n")
 def average_accuracy(
     accuracies:Tensor,  # accuracy matrix, `e n`
 )->float:               # between 0 and 1
-    "Mean accuracy over all tasks at the end, ACC of eq-forgetting. Source: Lopez-Paz and Ranzato 2017, section 2."
+    "Mean accuracy over all tasks at the end, ACC of eq-forgetting. Raises ValueError where there is no row. Source: Lopez-Paz and Ranzato 2017, section 2."
+    require(len(accuracies) > 0, f"accuracies must have a row for every experience, got shape {tuple(accuracies.shape)}")
     return accuracies[-1].mean().item()
 
+@validated(accuracies="float e n")
 def learning_accuracy(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -42,6 +47,7 @@ def learning_accuracy(
     return accuracies[learned_rows(accuracies, learned), torch.arange(accuracies.shape[1])].mean().item()
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f7c74
+@validated(accuracies="float e n")
 def average_forgetting(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -53,6 +59,7 @@ def average_forgetting(
     return sum(falls)/len(falls) if falls else math.nan
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c1171cc4
+@validated(accuracies="float e n")
 def backward_transfer(
     accuracies:Tensor,           # accuracy matrix, `e n`
     learned:Sequence|None=None,  # as in `learned_rows`
@@ -63,6 +70,7 @@ def backward_transfer(
         if row < len(accuracies) - 1: changes.append((accuracies[-1, task] - accuracies[row, task]).item())
     return sum(changes)/len(changes) if changes else math.nan
 
+@validated(accuracies="float e n", untrained="float n")
 def forward_transfer(
     accuracies:Tensor,           # accuracy matrix, `e n`
     untrained:Tensor,            # accuracy of an untrained learner on each task, `n`
@@ -75,23 +83,26 @@ def forward_transfer(
     return sum(gains)/len(gains) if gains else math.nan
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c11f2861
+@validated(accuracies="float e n")
 def min_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned
 )->float:               # NaN where no evaluation comes after any of them
-    "Mean over tasks of the worst accuracy after they were learned, min-ACC of eq-worst. Source: De Lange et al. 2023, section 3."
-    lowest = [accuracies[row + 1:, task].min().item() for task, row in enumerate(learned) if row + 1 < len(accuracies)]
+    "Mean over tasks of the worst accuracy after they were learned, min-ACC of eq-worst. Raises ValueError as `learned_rows` does. Source: De Lange et al. 2023, section 3."
+    lowest = [accuracies[row + 1:, task].min().item() for task, row in enumerate(learned_rows(accuracies, learned).tolist()) if row + 1 < len(accuracies)]
     return sum(lowest)/len(lowest) if lowest else math.nan
 
+@validated(accuracies="float e n")
 def worst_case_accuracy(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     learned:Sequence,   # row at which each task was learned, the last one last
 )->float:               # between 0 and 1
-    "The last task as it is and the others at their worst, WC-ACC of eq-worst. Source: De Lange et al. 2023, section 3."
+    "The last task as it is and the others at their worst, WC-ACC of eq-worst. Raises ValueError as `learned_rows` does. Source: De Lange et al. 2023, section 3."
     n = accuracies.shape[1]
     return (accuracies[-1, -1]/n).item() + (1 - 1/n)*min_accuracy(accuracies, learned)
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #c115f41e
+@validated(accuracies="float e n")
 def windowed_forgetting(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     window:int=10,      # evaluations that a fall may take, ≥ 2

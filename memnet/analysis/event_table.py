@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 # %% ../../nbs/analysis/02_event_table.ipynb #4db437f7
-from ..foundations.validation import require
+from ..foundations.validation import require, require_columns, validated
 
 # %% ../../nbs/analysis/02_event_table.ipynb #b8ddf5ff
 class EventKind(IntEnum):
@@ -50,6 +50,7 @@ class SlotIndex(NamedTuple):
 
 class EventTable:
     "Events of many streams, in columns, within a limit."
+    @validated(max_events="≥ 1")
     def __init__(self,
         max_events:int=2_000_000,  # most events that are kept
     ):
@@ -63,6 +64,7 @@ class EventTable:
         "Is this stream one of those that are recorded?"
         return stream % self.stride == 0
 
+    @validated()
     def append(self,
         kind,               # an `EventKind` or an array of them
         at:SlotIndex,       # where
@@ -131,11 +133,15 @@ def _evictions(columns:dict, found:_Entries)->tuple[dict, np.ndarray]:
     return events, evicted
 
 # %% ../../nbs/analysis/02_event_table.ipynb #3040b5bd
+@validated()
 def event_frame(
     columns:dict,   # of `EventTable.columns`
     shape:tuple,    # heads and slots of the memory
 )->pd.DataFrame:    # stream, row, head, slot, entry, time, kind, cause, weight
-    "All events in order of stream and time, each with the number of the entry that it belongs to."
+    "All events in order of stream and time, each with the number of the entry that it belongs to. Raises ValueError where a column is missing or the shape is not a pair."
+    missing = [c for c in EVENT_COLUMNS if c not in columns]
+    require(not missing, f"columns lacks {', '.join(missing)}: give what EventTable.columns returned")
+    require(len(shape) == 2, f"shape must be (heads, slots), got shape={shape!r}")
     found = _assign_entries(columns, shape)
     evictions, evicted = _evictions(columns, found)
     c = {name: np.concatenate([columns[name], evictions[name]]) for name in columns}
@@ -148,6 +154,7 @@ def event_frame(
     return table
 
 # %% ../../nbs/analysis/02_event_table.ipynb #65a880a2
+@validated()
 def save_events(
     events:pd.DataFrame,  # of `event_frame`
     path:str|Path,        # of the Parquet file; folders are made
@@ -157,8 +164,12 @@ def save_events(
     events.to_parquet(path, index=False)
     return path
 
+@validated()
 def read_events(
     path:str|Path,   # of a file that `save_events` has written
 )->pd.DataFrame:     # as `event_frame` gave it
-    "Read the events of a saved table."
-    return pd.read_parquet(path)
+    "Read the events of a saved table. Raises ValueError where the file is missing or is not one."
+    try: table = pd.read_parquet(path)
+    except (OSError, ValueError) as e: raise ValueError(f"{path} is missing or is not a table of events: {e}") from e
+    require_columns(str(path), table, ["stream", "entry", "time", "kind"])
+    return table

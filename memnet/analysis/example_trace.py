@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 import numpy as np, torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 from ..tasks.streams import Stream
 from ..training.prototype_memory import PrototypeMemory, make_mlp
 from ..training.prototype_slots import build_merge_table, empty_prototypes
@@ -31,18 +31,21 @@ class NamedExamples(NamedTuple):
     answer_names:tuple[str,...]    # name of each class
     spaced:bool=True               # words are separated by spaces
 
+    @validated(i="≥ 0")
     def answer_name(self,
         i:int,  # a class
     )->str:     # its name
         "The name of one class."
         return self.answer_names[i]
 
+@validated(i="≥ 0")
 def letter_suffix(
     i:int,  # from 0
 )->str:     # letters
     "Count in letters: a, b, …, z, aa, ab, …"
     return (letter_suffix(i//26 - 1) if i >= 26 else "") + chr(97 + i % 26)
 
+@validated()
 def name_test_examples(
     stream:Stream,  # with tests
 )->NamedExamples:   # all of their examples
@@ -61,6 +64,7 @@ class ExampleRow(NamedTuple):
     words:tuple[str,...]     # name of each example
     targets:tuple[int,...]   # class of an example that is a question, `IGNORE_INDEX` of one that is written
 
+@validated()
 def example_index(
     word:str,                # name of an example, or a class
     examples:NamedExamples,  # all examples
@@ -77,6 +81,7 @@ def example_index(
     return left[0]
 
 # %% ../../nbs/analysis/16_example_trace.ipynb #3f0bbb6b
+@validated()
 def parse_examples(
     text:str,                # as in "3a 5a 3b? 5"
     examples:NamedExamples,  # all examples
@@ -98,6 +103,7 @@ def parse_examples(
         targets.append(y if question else IGNORE_INDEX)
     return ExampleRow(tuple(row), tuple(examples.words[i] for i in row), tuple(targets))
 
+@validated()
 def format_examples(
     row:ExampleRow,  # a row
 )->str:              # text that `parse_examples` reads back
@@ -114,12 +120,14 @@ class LearnerSwitches:
     merging:bool=True      # a full memory merges two slots
     spreading:bool=True    # reads travel along edges
 
+@validated()
 def learner_mechanisms(
     learner:PrototypeMemory,  # any
 )->tuple[str,...]:            # fields of `LearnerSwitches`
     "The mechanisms that a learner has."
     return tuple(f.name for f in fields(LearnerSwitches) if f.name != "spreading" or learner.config.n_edges)
 
+@validated()
 def ablated_learner(
     learner:PrototypeMemory,  # left alone
     switches:LearnerSwitches=LearnerSwitches(),  # what is off
@@ -145,6 +153,7 @@ class ExampleRead(NamedTuple):
     read_weights:np.ndarray  # weight of each slot, `n`
 
 @torch.no_grad()
+@validated(x="float 1 f")
 def read_example(
     learner:PrototypeMemory,  # left as it is
     x:Tensor,                 # one example, `1 f`
@@ -158,6 +167,7 @@ def read_example(
     return ExampleRead(answer[0].numpy(), expected[0].exp().numpy(), w[0].numpy()*learner.config.memory)
 
 # %% ../../nbs/analysis/16_example_trace.ipynb #2756cfd2
+@validated(x="float 1 f", y="whole 1")
 def write_example(
     learner:PrototypeMemory,  # its memory changes
     x:Tensor,                 # one example, `1 f`
@@ -193,6 +203,7 @@ class ExampleTrace(NamedTuple):
     age:np.ndarray              # examples since it was written, or since the row began, `t+1 n`
     before_events:dict[int,SlotContents]   # position -> the slots before the events that followed it
 
+@validated()
 def slot_contents(
     learner:PrototypeMemory,  # any
 )->SlotContents:              # copies
@@ -202,6 +213,7 @@ def slot_contents(
     return SlotContents(s.strength.numpy().copy(), s.label.numpy().copy(), (codes @ learner.basis*(s.strength > 0).unsqueeze(-1)).numpy())
 
 # %% ../../nbs/analysis/16_example_trace.ipynb #0f18dcc5
+@validated(n_recent="≥ 1")
 def consolidate_learner(
     learner:PrototypeMemory,  # changed in place
     written:list[Tensor],     # examples written so far, each `f`
@@ -213,6 +225,7 @@ def consolidate_learner(
     require(bool(written) or bool((learner.state.strength > 0).any()), "there is nothing to consolidate: the memory is empty and no example was written")
     learner.dream(torch.stack(written[-n_recent:]) if written else torch.zeros(0, learner.config.n_inputs))
 
+@validated()
 def clear_learner(
     learner:PrototypeMemory,  # changed in place
     written:list[Tensor],     # examples written so far; emptied
@@ -226,6 +239,7 @@ def clear_learner(
 EXAMPLE_EVENTS:dict[str,Callable[[PrototypeMemory,list[Tensor]],None]] = dict(consolidate=consolidate_learner, clear=clear_learner)   # name -> effect
 
 # %% ../../nbs/analysis/16_example_trace.ipynb #81487fff
+@validated()
 def trace_examples(
     learner:PrototypeMemory,  # left alone
     examples:NamedExamples,   # all examples
@@ -256,6 +270,7 @@ def trace_examples(
     strength, label, reconstructions = map(np.stack, zip(*slots))
     return ExampleTrace(probs, expected, read_weights, np.array(write_slots), tuple(merged), strength, label, reconstructions, np.stack(ages), before_events)
 
+@validated()
 def check_example_events(
     row:ExampleRow,                     # a row
     events:Sequence[tuple[int,str]],    # as in `trace_examples`

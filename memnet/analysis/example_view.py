@@ -17,12 +17,13 @@ from matplotlib.patches import Rectangle
 from .example_trace import ExampleRow, ExampleTrace, LearnerSwitches, NamedExamples, format_examples, learner_mechanisms, name_test_examples, parse_examples, trace_examples
 from .slot_plots import slot_heatmap
 from .sessions import EventSettings
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 from ..tasks.streams import Stream
 from ..training.prototype_memory import PrototypeMemory
 from ..training.schedule import generator_for
 
 # %% ../../nbs/analysis/17_example_view.ipynb #aadaba8a
+@validated(t="at trace.probs")
 def write_outcome(
     trace:ExampleTrace,       # of the row
     row:ExampleRow,           # the row
@@ -38,6 +39,7 @@ def write_outcome(
     if pair: return f"written to slot {j}; {pair[0]} and {pair[1]} were merged to make room"
     return f"written to slot {j}" + ("; its content is lost" if trace.strength[t, j] > 0 else "")
 
+@validated(t="at trace.probs")
 def example_event_report(
     trace:ExampleTrace,  # of the row
     t:int,               # position that was followed by an event
@@ -52,6 +54,7 @@ def example_event_report(
     return f"slots in use {(before.strength > 0).sum()} → {(strength > 0).sum()}, {change}"
 
 # %% ../../nbs/analysis/17_example_view.ipynb #77ab7cc3
+@validated(most="≥ 1")
 def slots_involved(
     trace:ExampleTrace,  # of the row
     most:int=40,         # slots to keep; those that were written or read most come first
@@ -61,6 +64,7 @@ def slots_involved(
     weight = trace.read_weights.max(0) + 2*np.isin(slots, trace.write_slot) + np.isin(slots, [i for pair in trace.merged for i in pair])
     return np.sort(np.argsort(-weight, kind="stable")[:min(most, max(1, int((weight > .02).sum())))])
 
+@validated(t="at trace.probs")
 def plot_example_history(
     trace:ExampleTrace,       # of the row
     t:int,                    # position that is marked
@@ -81,6 +85,7 @@ def plot_example_history(
         axes[name].set(title=name, xlabel="time (examples)", yticks=list(ticks), yticklabels=[str(shown[i]) for i in ticks], ylabel=f"slot ({n} of {trace.read_weights.shape[1]} involved)")
 
 # %% ../../nbs/analysis/17_example_view.ipynb #00af4f2e
+@validated(columns="≥ 1")
 def image_tiles(
     images:Sequence[np.ndarray],  # each `f`
     captions:Sequence[str],       # one for each
@@ -98,6 +103,7 @@ def image_tiles(
         ax.add_patch(Rectangle((1.5*x, -1.7*y - 1), 1, 1, fill=False, lw=2 if i == framed else .6, ec="#0072B2" if i == framed else ".6"))
     ax.set(xlim=(-.2, 1.5*columns - .3), ylim=(-2.8, .6))
 
+@validated(t="at trace.probs", most="≥ 1")
 def plot_example_reads(
     trace:ExampleTrace,      # of the row
     examples:NamedExamples,  # gives the images
@@ -113,6 +119,7 @@ def plot_example_reads(
     image_tiles(images, [f"{row.words[t]}\n(task {int(examples.task[i])})"] + captions, ax, framed=0)
 
 # %% ../../nbs/analysis/17_example_view.ipynb #7712661d
+@validated(t="at trace.probs")
 def plot_answer(
     trace:ExampleTrace,      # of the row
     examples:NamedExamples,  # gives the classes
@@ -127,6 +134,7 @@ def plot_answer(
     ax.set(ylim=(0, 1.02), xticks=c, xticklabels=examples.answer_names, xlabel=f"class (it is {examples.answer_names[right]})", ylabel="probability", title="answer")
     ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=2)
 
+@validated(t="at trace.probs")
 def plot_slots_by_class(
     trace:ExampleTrace,        # of the row
     classes:Sequence[str],     # names
@@ -141,6 +149,7 @@ def plot_slots_by_class(
     ax.set(xticks=c, xticklabels=classes, xlabel="class", ylabel="slots", title="slots of each class (above: examples they stand for)")
     ax.margins(y=.12)
 
+@validated(t="at trace.probs", most="≥ 1")
 def plot_before_after(
     trace:ExampleTrace,  # of the row
     t:int,               # position with an event
@@ -175,12 +184,14 @@ class ExampleSession(NamedTuple):
         "The row as text."
         return format_examples(self.row)
 
+    @validated()
     def with_text(self,
         text:str,          # as for `parse_examples`
     )->"ExampleSession":   # without events
         "The same learner on a row that was typed."
         return self._replace(row=parse_examples(text, self.vocabulary), events=())
 
+    @validated()
     def draw_text(self,
         seed:int,  # of the row
     )->str:        # a row
@@ -195,12 +206,14 @@ class ExampleSession(NamedTuple):
         "Names of what is off."
         return tuple(n for n in self.mechanisms() if not getattr(self.switches, n))
 
+    @validated()
     def with_disabled(self,
         names:Sequence[str],  # as of `mechanisms`
     )->"ExampleSession":      # with these off and all others on
         "The same with other switches."
         return self._replace(switches=LearnerSwitches(**{name: False for name in names}))
 
+    @validated(t="≥ 0")
     def with_event(self,
         t:int,      # position
         name:str,   # in `EXAMPLE_EVENTS`
@@ -213,12 +226,14 @@ class ExampleSession(NamedTuple):
         "The same without events."
         return self._replace(events=())
 
+    @validated()
     def best_head(self,
         trace:ExampleTrace,  # of this session
     )->int:                  # 0
         "The only head."
         return 0
 
+    @validated(t="at trace.probs")
     def event_report(self,
         trace:ExampleTrace,  # of this session
         t:int,               # position with an event
@@ -226,6 +241,7 @@ class ExampleSession(NamedTuple):
         "What the events after a position changed."
         return example_event_report(trace, t)
 
+    @validated(t="at trace.probs", head="≥ 0")
     def draw(self,
         fig:Figure,          # empty
         trace:ExampleTrace,  # of this session
@@ -243,6 +259,7 @@ class ExampleSession(NamedTuple):
         else: plot_slots_by_class(trace, self.vocabulary.answer_names, t, axes["slots"])
 
 # %% ../../nbs/analysis/17_example_view.ipynb #a2f9b1c4
+@validated(questions="in [0, 1]")
 def draw_examples_text(
     examples:NamedExamples,  # to draw from
     seed:int,                # of the row
@@ -254,6 +271,7 @@ def draw_examples_text(
     order, is_question = torch.randperm(len(examples.words), generator=g)[:n].tolist(), torch.rand(n, generator=g) < questions
     return " ".join(examples.words[i] + "?"*bool(a) for i, a in zip(order, is_question))
 
+@validated()
 def start_example_session(
     learner:PrototypeMemory,  # trained
     stream:Stream,            # that it has seen

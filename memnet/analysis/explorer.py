@@ -15,7 +15,7 @@ from .saved_runs import open_run, saved_runs
 from .sessions import EventSettings, ExplorerSession, SessionTrace, ablation_table, answers_html, baseline_and_current, count_correct, describe_position, figure_png, message_html, position_figure, row_html, save_session_figure
 from .small_models import SMALL_TASKS, train_small_model
 from .row_session import start_row_session
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 
 # %% ../../nbs/analysis/19_explorer.ipynb #c98aa3c1
 def _labelled(kind, text, width="auto", **kw):
@@ -33,6 +33,7 @@ def _line(*parts):
 # %% ../../nbs/analysis/19_explorer.ipynb #e401068d
 class Explorer(W.VBox):
     "The panel. `session` is what it shows, `baseline_trace` its trace with all mechanisms on, `current_trace` the one with the switches of the reader."
+    @validated()
     def __init__(self,
         session:Optional[ExplorerSession[Any]]=None,  # None = nothing is open yet
         root:Optional[Path|str]=None,                 # checkout whose saved runs are listed; None = found from the working directory
@@ -109,6 +110,7 @@ class Explorer(W.VBox):
 
     def _on_click(self, button, action): button.on_click(lambda _: self.report_errors(action))
 
+    @validated()
     def report_errors(self,
         action:Callable[[],object],  # what a control does
     )->None:                         # nothing
@@ -128,6 +130,7 @@ class Explorer(W.VBox):
         assert self.session is not None
         return self.session
 
+    @validated()
     def show_session(self,
         session:ExplorerSession[Any],  # a model with a row
     )->None:                           # nothing
@@ -148,6 +151,7 @@ class Explorer(W.VBox):
         self.slider.value = 1 + (questions[-1] if questions else self.slider.max - 1)
         self.update(session, traces)
 
+    @validated()
     def update(self,
         session:ExplorerSession[Any],            # the same model, changed
         traces:Optional[tuple[Any,Any]]=None,    # of `baseline_and_current`, where it was called already
@@ -188,6 +192,7 @@ class Explorer(W.VBox):
         self.text.value = text
         self.update(self._opened().with_text(text))
 
+    @validated()
     def add_event(self,
         name:str,  # consolidate, clear
     )->None:       # nothing
@@ -223,6 +228,7 @@ class Explorer(W.VBox):
         self.message.value = message_html(f"saved {path}")
 
 # %% ../../nbs/analysis/19_explorer.ipynb #3e5418d5
+@validated()
 def explorer(
     session:ExplorerSession[Any]|Path|str|None=None,  # a session, a saved model's folder, or None to choose in the panel
     root:Optional[Path|str]=None,                     # checkout whose saved runs are listed; None = found from the working directory

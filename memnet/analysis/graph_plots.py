@@ -8,7 +8,8 @@ __all__ = ['adjacency', 'graph_plot', 'spread_plot']
 # %% ../../nbs/analysis/07_graph_plots.ipynb #5884eec3
 import numpy as np, matplotlib.pyplot as plt, networkx as nx
 from torch import Tensor
-from .figure_style import DIVERGING, SEQUENTIAL, FieldScale, add_colour_bar, axes_or_new, block_note, checked_array, colour_range, pool_axis
+from ..foundations.validation import validated
+from .figure_style import DIVERGING, SEQUENTIAL, FieldScale, Values, add_colour_bar, axes_or_new, block_note, checked_array, colour_range, pool_axis
 
 # %% ../../nbs/analysis/07_graph_plots.ipynb #b82e146c
 def _square(edges):
@@ -23,8 +24,9 @@ def _labels(labels, N):
     return [str(i) for i in range(N)] if labels is None else [str(l) for l in labels]
 
 # %% ../../nbs/analysis/07_graph_plots.ipynb #6d9a9683
+@validated(cells="≥ 1")
 def adjacency(
-    edges:Tensor,            # one row and head, `n m`: source, target
+    edges:Values,            # one row and head, `n m`: source, target
     labels:list|None=None,   # a name for each slot
     change:bool=False,       # `edges` is a difference: white is 0
     cells:int=64,            # most slots to draw on a side; beyond, cells are maxima of blocks
@@ -46,8 +48,9 @@ def adjacency(
     return ax
 
 # %% ../../nbs/analysis/07_graph_plots.ipynb #d24f3e9d
+@validated(most="≥ 1")
 def graph_plot(
-    edges:Tensor,                # one row and head, `n m`: source, target
+    edges:Values,                # one row and head, `n m`: source, target
     labels:list|None=None,       # a name for each slot
     floor:float=.05,             # edges below this share of the strongest are not drawn
     most:int=16,                 # most slots to draw: those with the strongest edges
@@ -81,8 +84,9 @@ def _arrows(G, names, ax):
     ax.set_aspect("equal")
 
 # %% ../../nbs/analysis/07_graph_plots.ipynb #1bcfe5d3
+@validated()
 def spread_plot(
-    activation:Tensor,       # weight of each slot after each hop, `hops n`; row 0 = the address before spreading
+    activation:Values,       # weight of each slot after each hop, `hops n`; row 0 = the address before spreading
     labels:list|None=None,   # a name for each slot
     ax:plt.Axes|None=None,   # axes to draw on
 )->plt.Axes:                 # the axes drawn on

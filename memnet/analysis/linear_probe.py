@@ -8,17 +8,21 @@ __all__ = ['linear_probe']
 # %% ../../nbs/analysis/05_linear_probe.ipynb #c798b5db
 import numpy as np
 from torch import Tensor
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/05_linear_probe.ipynb #b57c7cac
+@validated(states="float b e", answer="whole b")
 def linear_probe(
     states:Tensor,    # one line per row, `b e`
     answer:Tensor,    # class of each row, `b`
 )->float:             # accuracy on the second half of the rows
-    "Train a linear classifier on the first half of the rows, test it on the second. Source: Alain and Bengio 2016."
+    "Train a linear classifier on the first half of the rows, test it on the second. Raises ValueError where the first half has fewer than two classes. Source: Alain and Bengio 2016."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    x, y, half = states.numpy(), answer.numpy(), len(answer)//2
+    half = len(answer)//2
+    require(half > 0 and len(answer[:half].unique()) > 1, f"answer must have two classes in its first half, got {answer[:half].unique().tolist()}")
+    x, y = states.numpy(), answer.numpy()
     x = x[:, x.std(0) > 1e-8]
     if not x.shape[1]: return float(np.mean(y[half:] == np.bincount(y[:half]).argmax()))
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=.01, max_iter=200)).fit(x[:half], y[:half])

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #7c51a72b
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #336407f3
+@validated(read="... n")
 def read_entropy(
     read:Tensor,  # weights, `… n`, sum to 1
 )->Tensor:        # nats, `…`
     "Entropy of each read, eq-effective."
     return -torch.special.xlogy(read, read).sum(-1)  # eq-effective
 
+@validated(read="... n")
 def effective_slots(
     read:Tensor,  # weights, `… n`, sum to 1
 )->Tensor:        # between 1 and n, `…`
@@ -31,6 +33,7 @@ def effective_slots(
     return read_entropy(read).exp()  # eq-effective
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #56adc027
+@validated(read="... n")
 def read_sparsity(
     read:Tensor,  # weights, `… n`
 )->Tensor:        # 0 = all alike, 1 = one slot, `…`; NaN where nothing is read or n = 1
@@ -40,6 +43,7 @@ def read_sparsity(
     return (root - read.abs().sum(-1)/read.norm(dim=-1))/(root - 1)
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #138e64c7
+@validated(read="... n")
 def top_share(
     read:Tensor,      # weights, `… n`
     n_largest:int=1,  # slots to count
@@ -49,6 +53,7 @@ def top_share(
     return read.topk(n_largest, dim=-1).values.sum(-1)
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #1d7c87d4
+@validated(read="float b h t n")
 def slots_used(
     read:Tensor,  # weights, `b h t n`
 )->Tensor:        # between 1 and n, `b h`
@@ -57,12 +62,14 @@ def slots_used(
     return effective_slots(mean/mean.sum(-1, keepdim=True).clamp(min=1e-12))
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #b5994512
+@validated(write_slot="whole b h t")
 def write_frequency(
     write_slot:Tensor,  # slot written at each token, -1 = none, `b h t`
 )->Tensor:              # writes per token, `b h`
     "How often something is written."
     return (write_slot >= 0).double().mean(-1)
 
+@validated(write_slot="whole b h t", allocated="bool b h t")
 def hit_fraction(
     write_slot:Tensor,  # slot written at each token, -1 = none, `b h t`
     allocated:Tensor,   # bool: the write allocated a slot, `b h t`
@@ -79,6 +86,7 @@ def _each_head(read:Tensor, write_slot:Tensor)->Iterator[tuple[int, int, Tensor,
         for h in range(read.shape[1]): yield b, h, read[b, h].detach().cpu(), write_slot[b, h].tolist()
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #27559c23
+@validated(read="float b h t n", write_slot="whole b h t", allocated="bool b h t", threshold="≥ 0")
 def slot_reuse(
     read:Tensor,          # weights, `b h t n`
     write_slot:Tensor,    # slot written at each token, -1 = none, `b h t`
@@ -95,6 +103,7 @@ def slot_reuse(
     return pd.DataFrame(entries, columns=["row", "head", "slot", "allocated_at", "ended_at", "reads"])
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #c47109af
+@validated(read="float b h t n", write_slot="whole b h t", threshold="≥ 0")
 def reuse_distance(
     read:Tensor,          # weights, `b h t n`
     write_slot:Tensor,    # slot written at each token, -1 = none, `b h t`
@@ -110,6 +119,7 @@ def reuse_distance(
     return torch.tensor(distances, dtype=torch.long)
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #d2f7c734
+@validated(policy_weights="b h t p")
 def policy_means(
     policy_weights:Tensor,  # share of each policy, `b h t p`
     names:tuple,            # one name per policy
@@ -119,6 +129,7 @@ def policy_means(
     return dict(zip(names, policy_weights.flatten(0, -2).mean(0).tolist()))
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #9fa656b1
+@validated(edges="... n n")
 def graph_measures(
     edges:Tensor,  # i → j, ≥ 0, `… n m`
 )->dict:           # name → tensor `…`
@@ -130,6 +141,7 @@ def graph_measures(
     return dict(mass=out.sum(-1), out_degree=degree.sum(-1)/linked.sum(-1), reciprocity=mutual/out.sum(-1))
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #ab772626
+@validated(edges="b h n n", strength="b h n")
 def shuffled_edges(
     edges:Tensor,               # i → j, `b h n m`
     strength:Tensor,            # of the slots, 0 = empty, `b h n`
@@ -145,6 +157,7 @@ def shuffled_edges(
     return moved*(1 - torch.eye(edges.shape[-1], dtype=edges.dtype, device=edges.device))
 
 # %% ../../nbs/analysis/01_memory_metrics.ipynb #12fc8109
+@validated(threshold="≥ 0")
 def memory_metrics(
     info:dict,              # recorded by a model with `record=True`
     policies:tuple=(),      # names of the policies; () = leave the policy weights out
@@ -153,6 +166,7 @@ def memory_metrics(
     "Means of the read, write and policy measures over a recorded batch. Raises ValueError where `info` lacks the record."
     missing = [k for k in ("read", "write_slot", "allocated") if k not in info]
     require(not missing, f"info lacks {missing}; run the model with record=True")
+    require(not policies or "policy_weights" in info, "info lacks the policy weights; run the model with record=True")
     read, write, allocated = info["read"], info["write_slot"], info["allocated"]
     nonempty = read[read.sum(-1) > 0.5]  # at first there is nothing to read
     measures = dict(

@@ -22,7 +22,7 @@ from .event_log import log_events
 from .event_table import EVENT_KINDS
 from .memory_metrics import effective_slots, graph_measures
 from .slot_lifetimes import read_ages, slot_lifetimes
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/analysis/05_probes.ipynb #cd82c635
 class Observation(NamedTuple):
@@ -76,6 +76,7 @@ PROBE_MEASURES:dict[str, tuple[str, Callable[[Any], Any]]] = {   # name → fiel
     "reuse distance":             ("events",   lambda events: read_ages(events).distance.mean())}
 
 # %% ../../nbs/analysis/05_probes.ipynb #777a113e
+@validated()
 def probe_measures(
     observation:Observation,   # what a probe returned
 )->pd.DataFrame:               # measure, value (NaN where it does not apply), why
@@ -91,6 +92,7 @@ def probe_measures(
 class MemNetProbe:
     "Observes a `MemNet`, or any module with one bank that is called as MemNet is."
     name = "MemNet"
+    @validated(n_rows="≥ 1")
     def __init__(self,
         model:Any,  # that is observed
         n_rows:int=8,           # rows of the batch whose events are logged
@@ -240,6 +242,7 @@ class TitansProbe:
 class MemoriaProbe:
     "Observes a `Memoria` (memoria-pytorch) that is given vectors, some at a time."
     name = "Memoria"
+    @validated(step="≥ 1", gain="finite")
     def __init__(self,
         memoria:Any,  # that is observed, built with track_id=True
         step:int=8,               # tokens to a step

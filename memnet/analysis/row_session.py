@@ -20,11 +20,12 @@ from .sessions import EventSettings
 from .small_models import as_token_model, require_memory_model
 from .switches import MechanismSwitches, disabled_mechanisms, mechanism_names, switches_without
 from ..dreaming.synthesizer import ConsolidationConfig
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..models.memnet import MemNet
 from ..tasks.base import Task
 
 # %% ../../nbs/analysis/15_row_session.ipynb #56d830de
+@validated()
 def slot_names(
     writer:np.ndarray,  # token that wrote each slot, -1 = empty, `n`
     row:TokenRow,       # gives the words
@@ -33,6 +34,7 @@ def slot_names(
     return [f"{row.words[w]} {i}" if w >= 0 else f"{i}" for i, w in enumerate(writer)]
 
 # %% ../../nbs/analysis/15_row_session.ipynb #603d156d
+@validated(t="at trace.probs")
 def row_event_report(
     trace:RowTrace,  # of the row
     row:TokenRow,    # gives the words
@@ -51,6 +53,7 @@ def row_event_report(
     return text + (f"; merged: {', '.join(merged)}" if merged else "")
 
 # %% ../../nbs/analysis/15_row_session.ipynb #4b26af11
+@validated(t="at trace.probs", head="at trace.strength 1")
 def plot_row_history(
     trace:RowTrace,           # of the row
     policies:Sequence[str],   # names, in the order of the policy weights
@@ -69,6 +72,7 @@ def plot_row_history(
         axes[name].axvspan(t, t + 1, color="black", alpha=.35, lw=0)
         axes[name].set_title(name)
 
+@validated(head="at slots.strength")
 def plot_slot_graph(
     slots:SlotSnapshot,  # of one token
     row:TokenRow,        # gives the words
@@ -87,6 +91,7 @@ def plot_slot_graph(
     ax.set_title(title + ax.get_title())
 
 # %% ../../nbs/analysis/15_row_session.ipynb #34f83af4
+@validated(t="at trace.probs", head="at trace.strength 1", most="≥ 1")
 def plot_row_position(
     trace:RowTrace,          # of the row
     row:TokenRow,            # gives the words
@@ -135,12 +140,14 @@ class RowSession(NamedTuple):
         "The row as text."
         return format_row(self.row, self.vocabulary)
 
+    @validated()
     def with_text(self,
         text:str,        # as for `parse_row`
     )->"RowSession":     # without events
         "The same model on a row that was typed."
         return self._replace(row=parse_row(text, self.vocabulary, self.task), events=())
 
+    @validated()
     def draw_text(self,
         seed:int,  # of the row
     )->str:        # a row
@@ -159,12 +166,14 @@ class RowSession(NamedTuple):
         "Names of what is off."
         return disabled_mechanisms(self.switches, self.model.config)
 
+    @validated()
     def with_disabled(self,
         names:Sequence[str],  # as of `mechanisms`
     )->"RowSession":          # with these off and all others on
         "The same with other switches."
         return self._replace(switches=switches_without(names))
 
+    @validated(t="≥ 0")
     def with_event(self,
         t:int,      # token
         name:str,   # in `ROW_EVENTS`
@@ -178,12 +187,14 @@ class RowSession(NamedTuple):
         "The same without events."
         return self._replace(events=())
 
+    @validated()
     def best_head(self,
         trace:RowTrace,  # of this session
     )->int:              # the head with the largest share beyond hop 0
         "The head to show first."
         return int(trace.hop_weights[..., 1:].sum(-1).mean(0).argmax())
 
+    @validated(t="at trace.probs")
     def event_report(self,
         trace:RowTrace,  # of this session
         t:int,           # token with an event
@@ -191,6 +202,7 @@ class RowSession(NamedTuple):
         "What the events after a token changed."
         return row_event_report(trace, self.row, t)
 
+    @validated(t="at trace.probs", head="at trace.strength 1")
     def draw(self,
         fig:Figure,      # empty
         trace:RowTrace,  # of this session
@@ -204,6 +216,7 @@ class RowSession(NamedTuple):
         plot_row_position(trace, self.row, t, head, axes)
 
 # %% ../../nbs/analysis/15_row_session.ipynb #c1176671
+@validated()
 def start_row_session(
     model:MemNet,              # with a memory; one that reads vectors becomes one that reads tokens
     task:Optional[Task]=None,  # what it was trained on; None = not known

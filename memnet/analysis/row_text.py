@@ -8,7 +8,7 @@ __all__ = ['FILLER_WORD', 'MAX_TOKENS', 'VISIBLE_WHITESPACE', 'TokenVocabulary',
 
 # %% ../../nbs/analysis/10_row_text.ipynb #ffeec430
 from typing import NamedTuple, Optional
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 from ..tasks.base import Task
 from ..tasks.context_facts import ContextTask
 from ..training.schedule import generator_for
@@ -21,6 +21,7 @@ class TokenVocabulary(NamedTuple):
     answer_names:tuple[str,...]=()  # name of each answer; () = the words
     vectors:tuple=()                # input vector of each word, for tasks with vector inputs; () = tokens
 
+    @validated(i="≥ 0")
     def answer_name(self,
         i:int,  # index of an answer
     )->str:     # its name, or `#i` where it has none
@@ -29,6 +30,7 @@ class TokenVocabulary(NamedTuple):
         return known[i] if i < len(known) else f"#{i}"
 
 # %% ../../nbs/analysis/10_row_text.ipynb #9ba5140d
+@validated(vocab_size="≥ 1")
 def token_vocabulary(
     vocab_size:int,            # number of token ids of the model; not used where the task lists vectors
     task:Optional[Task]=None,  # the task that gives the words; None = characters for 256 ids, else numbers
@@ -64,6 +66,7 @@ class TokenRow(NamedTuple):
     words:tuple[str,...]    # the word that shows each token
     targets:tuple[int,...]  # index of the right answer, `IGNORE_INDEX` where there is no question or the answer is not known
 
+@validated(occurrence="≥ 0")
 def word_index(
     word:str,              # one word; `#7` means index 7
     words:tuple[str,...],  # all words
@@ -92,6 +95,7 @@ def _expand_fillers(text):
     return out
 
 # %% ../../nbs/analysis/10_row_text.ipynb #42b54f41
+@validated()
 def parse_row(
     text:str,                    # words of a row, in the notation of `Task.render`
     vocabulary:TokenVocabulary,  # the words that may occur
@@ -125,6 +129,7 @@ def _row_targets(tokens, questions, vocabulary, task):
     return tuple(questions[i] if questions.get(i, IGNORE_INDEX) != IGNORE_INDEX else oracle[i] for i in range(len(tokens)))
 
 # %% ../../nbs/analysis/10_row_text.ipynb #959a7100
+@validated()
 def format_row(
     row:TokenRow,                # a row
     vocabulary:TokenVocabulary,  # of its tokens
@@ -139,6 +144,7 @@ def format_row(
         i += max(run, 1)
     return " ".join(out)
 
+@validated()
 def draw_row_text(
     task:Task,  # the task
     seed:int,   # of the row, among the seeds for tests

@@ -18,7 +18,7 @@ from .small_models import memory_bank, memory_state, require_memory_model
 from .switches import MechanismSwitches, ablated_model
 from ..dreaming.merging import merge_map
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..foundations.trees import tree_map
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet
@@ -47,6 +47,7 @@ class RowTrace(NamedTuple):
     before_events:dict[int,SlotSnapshot]   # token -> the slots before the events that followed it
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #eee56266
+@validated(tokens="whole c")
 def prefix_batch(
     tokens:Tensor,          # of one chunk, `c`
     state:ControllerState,  # at the start of the chunk, one row
@@ -57,6 +58,7 @@ def prefix_batch(
     return tokens.expand(C, C).contiguous(), states, torch.ones(C, C, dtype=torch.bool).tril()
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #1d830820
+@validated()
 def last_token_entries(
     x:Tensor,     # one entry per row, head and token, `c h c …`
 )->np.ndarray:    # `c h …`
@@ -64,6 +66,7 @@ def last_token_entries(
     row = torch.arange(x.shape[0])
     return x[row, :, row].float().numpy()
 
+@validated(first="≥ 0")
 def writers_after(
     before:np.ndarray,    # token that wrote each slot before the chunk, `h n`
     write_slots:Tensor,   # slot that each token of each row wrote, -1 = none, `c h c`
@@ -83,6 +86,7 @@ class TracedModels(NamedTuple):
     hop_models:tuple[MemNet,...]   # one for each number of hops
     reader:Optional[MemNet]        # closed gates, to read without pending writes; None = `model` reads
 
+@validated()
 def traced_models(
     model:MemNet,                # trained
     switches:MechanismSwitches=MechanismSwitches(),  # what is off
@@ -94,6 +98,7 @@ def traced_models(
     return TracedModels(ablated_model(model, switches), tuple(ablated_model(model, reading, k) for k in range(n + 1)), reader)
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #6eb095d2
+@validated(tokens="whole c", first="≥ 0")
 def trace_chunk(
     models:TracedModels,    # as of `traced_models`
     tokens:Tensor,          # of one chunk, `c`
@@ -116,6 +121,7 @@ def trace_chunk(
     return trace, after
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #a5e528dc
+@validated()
 def synthesizer_for(
     model:MemNet,              # its own weights are used where it has a synthesizer
     config:Optional[ConsolidationConfig]=None,  # stages; None = those of the model, or merge and replay where it has none
@@ -127,6 +133,7 @@ def synthesizer_for(
     if own is not None: out.load_state_dict(own.state_dict())
     return out
 
+@validated()
 def consolidate_memory(
     model:MemNet,           # traced
     state:ControllerState,  # one row
@@ -138,6 +145,7 @@ def consolidate_memory(
     moved_to = merge_map(slots, synthesizer.config.tau_merge)[0].numpy() if merges else np.where(slots.strength[0] > 0, np.arange(model.config.n_slots), -1)
     return model.dream(state, synthesizer), moved_to
 
+@validated()
 def clear_memory(
     model:MemNet,           # traced
     state:ControllerState,  # one row
@@ -149,6 +157,7 @@ def clear_memory(
 ROW_EVENTS = dict(consolidate=consolidate_memory, clear=clear_memory)   # name -> effect
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #845cdc53
+@validated()
 def merged_writers(
     writer:np.ndarray,    # token that wrote each slot, `h n`
     moved_to:np.ndarray,  # slot that each slot is merged into, -1 = evicted, `h n`
@@ -159,6 +168,7 @@ def merged_writers(
     np.maximum.at(out, (head, moved_to[head, slot]), writer[head, slot])
     return out
 
+@validated(t="≥ 0")
 def apply_events(
     model:MemNet,             # traced
     names:Sequence[str],      # events, in order
@@ -181,6 +191,7 @@ def apply_events(
     return trace._replace(before_events={t: before._replace(moved_to=moved_to)}, **changed), state
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #dc70041c
+@validated()
 def concat_traces(
     parts:Sequence[RowTrace],  # of the chunks, in order
 )->RowTrace:                   # of the row
@@ -188,6 +199,7 @@ def concat_traces(
     arrays = {f: np.concatenate([getattr(p, f) for p in parts]) for f in RowTrace._fields if f != "before_events"}
     return RowTrace(**arrays, before_events={t: s for p in parts for t, s in p.before_events.items()})
 
+@validated()
 def trace_row(
     model:MemNet,             # trained
     row:TokenRow,             # what it reads
@@ -210,6 +222,7 @@ def trace_row(
     return concat_traces(parts)
 
 # %% ../../nbs/analysis/13_row_trace.ipynb #aec6bd46
+@validated()
 def check_row_events(
     model:MemNet,    # to be traced
     row:TokenRow,    # what it reads

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 from .example_view import ExampleSession, start_example_session
 from .row_session import RowSession, start_row_session
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..models.memnet import MemNet
 from ..runs.experiments import find_root, list_experiments, load_module
 from ..tasks.base import Task
@@ -21,6 +21,7 @@ from ..tasks.long_range import LongRangeRecall
 from ..training.prototype_memory import PrototypeMemory
 
 # %% ../../nbs/analysis/18_saved_runs.ipynb #33db8e0c
+@validated()
 def saved_model_info(
     folder:Path|str,  # of a saved model
 )->dict:              # empty where the file cannot be read
@@ -29,6 +30,7 @@ def saved_model_info(
     except (OSError, ValueError): return {}
     return info if isinstance(info, dict) else {}
 
+@validated()
 def has_slots(
     folder:Path|str,  # of a saved model
 )->bool:              # also True for a damaged file, so that opening it reports the error
@@ -37,6 +39,7 @@ def has_slots(
     kind, config = info.get("model"), info.get("config")
     return not info or isinstance(kind, str) and kind in SESSION_OPENERS and isinstance(config, dict) and bool(config.get("memory"))
 
+@validated()
 def saved_runs(
     root:Optional[Path|str]=None,  # the checkout; None = found from the working directory
 )->dict[str,Path]:                 # name of a run -> folder of its model
@@ -50,6 +53,7 @@ def saved_runs(
             if has_slots(path.parent): found[name] = path.parent
     return found
 
+@validated(most="≥ 1")
 def describe_saved_runs(
     root:Optional[Path|str]=None,  # the checkout
     most:int=4,                    # names to give
@@ -62,6 +66,7 @@ def describe_saved_runs(
 # %% ../../nbs/analysis/18_saved_runs.ipynb #a9d1b2cf
 FALLBACK_TASKS:dict[str,Callable[[dict],Task]] = dict(long_range=lambda config: LongRangeRecall(seq_len=config["seq_len"]))   # experiments without `make_task`
 
+@validated()
 def call_experiment(
     folder:Path|str,               # of a run, with `params.json`
     function:str,                  # name of a function of the experiment that takes a config
@@ -77,6 +82,7 @@ def call_experiment(
     except (KeyError, ValueError): return None       # an experiment of another checkout
     return getattr(module, function)(module.Config(**config)) if hasattr(module, function) else None
 
+@validated()
 def run_task(
     folder:Path|str,               # of a run
     root:Optional[Path|str]=None,  # the checkout
@@ -86,6 +92,7 @@ def run_task(
     return task if isinstance(task, Task) else None
 
 # %% ../../nbs/analysis/18_saved_runs.ipynb #fca18bc7
+@validated()
 def open_memnet(
     folder:Path,                   # of the model
     root:Optional[Path|str]=None,  # the checkout
@@ -98,6 +105,7 @@ def open_memnet(
     if model.config.input_dim is None and getattr(task, "vocab_size", 0) > model.config.vocab_size: task = None   # the task of another run
     return start_row_session(model, task, seed)
 
+@validated()
 def open_prototype_memory(
     folder:Path,                   # of the model
     root:Optional[Path|str]=None,  # the checkout
@@ -113,6 +121,7 @@ def open_prototype_memory(
 SESSION_OPENERS:dict[str,Callable[...,RowSession|ExampleSession]] = dict(MemNet=open_memnet, PrototypeMemory=open_prototype_memory)   # kind of model -> how it is opened
 
 # %% ../../nbs/analysis/18_saved_runs.ipynb #3a34fd64
+@validated()
 def open_run(
     folder:Path|str,               # what `save` wrote, the run's folder above it, or its name among `saved_runs`
     root:Optional[Path|str]=None,  # the checkout

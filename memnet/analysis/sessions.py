@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from .figure_style import STYLE, save_figure
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, require, validated
 
 # %% ../../nbs/analysis/14_sessions.ipynb #d2aad290
 class SessionRow(Protocol):
@@ -129,6 +129,7 @@ class ExplorerSession(Protocol[_Trace]):
         "Draw one position."
 
 # %% ../../nbs/analysis/14_sessions.ipynb #fdaddb00
+@validated(t="at trace.probs", n="≥ 1")
 def likeliest_answers(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # gives names and labels
@@ -140,6 +141,7 @@ def likeliest_answers(
     best = np.argsort(-trace.probs[t], kind="stable")[:n]
     return [(session.vocabulary.answer_name(int(i)), float(trace.probs[t, i]), None if target == IGNORE_INDEX else bool(i == target)) for i in best]
 
+@validated()
 def count_correct(
     trace:SessionTrace,   # of the row
     row:SessionRow,       # with labels
@@ -149,6 +151,7 @@ def count_correct(
     return sum(int(trace.probs[t].argmax()) == row.targets[t] for t in questions), len(questions)
 
 # %% ../../nbs/analysis/14_sessions.ipynb #5d6e7d49
+@validated(t="≥ 0")
 def ablation_table(
     session:ExplorerSession[Any],  # its own switches are not used
     t:int,                         # position whose answer is shown
@@ -161,6 +164,7 @@ def ablation_table(
         rows.append((name, answer, probability, *count_correct(trace, session.row)))
     return pd.DataFrame(rows, columns=["off", "answer", "probability", "right", "questions"])
 
+@validated()
 def baseline_and_current(
     session:ExplorerSession[Any],  # with any switches
 )->tuple[Any,Any]:                 # traces with all mechanisms on, and with the switches of the session; the same one where these agree
@@ -170,6 +174,7 @@ def baseline_and_current(
     return trace, trace if session.switches == baseline.switches else session.trace()
 
 # %% ../../nbs/analysis/14_sessions.ipynb #6827e4d0
+@validated(t="at trace.probs")
 def describe_position(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -182,6 +187,7 @@ def describe_position(
     return f"{session.unit} {t + 1} of {len(row.words)}, {row.words[t]}{events}: the model answers {answer} ({probability:.0%}{verdict})"
 
 # %% ../../nbs/analysis/14_sessions.ipynb #2ba3f504
+@validated(t="at trace.probs", head="≥ 0")
 def position_figure(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -196,6 +202,7 @@ def position_figure(
         fig.suptitle(describe_position(trace, session, t))
     return fig
 
+@validated(dpi="≥ 1")
 def figure_png(
     fig:Figure,    # any
     dpi:int=80,    # dots per inch
@@ -206,6 +213,7 @@ def figure_png(
     return out.getvalue()
 
 # %% ../../nbs/analysis/14_sessions.ipynb #1e722c15
+@validated(milliseconds="≥ 1")
 def save_animation(
     figures:Sequence[Figure],  # one for each frame
     path:Path,                 # ends in .gif
@@ -216,6 +224,7 @@ def save_animation(
     frames = [Image.open(io.BytesIO(figure_png(f))).convert("P", palette=Image.Palette.ADAPTIVE) for f in figures]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
+@validated(t="at trace.probs", head="≥ 0")
 def save_session_figure(
     trace:SessionTrace,            # of the session
     session:ExplorerSession[Any],  # what is shown
@@ -235,6 +244,7 @@ def save_session_figure(
     return path
 
 # %% ../../nbs/analysis/14_sessions.ipynb #af50b269
+@validated(t="at trace.probs")
 def row_html(
     trace:SessionTrace,            # gives the answers
     session:ExplorerSession[Any],  # gives the row
@@ -252,6 +262,7 @@ def row_html(
     return f'<div style="line-height:1.9;font-family:monospace;max-height:9em;overflow:auto">{" ".join(out)}</div>'
 
 # %% ../../nbs/analysis/14_sessions.ipynb #6385866c
+@validated(t="≥ 0")
 def answers_html(
     traces:Mapping[str,SessionTrace],  # title -> trace
     session:ExplorerSession[Any],      # gives names and labels
@@ -268,6 +279,7 @@ def answers_html(
     return f'<div style="display:flex;flex-wrap:wrap">{"".join(tables)}</div>'
 
 # %% ../../nbs/analysis/14_sessions.ipynb #4303de1e
+@validated()
 def message_html(
     text:str,          # empty = no message
     error:bool=False,  # whether it reports an error

@@ -12,9 +12,10 @@ from torch import Tensor
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #083446c0
 from .event_table import END_CAUSES
-from ..foundations.validation import require
+from ..foundations.validation import require, require_known, validated
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #ac003828
+@validated(events="columns kind entry time stream row head slot cause weight")
 def slot_lifetimes(
     events:pd.DataFrame,   # of `EventLog.frame` or `read_events`
 )->pd.DataFrame:           # entry, stream, row, head, slot, allocated_at, ended_at, duration, cause, observed, start_observed, training, writes, reads, weight
@@ -37,6 +38,7 @@ def slot_lifetimes(
     return out
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #995457ff
+@validated(table="columns start_observed stream allocated_at")
 def label_entries(
     table:pd.DataFrame,   # of `slot_lifetimes`
     labels,               # label of each token, `stream t`; streams count rows in the order in which they began
@@ -50,6 +52,7 @@ def label_entries(
     return table.assign(**{name: x[table.stream, table.allocated_at]})
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #b200ab7b
+@validated(events="columns kind entry time stream weight")
 def read_ages(
     events:pd.DataFrame,   # of `EventLog.frame`
 )->pd.DataFrame:           # entry, time, weight, age (since allocation), distance (since the latest write), idle (since the latest read or write)
@@ -64,6 +67,7 @@ def read_ages(
     return out[is_read & (e.kind.to_numpy()[begin] == "allocation")].reset_index(drop=True)
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #1e18615a
+@validated(events="columns kind stream head time slot", window="≥ 0")
 def slot_utilisation(
     events:pd.DataFrame,   # of `EventLog.frame`
     kind:str="read",       # "read", "write" or "allocation"
@@ -71,7 +75,7 @@ def slot_utilisation(
 )->pd.DataFrame:           # stream, head, time (start of the window), events, entropy (nats), effective (slots)
     "How evenly the slots are used: entropy of reads or writes over slots, and the effective number of slots, eq-effective-slots. Raises ValueError where `kind` is unknown."
     kinds = dict(read=["read"], write=["allocation", "update"], allocation=["allocation"])
-    require(kind in kinds, f"kind must be one of {list(kinds)}, got {kind!r}")
+    require_known(kind, kinds, "kind")
     e, each = events[events.kind.isin(kinds[kind])], ["stream", "head", "time"]
     counts = e.assign(time=e.time//window*window if window else 0).groupby([*each, "slot"]).size()
     p = counts/counts.groupby(each).transform("sum")
@@ -79,12 +83,12 @@ def slot_utilisation(
     return pd.DataFrame(dict(events=counts.groupby(each).sum(), entropy=entropy, effective=np.exp(entropy))).reset_index()   # eq-effective-slots
 
 # %% ../../nbs/analysis/03_slot_lifetimes.ipynb #b6433b14
+@validated(events="columns kind entry time stream row head slot cause weight", window="≥ 1")
 def occupancy_over_time(
     events:pd.DataFrame,   # of `EventLog.frame`
     window:int,            # tokens to a window
 )->pd.DataFrame:           # time, streams, occupied (slots), then per stream and token: allocation, update, read, and each cause of an end
     "What happens in each window of time, and how many slots are occupied at its start; only windows that a stream covers in full. Raises ValueError where `window` is below 1."
-    require(window >= 1, f"window must be ≥ 1 token, got {window}")
     end = events[events.kind == "end"].groupby("stream").time.max()
     start = events[events.kind == "start"].groupby("stream").time.min()
     e = events[events.entry >= 0]

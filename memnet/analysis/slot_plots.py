@@ -9,7 +9,8 @@ __all__ = ['slot_heatmap', 'show_memory', 'policy_plot']
 import numpy as np, matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
-from .figure_style import DIVERGING, FIELD_SCALES, SEQUENTIAL, add_colour_bar, axes_or_new, block_note, checked_array, colour_range, policy_colour, pool_axis
+from ..foundations.validation import is_whole, require, require_known, validated
+from .figure_style import DIVERGING, FIELD_SCALES, SEQUENTIAL, Values, add_colour_bar, axes_or_new, block_note, checked_array, colour_range, policy_colour, pool_axis
 
 # %% ../../nbs/analysis/07_slot_plots.ipynb #92e7afa3
 def _mark_writes(ax, writes, N, step):
@@ -21,16 +22,18 @@ def _mark_writes(ax, writes, N, step):
     return len(w)
 
 # %% ../../nbs/analysis/07_slot_plots.ipynb #fc0b3f7d
+@validated(step="≥ 1")
 def slot_heatmap(
-    values:Tensor,              # one row and head of what is shown, `t n`
+    values:Values,              # one row and head of what is shown, `t n`
     kind:str="read",            # a key of `FIELD_SCALES`: read, write, strength, age, change, examples
-    writes:Tensor|None=None,    # slot written at each step, `t`, -1 = none; drawn as rings
+    writes:Values|None=None,    # slot written at each step, `t`, -1 = none; drawn as rings
     step:int=1,                 # tokens per row of `values` (the chunk size for chunk-end values)
     cells:tuple[int,int]=(64, 256),  # most slots and most times to draw; beyond, summarised by the kind's rule
     ax:plt.Axes|None=None,      # axes to draw on
 )->plt.Axes:                    # the axes drawn on
     "Draw what happens in each slot (y) over time (x). Raises ValueError where `kind` is unknown, or `values` or `writes` do not fit."
-    if kind not in FIELD_SCALES: raise ValueError(f"kind must be one of {', '.join(FIELD_SCALES)}, got {kind!r}")
+    require_known(kind, FIELD_SCALES, "kind")
+    require(len(cells) == 2 and all(is_whole(c) and c > 0 for c in cells), f"cells must be (most slots, most times), each ≥ 1, got cells={cells!r}")
     field, x = FIELD_SCALES[kind], checked_array(values, "t n", "values")
     T, N = x.shape
     if writes is not None and len(writes) != T: raise ValueError(f"writes must have {T} steps like values, got {len(writes)}")
@@ -47,9 +50,10 @@ def slot_heatmap(
     return ax
 
 # %% ../../nbs/analysis/07_slot_plots.ipynb #c8d07490
+@validated()
 def show_memory(
-    values:Tensor,               # contents of one row and head, `n d`
-    strength:Tensor|None=None,   # `n`; slots of strength 0 are grey
+    values:Values,               # contents of one row and head, `n d`
+    strength:Values|None=None,   # `n`; slots of strength 0 are grey
     change:bool=False,           # `values` is a difference: white is 0
     ax:plt.Axes|None=None,       # axes to draw on
 )->plt.Axes:                     # the axes drawn on
@@ -70,8 +74,9 @@ def show_memory(
     return ax
 
 # %% ../../nbs/analysis/07_slot_plots.ipynb #a6ae513a
+@validated(times="≥ 1")
 def policy_plot(
-    weights:Tensor,                                 # mix at each token, `t p`, each row sums to 1
+    weights:Values,                                 # mix at each token, `t p`, each row sums to 1
     names:tuple=("topk", "uniform", "random"),      # the policies, in the order of `p`
     times:int=256,                                  # most points in time; beyond, means of blocks
     ax:plt.Axes|None=None,                          # axes to draw on
@@ -79,12 +84,12 @@ def policy_plot(
     "Stack the policy mix over time. Raises ValueError where a row does not sum to 1 or names are missing."
     x = checked_array(weights, "t p", "weights")
     T = len(x)
-    if x.shape[1] != len(names): raise ValueError(f"weights have {x.shape[1]} policies, names {len(names)}: {names}")
+    if x.shape[1] != len(names): raise ValueError(f"names must name {x.shape[1]} policies, got {len(names)}: {names}")
     if x.min() < -1e-6 or np.abs(x.sum(1) - 1).max() > 1e-3: raise ValueError(f"weights must be ≥ 0 and sum to 1 at each token, got sums {x.sum(1).min():.3g}…{x.sum(1).max():.3g}")
     x, size = pool_axis(x, times, "mean")
     ax = axes_or_new(ax)
     edges = np.r_[np.arange(len(x))*size, T]        # a token is as wide as itself
-    ax.stackplot(edges, *np.r_[x, x[-1:]].T, step="post", labels=names, colors=[policy_colour(n) for n in names], lw=0)
+    ax.stackplot(edges, *np.r_[x, x[-1:]].T, step="post", labels=names, colors=[policy_colour(n, tuple(names)) for n in names], lw=0)
     ax.set(xlim=(0, T), ylim=(0, 1), ylabel="share of the read")
     ax.set_xlabel(", ".join(filter(None, ["time (tokens)", block_note(size, "mean")])))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -13,7 +13,7 @@ from typing import Optional
 import torch
 from torch import nn
 from .row_text import TokenVocabulary
-from ..foundations.validation import require
+from ..foundations.validation import require, require_known, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from ..models.controller import ControllerState
@@ -25,6 +25,7 @@ from ..training.fit import fit
 from ..training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/analysis/11_small_models.ipynb #c6d8220d
+@validated()
 def require_memory_model(
     model:nn.Module,  # any model
 )->MemNet:            # the same model
@@ -37,6 +38,7 @@ def require_memory_model(
     require(model.config.input_dim is None, f"a trace reads tokens, this model reads vectors of width {model.config.input_dim}, and no task says which there are: pick a run of an experiment")
     return model
 
+@validated()
 def memory_bank(
     model:MemNet,           # with a memory
 )->MultiHeadMemoryBank:     # its bank
@@ -45,6 +47,7 @@ def memory_bank(
     assert isinstance(bank, MultiHeadMemoryBank)
     return bank
 
+@validated()
 def memory_state(
     state:ControllerState,  # of a model with a memory
 )->MemoryState:             # the slots
@@ -53,6 +56,7 @@ def memory_state(
     return state.memory
 
 # %% ../../nbs/analysis/11_small_models.ipynb #a51c0e22
+@validated()
 def as_token_model(
     model:MemNet,                # reads vectors
     vocabulary:TokenVocabulary,  # with a vector for each word
@@ -68,6 +72,7 @@ SMALL_TASKS:dict[str,LongRangeRecall|SuccessorRecall] = {
     "successor recall": SuccessorRecall(seq_len=64, n_chains=4, n_items=12, n_fillers=4, max_gap=3),
     "long-range recall": LongRangeRecall(seq_len=64, n_pairs=3, n_keys=8, n_values=8, n_fillers=4, n_queries=6, fact_span=.4, query_span=.6)}
 
+@validated(vocab_size="≥ 1")
 def small_memory_config(
     vocab_size:int,  # token ids of the task
 )->MemNetConfig:     # a memory with 2 heads of 24 slots, and no attention layer
@@ -75,6 +80,7 @@ def small_memory_config(
     return MemNetConfig(vocab_size=vocab_size, dim=32, n_layers=0, n_heads=2, n_slots=24, d_key=16, d_value=16, bottleneck=16, chunk_size=16, n_writes=0, topk=4)
 
 # %% ../../nbs/analysis/11_small_models.ipynb #59010b6e
+@validated(steps="in [1, 2000]")
 def train_small_model(
     which:str="successor recall",  # a key of `SMALL_TASKS`
     steps:int=60,                  # optimiser steps, 1 … 2000
@@ -84,8 +90,7 @@ def train_small_model(
     """Train a small model.
 
     Raises ValueError where the task is unknown or the number of steps is not allowed."""
-    require(which in SMALL_TASKS, f"unknown task {which!r}: there are {', '.join(SMALL_TASKS)}")
-    require(isinstance(steps, int) and 1 <= steps <= 2000, f"steps must be a whole number in 1 … 2000, got {steps!r}")
+    require_known(which, SMALL_TASKS, "task")
     task, evaluations = SMALL_TASKS[which], 0
     model = MemNet(small_memory_config(task.vocab_size), generator_for("init", seed))
     def report(model):

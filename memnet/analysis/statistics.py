@@ -14,9 +14,10 @@ from scipy.stats import t as student
 from torch import Tensor
 
 # %% ../../nbs/analysis/00_statistics.ipynb #4802efc9
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, describe_value, is_number, require, validated
 
 # %% ../../nbs/analysis/00_statistics.ipynb #1412df25
+@validated()
 def accuracy(
     predicted:Tensor,  # class per position, any shape
     targets:Tensor,    # right class, `IGNORE_INDEX` where there is no label, same shape
@@ -27,6 +28,7 @@ def accuracy(
     return (predicted == targets)[labelled].double().mean().item()
 
 # %% ../../nbs/analysis/00_statistics.ipynb #d646f323
+@validated()
 def bits_per_byte(
     nats:float,                 # summed loss, or its mean per token
     bytes_per_token:float=1.0,  # for a sum: the number of bytes; for a mean: bytes in a token
@@ -36,12 +38,15 @@ def bits_per_byte(
     return nats/math.log(2)/bytes_per_token
 
 # %% ../../nbs/analysis/00_statistics.ipynb #fc223940
+@validated(level="in (0, 1)")
 def student_interval(
     values,              # one number per seed, any iterable
     level:float=0.95,    # coverage
 )->dict:                 # mean, low, high, n; low and high are NaN for one seed
-    "Mean with Student's confidence interval, eq-interval. Raises ValueError where there is no value. Source: Student 1908."
-    x = torch.as_tensor(list(values), dtype=torch.float64)
+    "Mean with Student's confidence interval, eq-interval. Raises ValueError where there is no value, or one is not a number. Source: Student 1908."
+    values = list(values)
+    require(all(is_number(v) or isinstance(v, Tensor) and v.dim() == 0 for v in values), f"values must be numbers, got {describe_value(values)}")
+    x = torch.as_tensor(values, dtype=torch.float64)
     n = len(x)
     require(n > 0, "student_interval needs at least one value, got none")
     half = student.ppf((1 + level)/2, n - 1)*x.std().item()/math.sqrt(n) if n > 1 else math.nan  # eq-interval
@@ -49,23 +54,26 @@ def student_interval(
     return dict(mean=mean, low=mean - half, high=mean + half, n=n)
 
 # %% ../../nbs/analysis/00_statistics.ipynb #dce0e9d5
+@validated()
 def interval_by_group(
     table:pd.DataFrame,  # tidy, one row per number
     by:list,             # columns to group by, e.g. ["model", "slice"]
     value:str="value",   # column of the numbers
     unit:str|None=None,  # column of the independent unit, e.g. "seed": rows of one unit are averaged first, and units without a number are left out; None = each row is a unit
 )->pd.DataFrame:         # columns of `by`, mean, low, high, n; no rows where the table has none
-    "`student_interval` for each group of a table. Raises ValueError where a column is missing or one of `by` is named like a result."
+    "`student_interval` for each group of a table. Raises ValueError where a column is missing or named twice, or one of `by` is named like a result."
     keys = [*by] if unit is None else [*by, unit]
     missing = {*keys, value} - set(table.columns)
     require(not missing, f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, table.columns))}")
     clash = {*by} & {"mean", "low", "high", "n"}
     require(not clash, f"rename the column {', '.join(sorted(clash))}: the result has one of that name")
+    require(len({*keys, value}) == len(keys) + 1, f"by, value and unit must be different columns, got by={[*by]}, value={value!r}, unit={unit!r}")
     if unit is not None: table = table.groupby(keys, observed=True)[value].mean().dropna().reset_index()
     rows = [{**dict(zip(by, key)), **student_interval(group[value])} for key, group in table.groupby(list(by), observed=True)]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
 
 # %% ../../nbs/analysis/00_statistics.ipynb #ea4ab3df
+@validated(level="in (0, 1)")
 def paired_difference(
     a:dict,            # seed → value
     b:dict,            # seed → value

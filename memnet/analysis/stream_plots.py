@@ -9,43 +9,56 @@ __all__ = ['TASK_COLOURS', 'forgetting_curves', 'show_accuracy_matrix', 'accurac
 from collections.abc import Mapping, Sequence
 import numpy as np, pandas as pd, matplotlib.pyplot as plt
 from torch import Tensor
-from .figure_style import SEQUENTIAL, axes_or_new, checked_array, model_style
-from .result_plots import seed_band, seeds_note
+from ..foundations.validation import require, validated
+from .figure_style import MODEL_STYLES, SEQUENTIAL, Values, axes_or_new, checked_array
+from .result_plots import draw_curve, seed_band, seeds_note, series_of
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c1441bb1
 TASK_COLOURS = "viridis"   # colour map of tasks, early to late
 
 def _as_table(result):
     "A stream result, one row per step and task."
+    require(hasattr(result, "steps") and hasattr(result, "evaluations"), f"results must hold tables or stream results, got {type(result).__name__}")
     return pd.DataFrame([dict(step=s, task=t, value=v) for s, row in zip(result.steps.tolist(), result.evaluations.tolist()) for t, v in enumerate(row)])
 
+def _of_one_learner(table, name):
+    "The table, if its rows are of the learner that the panel is named after."
+    missing = {"step", "task", "value"} - set(table.columns)
+    require(not missing, f"the table of {name!r} lacks {', '.join(sorted(missing))}")
+    models = sorted(set(table["model"])) if "model" in table else [name]
+    require(models == [name], f"the panel {name!r} would show the rows of {', '.join(map(repr, models))}: filter the table, or name the panel after its learner")
+    return table
+
+@validated(columns="≥ 1")
 def forgetting_curves(
     results:Mapping,       # name → table with columns step, task, value and perhaps seed, or a stream result with `steps` `n` and `evaluations` `n t`
     borders:Sequence=(),   # examples of each experience, for the grey lines; () = none
     columns:int=4,         # panels side by side
 )->np.ndarray:             # axes, one panel for each name
-    "Draw the accuracy of each task over the stream, one panel for each learner."
+    "Draw the accuracy of each task over the stream, one panel for each learner. Raises ValueError where there is none, or a table has the rows of another learner than its name."
+    require(len(results) > 0, "results is empty: give a table or a stream result for each learner")
     rows = -(-len(results)//columns)
     columns = min(columns, len(results))
     axes = plt.subplots(rows, columns, figsize=(2.6*columns, 2*rows), sharex=True, sharey=True, squeeze=False)[1]
     for ax in axes.flat[len(results):]: ax.axis("off")
     for ax, (name, result) in zip(axes.flat, results.items()):
-        table = result if isinstance(result, pd.DataFrame) else _as_table(result)
+        table = _of_one_learner(result, name) if isinstance(result, pd.DataFrame) else _as_table(result)
         tasks = sorted(table["task"].unique())
         last = table["step"].max()
-        for t in tasks:
+        for i, t in enumerate(tasks):
             mean = table[table["task"] == t].groupby("step")["value"].mean()
-            ax.plot(mean.index, mean, color=plt.get_cmap(TASK_COLOURS)(t/max(len(tasks), 2)), lw=1)
+            ax.plot(mean.index, mean, color=plt.get_cmap(TASK_COLOURS)(i/max(len(tasks), 2)), lw=1)
         for end in np.cumsum(borders)[:-1]/max(np.sum(borders), 1)*last: ax.axvline(end, color="lightgrey", lw=.6, zorder=0)
-        ax.set(title=model_style(name).label, ylim=(-.02, 1.02))
+        ax.set(title=MODEL_STYLES[name].label if name in MODEL_STYLES else str(name), ylim=(-.02, 1.02))
         ax.title.set_fontsize(8)
     for ax in axes[-1]: ax.set_xlabel("batch of the stream")
     for ax in axes[:, 0]: ax.set_ylabel("accuracy")
     return axes
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c14f314e
+@validated()
 def show_accuracy_matrix(
-    R:Tensor,                 # accuracy after each experience (row) on each task (column), `p t`
+    R:Values,                 # accuracy after each experience (row) on each task (column), `p t`
     title:str="",             # of the axes
     ax:plt.Axes|None=None,    # axes to draw on
 )->plt.Axes:                  # the axes drawn on
@@ -59,6 +72,7 @@ def show_accuracy_matrix(
     return ax
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c148189a
+@validated(df="columns model seed bytes value", target="finite")
 def accuracy_by_bytes(
     df:pd.DataFrame,          # columns model, seed, bytes, value
     target:float|None=None,   # a level to reach: a dashed line
@@ -66,42 +80,42 @@ def accuracy_by_bytes(
 )->plt.Axes:                  # the axes drawn on
     "Draw final accuracy with its 95 % interval against the bytes that are kept; a line joins the sizes of one model."
     stats, ax = seed_band(df, ["model", "bytes"]), axes_or_new(ax)
-    for i, name in enumerate(df["model"].unique()):
-        part = stats[stats["model"] == name].sort_values("bytes")
-        ax.errorbar(part["bytes"].clip(lower=300), part["mean"], yerr=(part["high"] - part["mean"]).fillna(0), fmt="-" + "osD^vPX"[i//10 % 7], color=plt.get_cmap("tab10")(i % 10), capsize=2, ms=4, lw=1, label=model_style(name).label)
+    styles = series_of(df)
+    for name in df["model"].unique():
+        part, style = stats[stats["model"] == name].sort_values("bytes"), styles[name]
+        ax.errorbar(part["bytes"].clip(lower=300), part["mean"], yerr=(part["high"] - part["mean"]).fillna(0), fmt="-" + style.marker, color=style.colour, capsize=2, ms=4, lw=1, label=style.label)
     if target is not None: ax.axhline(target, ls="--", color="grey", lw=1)
     ax.set(xscale="log", xlabel="bytes kept of the stream (none drawn at 300)", ylabel="average accuracy at the end")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=seeds_note(stats).replace("band", "interval"), fontsize=7)
     return ax
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c1486ca5
+@validated(df="columns model seed after value")
 def stability_gap(
     df:pd.DataFrame,          # columns model, seed, after (batches since a switch), value (accuracy on what was learned before)
     ax:plt.Axes|None=None,    # axes to draw on
 )->plt.Axes:                  # the axes drawn on
     "Draw what happens to old tasks in the first steps after a switch; mean and 95 % band over seeds."
     ax = axes_or_new(ax, (6, 3))
-    per_seed = df.groupby(["model", "seed", "after"], as_index=False)["value"].mean()
-    stats = seed_band(per_seed, ["model", "after"])
-    for i, name in enumerate(df["model"].unique()):
-        part = stats[stats["model"] == name]
-        colour = plt.get_cmap("tab10")(i % 10)
-        ax.plot(part["after"], part["mean"], color=colour, label=model_style(name).label)
-        if part["low"].notna().any(): ax.fill_between(part["after"], part["low"], part["high"], color=colour, alpha=.2, lw=0)
+    stats, styles = seed_band(df, ["model", "after"]), series_of(df)
+    for name in df["model"].unique(): draw_curve(ax, stats[stats["model"] == name], "after", styles[name], styles[name].label, markers=False)
     ax.axvline(0, color="grey", lw=1, ls="--")
     ax.set(xlabel="batches after a switch", ylabel="accuracy on earlier tasks", ylim=(0, 1.02))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=seeds_note(stats))
     return ax
 
 # %% ../../nbs/analysis/08_stream_plots.ipynb #c14a4de5
+@validated(columns="≥ 1")
 def show_slots(
-    images:Tensor,              # reconstruction of each slot, `n f` with f a square number
-    strength:Tensor|None=None,  # number above each, `n`
+    images:Values,              # reconstruction of each slot, `n f` with f a square number
+    strength:Values|None=None,  # number above each, `n`
     columns:int=10,             # pictures side by side
 )->np.ndarray:     # axes
-    "Draw what slots stand for as small pictures."
+    "Draw what slots stand for as small pictures. Raises ValueError where images are not square, or have no strength each."
     x = checked_array(images, "n f", "images")
     side = int(x.shape[1]**.5)
+    require(side*side == x.shape[1], f"images must have a square number of pixels, got {x.shape[1]}")
+    require(strength is None or len(checked_array(strength, "n", "strength")) == len(x), f"strength must have {len(x)} slots like images")
     rows = -(-len(x)//columns)
     axes = plt.subplots(rows, columns, figsize=(.6*columns, .72*rows), squeeze=False)[1]
     for ax in axes.flat: ax.axis("off")

@@ -12,14 +12,16 @@ import torch
 
 # %% ../../nbs/analysis/03_survival.ipynb #b0e125d3
 from .event_table import END_CAUSES
-from ..foundations.validation import require
+from ..foundations.validation import require, require_columns, validated
 
 # %% ../../nbs/analysis/03_survival.ipynb #ccf45f21
+@validated()
 def kaplan_meier(
     ended:np.ndarray,    # entries that end at each age, `… u`
     at_risk:np.ndarray,  # entries that reached the age, `… u`
 )->np.ndarray:           # chance to last longer than the age, `… u`
-    "The product-limit estimate, eq-km. Source: Kaplan and Meier 1958."
+    "The product-limit estimate, eq-km. Raises ValueError where the shapes differ. Source: Kaplan and Meier 1958."
+    require(ended.shape == at_risk.shape, f"ended and at_risk must have one shape, got {ended.shape} and {at_risk.shape}")
     with np.errstate(invalid="ignore", divide="ignore"): step = np.where(at_risk > 0, 1 - ended/at_risk, 1.)
     return np.cumprod(step, -1)  # eq-km
 
@@ -43,6 +45,7 @@ def _bootstrap_band(ended:np.ndarray, at_risk:np.ndarray, level:float, draws:int
     return np.quantile(kaplan_meier(weight @ ended, weight @ at_risk), [(1 - level)/2, (1 + level)/2], axis=0)
 
 # %% ../../nbs/analysis/03_survival.ipynb #96ad83a5
+@validated(table="columns start_observed observed cause duration stream", level="in (0, 1)", draws="≥ 1")
 def survival_table(
     table:pd.DataFrame,         # of `slot_lifetimes`; entries whose allocation is not on record are left out
     by:str|None=None,           # column that separates conditions; None = one curve
@@ -53,6 +56,7 @@ def survival_table(
 )->pd.DataFrame:                # condition, age, survival, low, high, at_risk, ended; from age 0 on
     "Kaplan-Meier curves with bootstrap bands over streams, eq-km. Raises ValueError where a cause is unknown or no entry has a recorded allocation. Source: Efron and Tibshirani 1993, section 8 (draws of clusters)."
     require(set(causes) <= set(END_CAUSES), f"causes must be among {END_CAUSES}, got {tuple(causes)}")
+    if by is not None: require_columns("table", table, [by])
     known = table[table.start_observed]
     require(len(known) > 0, "there is no entry with a recorded allocation in the table")
     groups = [("all", known)] if by is None else list(known.groupby(by, observed=True))
@@ -67,6 +71,7 @@ def survival_table(
     return pd.concat(curves, ignore_index=True)[["condition", "age", "survival", "low", "high", "at_risk", "ended"]]
 
 # %% ../../nbs/analysis/03_survival.ipynb #347ac7d2
+@validated(curves="columns survival condition age")
 def median_lifetime(
     curves:pd.DataFrame,   # of `survival_table`
 )->pd.Series:              # condition → age that half of the entries outlast; infinite if the record is too short to tell
@@ -99,6 +104,7 @@ class _Comparison:
         return out
 
 # %% ../../nbs/analysis/03_survival.ipynb #df3584e4
+@validated(table="columns start_observed observed cause duration stream", draws="≥ 1")
 def compare_lifetimes(
     table:pd.DataFrame,       # of `slot_lifetimes`; entries whose allocation is not on record are left out
     by:str,                   # column that separates conditions
@@ -106,8 +112,10 @@ def compare_lifetimes(
     draws:int=200,            # permutations of the conditions
     generator:torch.Generator|None=None,  # of the permutations; None = a fixed one
 )->dict:                      # statistic, p (log-rank), p_permutation, n of each condition
-    "Do the entries of some conditions last longer? Raises ValueError where there are not two conditions. Source: Mantel 1966 (log-rank)."
+    "Do the entries of some conditions last longer? Raises ValueError where a cause is unknown or there are not two conditions. Source: Mantel 1966 (log-rank)."
     from lifelines.statistics import multivariate_logrank_test   # of an extra
+    require_columns("table", table, [by])
+    require(set(causes) <= set(END_CAUSES), f"causes must be among {END_CAUSES}, got {tuple(causes)}")
     known = table[table.start_observed]
     ended = (known.observed & known.cause.isin(causes)).to_numpy()
     names, group = np.unique(known[by].astype(str), return_inverse=True)

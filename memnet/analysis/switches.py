@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Optional
 import torch
 from .small_models import memory_bank, require_memory_model
-from ..foundations.validation import require
+from ..foundations.validation import require, require_known, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.reading import Features
 from ..models.memnet import MemNet, MemNetConfig
@@ -28,6 +28,7 @@ class MechanismSwitches:
     disabled_policies:tuple[str,...]=()   # policies whose share goes to the others
 
 # %% ../../nbs/analysis/12_switches.ipynb #18d3c03c
+@validated()
 def ablate_features(
     features:Features,           # what the tokens bring to the memory
     switches:MechanismSwitches,  # what is off
@@ -44,6 +45,7 @@ def ablate_features(
     return features._replace(policy_weights=policy_weights, hop_weights=hop_weights, gate=gate)
 
 # %% ../../nbs/analysis/12_switches.ipynb #9ef6e2e7
+@validated()
 def ablated_model(
     model:MemNet,                # trained; left alone
     switches:MechanismSwitches=MechanismSwitches(),  # what is off
@@ -67,6 +69,7 @@ def ablated_model(
     return out.eval()
 
 # %% ../../nbs/analysis/12_switches.ipynb #d954211b
+@validated()
 def mechanism_names(
     config:MemNetConfig,  # of the model
 )->tuple[str,...]:        # names of what can be switched off
@@ -75,13 +78,18 @@ def mechanism_names(
     plain = tuple(f.name for f in fields(MechanismSwitches) if f.name != "disabled_policies" and has.get(f.name, True))
     return plain + (tuple(f"policy {p}" for p in config.policies) if len(set(config.policies)) > 1 else ())
 
+@validated()
 def switches_without(
     names:Sequence[str],  # as of `mechanism_names`
 )->MechanismSwitches:     # with these off
-    "Switches with some mechanisms off."
+    "Switches with some mechanisms off. Raises ValueError where a mechanism is unknown."
+    known = [f.name for f in fields(MechanismSwitches) if f.name != "disabled_policies"]
+    for name in names:
+        if not str(name).startswith("policy "): require_known(name, known, "mechanism")
     policies = tuple(name.removeprefix("policy ") for name in names if name.startswith("policy "))
     return MechanismSwitches(**{name: False for name in names if not name.startswith("policy ")}, disabled_policies=policies)
 
+@validated()
 def disabled_mechanisms(
     switches:MechanismSwitches,  # as set
     config:MemNetConfig,         # of the model

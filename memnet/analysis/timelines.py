@@ -11,11 +11,13 @@ import numpy as np, pandas as pd, matplotlib.pyplot as plt
 from matplotlib import animation
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
-from .figure_style import STYLE, axes_or_new, checked_array, condition_styles
+from ..foundations.validation import validated
+from .figure_style import STYLE, Values, axes_or_new, checked_array, condition_styles
 from .result_plots import log_token_axis
 from .slot_plots import slot_heatmap
 
 # %% ../../nbs/analysis/09_timelines.ipynb #ad310194
+@validated(events="columns stream head entry kind time slot cause", stream="≥ 0", head="≥ 0", slots="≥ 1", times="≥ 1")
 def memory_raster(
     events:pd.DataFrame,     # of `EventLog.frame`
     stream:int=0,            # which stream
@@ -71,6 +73,7 @@ def _marks(ax, e, start, size):
         if len(d): ax.plot(d.time, d.y, marker, color=colour, ms=6, ls="", label=cause, zorder=4, clip_on=False)
 
 # %% ../../nbs/analysis/09_timelines.ipynb #1f48bb06
+@validated(steps="≥ 1")
 def survival_curve(
     curves:pd.DataFrame,      # of `memnet.analysis.survival.survival_table`: condition, age, survival, low, high, at_risk
     log:bool=False,           # logarithmic axis of ages
@@ -103,10 +106,11 @@ def _steps(c, most, log):
     return c.iloc[np.unique(np.r_[0, at, len(c) - 1])]
 
 # %% ../../nbs/analysis/09_timelines.ipynb #66fb179a
+@validated(n_slots="≥ 1")
 def slot_reuse_plot(
-    write_slot:Tensor,           # slot written at each token, `t`, -1 = none
+    write_slot:Values,           # slot written at each token, `t`, -1 = none
     n_slots:int,                 # slots there are
-    allocated:Tensor|None=None,  # did the write take a new slot, `t`
+    allocated:Values|None=None,  # did the write take a new slot, `t`
     ax:plt.Axes|None=None,       # axes to draw on
 )->plt.Axes:                     # the axes drawn on
     "Draw how often each slot is written, the busiest first. Raises ValueError where a slot does not exist or lengths differ."
@@ -130,10 +134,11 @@ def slot_reuse_plot(
     return ax
 
 # %% ../../nbs/analysis/09_timelines.ipynb #969d950a
+@validated(frames="≥ 1", fps="≥ 1")
 def animate_memory(
-    values:Tensor,               # read weights of one row and head, `t n`
+    values:Values,               # read weights of one row and head, `t n`
     path:str|Path,               # of the file to write: .gif, or .mp4
-    writes:Tensor|None=None,     # slot written at each token, `t`, -1 = none
+    writes:Values|None=None,     # slot written at each token, `t`, -1 = none
     tokens:list|None=None,       # a word for each token, shown as title
     frames:int=120,              # most frames; beyond, a frame is the maximum of a block of tokens
     fps:int=6,                   # frames to a second

@@ -7,8 +7,9 @@ __all__ = ['PartConfig', 'Config']
 
 # %% ../../nbs/foundations/03_config.ipynb #79b00741
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from typing import TypeVar
-from .validation import require
+from .validation import require, require_fields, validated
 
 # %% ../../nbs/foundations/03_config.ipynb #04c62a84
 PartConfig = TypeVar('PartConfig', bound='Config')
@@ -17,7 +18,9 @@ PartConfig = TypeVar('PartConfig', bound='Config')
 class Config:
     "Base of every config: frozen, checked when it is made, to json and back."
 
-    def __post_init__(self)->None: self.check()
+    def __post_init__(self)->None:
+        require_fields(self)
+        self.check()
 
     def check(self)->None:
         "Refuse settings that cannot work; a part extends it and calls `super().check()`, so that a whole checks all its parts. Raises ValueError where a setting is invalid."
@@ -27,15 +30,18 @@ class Config:
         return asdict(self)
 
     @classmethod
+    @validated()
     def from_dict(cls:type[PartConfig],
         values:dict,  # field name -> value, as `to_dict` gave it, perhaps through json
     )->PartConfig:    # a config of this class
         "Rebuild a config. Raises ValueError where a key is not one of its fields."
         known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        require(not unknown, f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: its fields are {', '.join(known)}")
+        unknown = sorted(set(values) - set(known), key=str)
+        near = [n for u in unknown for n in get_close_matches(str(u), known, 1)]
+        require(not unknown, f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: its fields are {', '.join(known)}{f'; did you mean {near[0]!r}?' if near else ''}")
         return cls(**values)
 
+    @validated()
     def part(self,
         kind:type[PartConfig],  # class of a config whose fields this one has, such as one of its bases
     )->PartConfig:              # the same settings, without the others

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Optional
 import torch
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .base import ModelOutput
 from .controller import ControllerState
 from .memnet import MemNet, MemNetConfig
@@ -18,6 +18,7 @@ from .memnet import MemNet, MemNetConfig
 # %% ../../nbs/models/08_attention_baselines.ipynb #8166dd38
 class WindowedTransformer(MemNet):
     "`MemNet` without its memory: causal attention over a window, and nothing else."
+    @validated()
     def __init__(self,
         cfg:MemNetConfig,                         # sizes; `memory` is switched off
         generator:Optional[torch.Generator]=None, # draws the initial weights; None = a fixed one
@@ -27,6 +28,7 @@ class WindowedTransformer(MemNet):
 # %% ../../nbs/models/08_attention_baselines.ipynb #8035d458
 class FullAttentionTransformer(WindowedTransformer):
     "A Transformer that sees the whole stream: its window is at least as long."
+    @validated()
     def forward(self,
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
         state:Optional[ControllerState]=None,      # where to go on; None = a new stream
@@ -42,6 +44,7 @@ class FullAttentionTransformer(WindowedTransformer):
         require(total <= most, f"a stream of {total} tokens needs window ≥ {least}, got window={self.config.window}: call model.with_window({least})")
         return super().forward(inputs, state, mask, reset, generator, record)
 
+    @validated(window="≥ 1")
     def with_window(self,
         window:int,  # tokens of the longest stream, one more where it comes in several calls
     )->'FullAttentionTransformer': # a new model with copies of the weights

@@ -9,7 +9,7 @@ __all__ = ['EVICTION_RULES', 'FixedEviction', 'SoftCapacity']
 from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from ..memory.state import MemoryState
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0370043c
@@ -17,6 +17,7 @@ EVICTION_RULES = ('fifo', 'lru', 'random')  # what `FixedEviction` knows
 
 class FixedEviction(nn.Module):
     "A fixed rule of eviction, called between chunks: the strengths of occupied slots become their places in the rule's order. Raises ValueError where rule or strengths are invalid."
+    @validated(low="in (0, 1]", high="in (0, 1]")
     def __init__(self,
         rule:str,                                 # one of `EVICTION_RULES`
         generator:Optional[torch.Generator]=None, # draws the random order; None = a fixed one
@@ -29,6 +30,7 @@ class FixedEviction(nn.Module):
         self.rule, self.low, self.high = rule, low, high
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
 
+    @validated()
     def forward(self,
         state:MemoryState,               # left alone
         rate_of:Optional[Callable]=None, # not used: the rule does not depend on decay
@@ -44,6 +46,7 @@ class FixedEviction(nn.Module):
 # %% ../../nbs/models/10_eviction_rules.ipynb #0400043c
 class SoftCapacity(nn.Module):
     "Eviction with a gradient: in a larger memory, what would not fit into `capacity` slots fades, @eq-capacity. Raises ValueError where a value is not positive. Source of the gradient: Bengio et al. 2013."
+    @validated()
     def __init__(self,
         capacity:int,       # slots that there will be
         softness:float=.5,  # width of the soft threshold, in units of log strength
@@ -53,6 +56,7 @@ class SoftCapacity(nn.Module):
         require(softness > 0, f"softness must be > 0, got softness={softness}")
         self.capacity, self.softness = capacity, softness
 
+    @validated()
     def forward(self,
         state:MemoryState,               # left alone
         rate_of:Optional[Callable[[Tensor],Tensor]]=None, # contents -> decay of strength per token, as `bank.rate_of`; None = none

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.config import Config
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/models/04_objective.ipynb #127a8c98
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class ObjectiveConfig(Config):
         return dict(hallucination=self.w_hallucination, utilisation=self.w_utilisation, sparsity=self.w_sparsity)
 
 # %% ../../nbs/models/04_objective.ipynb #b8f60036
+@validated(x="float b t c", x_hat="float b t c", read_mass="float b h n", gate_mean="float", mask="b t")
 def memory_losses(
     x:Tensor,                    # encoded input, `b t c`
     x_hat:Tensor,                # its reconstruction from read vectors, `b t c`

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.config import Config
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .base import ModelOutput, SequenceModel
 
 # %% ../../nbs/models/07_recurrent.ipynb #57e5e197
@@ -57,6 +57,7 @@ class RecurrentModel(SequenceModel):
     "Embedding, recurrent layers, linear head. Raises ValueError where the config is of another class."
     layer_class:ClassVar[type]  # `nn.LSTM` or `nn.GRU`
 
+    @validated()
     def __init__(self,
         cfg:RecurrentConfig,                      # sizes
         generator:Optional[torch.Generator]=None, # draws the initial weights; None = seed 0, never the global one
@@ -75,6 +76,7 @@ class RecurrentModel(SequenceModel):
         "Whether the layers carry a cell beside the hidden state."
         return self.layer_class is nn.LSTM
 
+    @validated()
     def reset_parameters(self,
         generator:torch.Generator,  # the only source of randomness
     )->None:
@@ -85,6 +87,7 @@ class RecurrentModel(SequenceModel):
         for name, p in self.layers.named_parameters():
             if self.has_cell and 'bias' in name: p.data[c:2*c] = float('ih' in name)  # the gates stand in the order i, f, g, o
 
+    @validated(batch_size="≥ 1")
     def empty_state(self,
         batch_size:int=1,  # rows
     )->RecurrentState:     # zeros
@@ -92,6 +95,7 @@ class RecurrentModel(SequenceModel):
         cfg, like = self.config, self.head.weight
         return RecurrentState(*(like.new_zeros(batch_size, n, cfg.dim) for n in (cfg.n_layers, cfg.n_layers*self.has_cell)))
 
+    @validated(x="b t c", length="b")
     def run_layers(self,
         x:Tensor,              # encoded input, `b t c`
         state:RecurrentState,  # where to go on
@@ -108,6 +112,7 @@ class RecurrentModel(SequenceModel):
         end = end if self.has_cell else (end, start[1])
         return y, RecurrentState(*(torch.where(some, e.transpose(0, 1), s) for e, s in zip(end, state)))
 
+    @validated()
     def forward(self,
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
         state:Optional[RecurrentState]=None,       # where to go on; None = a new stream

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Callable, Optional
 import torch
 from ..foundations.config import Config, PartConfig
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .attention_baselines import WindowedTransformer
 from .base import SequenceModel
 from .memnet import MemNet, MemNetConfig
@@ -19,6 +19,7 @@ from .recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
 # %% ../../nbs/models/09_registry.ipynb #2e0d6a23
 MODEL_CLASSES:dict[type[Config], type[SequenceModel]] = {LSTMConfig: LSTMModel, GRUConfig: GRUModel, MemNetConfig: MemNet}  # config class -> model class
 
+@validated()
 def build_model(
     cfg:Config,                                # config of a model in `MODEL_CLASSES`
     generator:Optional[torch.Generator]=None,  # draws the initial weights; None = a fixed one
@@ -28,6 +29,7 @@ def build_model(
     return MODEL_CLASSES[type(cfg)](cfg, generator=generator)
 
 # %% ../../nbs/models/09_registry.ipynb #4dddb51e
+@validated(target="≥ 1", low="≥ 1", high="≥ 1", step="≥ 1", tolerance="≥ 0")
 def match_parameters(
     make_config:Callable[[int],PartConfig], # width -> config
     target:int,            # parameters wanted
@@ -52,6 +54,7 @@ def match_parameters(
 # %% ../../nbs/models/09_registry.ipynb #0406043c
 BASELINE_NAMES = ('windowed', 'lstm')  # what `make_baseline` can build
 
+@validated()
 def make_baseline(
     name:str,                  # one of `BASELINE_NAMES`
     ours:MemNetConfig,         # of the memory that it is compared with

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Batch', 'segment_starts', 'time_ranks', 'scatter_to_row', 'sample_distinct', 'assign_queries', 'one_hot_tokens',
-           'token_letter', 'Task']
+           'token_letter', 'require_shown', 'Task']
 
 # %% ../../nbs/tasks/00_base.ipynb #52af7962
 from itertools import groupby
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 from ..foundations.config import Config
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, describe_value, is_list, is_whole, require, validated
 
 # %% ../../nbs/tasks/00_base.ipynb #4990d187
 class Batch(NamedTuple):
@@ -24,18 +24,21 @@ class Batch(NamedTuple):
     slices:dict[str,Tensor]  # difficulty of each question by name, -1 where nothing is asked, `b t`
 
 # %% ../../nbs/tasks/00_base.ipynb #272cb980
+@validated(u="float b n", lengths="whole ...", total="≥ 0")
 def segment_starts(
     u:Tensor,        # relative position that each segment asks for, in [0,1], `b n`
     lengths:Tensor,  # tokens each segment takes, `b n` or broadcastable
     total:int,       # tokens in the row
 )->Tensor:           # position of the first token of each segment, `b n`: in order, never overlapping
-    "Place segments in a row by distributing the free tokens between them."
+    "Place segments in a row by distributing the free tokens between them. Raises ValueError where they do not fit."
     lengths = lengths.expand(u.shape)
     free = total - lengths.sum(1, keepdim=True)          # eq-free
+    require(bool((free >= 0).all()), f"total must be ≥ {total - int(free.min())} so that all segments fit, got total={total}")
     before = lengths.cumsum(1) - lengths
     return (u.sort(1).values*(free + 1)).long().minimum(free) + before  # eq-layout
 
 # %% ../../nbs/tasks/00_base.ipynb #551da088
+@validated(times="b e")
 def time_ranks(
     times:Tensor,  # when each event happens, any real numbers, `b e`
 )->Tensor:         # rank of each event in its row, 0 … e-1, `b e`
@@ -43,26 +46,31 @@ def time_ranks(
     return times.argsort(1).argsort(1)
 
 # %% ../../nbs/tasks/00_base.ipynb #35121e8f
+@validated(position="whole b q", values="whole b q", length="≥ 0")
 def scatter_to_row(
     position:Tensor,  # distinct positions, `b q`
     values:Tensor,    # one whole number for each, `b q`
     length:int,       # tokens in a row
     fill_value:int=-1,# elsewhere
 )->Tensor:            # `b t`
-    "Put one number at each position of a row that is constant elsewhere."
+    "Put one number at each position of a row that is constant elsewhere. Raises ValueError where a position lies outside."
+    require(position.numel() == 0 or 0 <= int(position.min()) and int(position.max()) < length, f"position must lie in 0 … {length - 1}, got {position.flatten().tolist()[:8]}")
     return torch.full((len(position), length), fill_value).scatter_(1, position, values)
 
 # %% ../../nbs/tasks/00_base.ipynb #725893f8
+@validated(batch_size="≥ 1", n="≥ 0", high="≥ 1")
 def sample_distinct(
     batch_size:int,             # rows
     n:int,                      # tokens per row, at most `high`
     high:int,                   # drawn from 0 … high-1
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # `b n`
-    "Draw `n` different tokens per row, in random order."
+    "Draw `n` different tokens per row, in random order. Raises ValueError where there are fewer than `n`."
+    require(n <= high, f"n must be ≤ high, got n={n}, high={high}")
     return torch.rand(batch_size, high, generator=generator).argsort(1)[:, :n]
 
 # %% ../../nbs/tasks/00_base.ipynb #32756049
+@validated(batch_size="≥ 1", n_queries="≥ 1", n_pairs="≥ 1")
 def assign_queries(
     batch_size:int,             # rows
     n_queries:int,              # questions per row
@@ -74,23 +82,36 @@ def assign_queries(
     return pair[sample_distinct(batch_size, n_queries, n_queries, generator)]
 
 # %% ../../nbs/tasks/00_base.ipynb #0195043c
+@validated(width="≥ 1")
 def one_hot_tokens(
     width:int,                   # of a token
     *blocks:tuple[int,int],      # (first entry, number of entries): one entry of each block is 1
 )->tuple[tuple[float,...],...]:  # every token, in the order of the blocks
-    "All tokens that have exactly one 1 in each block."
+    "All tokens that have exactly one 1 in each block. Raises ValueError where there is no block, or one does not fit."
+    require(len(blocks) > 0 and all(0 <= a and n > 0 and a + n <= width for a, n in blocks), f"blocks must be pairs (first entry, number of entries) within width={width}, got {blocks}")
     ones = torch.cartesian_prod(*(first + torch.arange(n) for first, n in blocks)).reshape(-1, len(blocks))
     return tuple(map(tuple, torch.zeros(len(ones), width).scatter_(1, ones, 1.).tolist()))
 
 # %% ../../nbs/tasks/00_base.ipynb #849f0d78
+@validated(i="≥ 0")
 def token_letter(
     i:int,           # number of the token in its alphabet
     first:str='A',   # the letter of token 0
 )->str:              # one letter, with a number behind it from the 27th token on
-    "A, B, … Z, A1, B1, …"
+    "A, B, … Z, A1, B1, … Raises ValueError where `first` is not one letter."
+    require(len(first) == 1, f"first must be one letter, got {first!r}")
     return chr(ord(first) + i % 26) + (str(i//26) if i >= 26 else '')
 
 # %% ../../nbs/tasks/00_base.ipynb #961d6ef6
+@validated(t="≥ 0")
+def require_shown(
+    known:dict,  # what a row has shown so far
+    key:Any,     # what it asks for
+    t:int,       # position of the question
+)->None:
+    "Refuse a row that asks for what it has not shown. Raises ValueError that names the position."
+    if key not in known: raise ValueError(f"row asks at position {t} for {key!r}, which it has not shown before")
+
 class Task(Config):
     "Base of every task: a subclass is a frozen dataclass that gives `answers`, `sample_rows`, `solve` and `symbol`."
 
@@ -109,6 +130,7 @@ class Task(Config):
         "Accuracy of a guesser that knows the possible answers and nothing of the row."
         return 1/self.n_classes  # eq-chance
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -116,6 +138,7 @@ class Task(Config):
         "Draw all rows at once. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated()
     def solve(self,
         row:list,    # tokens of one row, or its vectors as lists
     )->list[int]:    # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
@@ -128,21 +151,32 @@ class Task(Config):
         "Name of a token in rendered rows; fillers are `·`. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated()
+    def require_row(self,
+        row:list,    # tokens of one row, or its vectors as lists
+    )->None:
+        "Refuse what is not a row of this task. Raises ValueError where a token is not in the vocabulary or a vector has another width."
+        size, width = getattr(self, 'vocab_size', None), getattr(self, 'input_dim', getattr(self, 'dim', None))
+        for t, x in enumerate(row):
+            if size is not None and not (is_whole(x) and 0 <= x < size): raise ValueError(f"row must hold tokens from 0 to {size - 1}, got {x!r} at position {t}")
+            if size is None and width is not None and not (is_list(x) and len(x) == width): raise ValueError(f"row must hold vectors of {width} numbers, got {describe_value(x)} at position {t}")
+
+    @validated(batch_size="≥ 1")
     def sample(self,
         batch_size:int,             # rows, at least 1
         generator:torch.Generator,  # the only source of randomness
     )->Batch:                       # fresh rows
         "Draw a batch. Raises ValueError where the batch size or the generator is invalid."
-        require_positive(batch_size=batch_size)
-        require(isinstance(generator, torch.Generator), f"generator must be a torch.Generator, got {type(generator).__name__}: pass torch.Generator().manual_seed(seed)")
         return self.sample_rows(batch_size, generator)
 
+    @validated()
     def oracle(self,
         batch:Batch,  # only its `inputs` are read
     )->Tensor:        # token ids of the answers, `IGNORE_INDEX` where nothing is asked, `b t`
         "Answer every question from the inputs alone, by the reference solution."
         return torch.tensor([self.solve(row) for row in batch.inputs.tolist()])
 
+    @validated()
     def render(self,
         generator:torch.Generator,  # draws the row
     )->str:                         # lines of at most 88 characters

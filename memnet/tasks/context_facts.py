@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, sample_distinct, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, require_shown, sample_distinct, token_letter
 
 # %% ../../nbs/tasks/04_context_facts.ipynb #d9ab52bb
+@validated(n="≥ 1", dim="≥ 1")
 @cache
 def item_vectors(
     n:int,    # number of vectors
@@ -48,6 +49,7 @@ class ContextTask(Task):
         "Position of the first question. Raises NotImplementedError in the base class."
         raise NotImplementedError
 
+    @validated(items="whole b t", contexts="float b t c", markers="whole b t")
     def encode(self,
         items:Tensor,      # item of each token, -1 = blank, `b t`
         contexts:Tensor,   # a random direction for each token, of any length, `b t c`
@@ -63,8 +65,9 @@ class ContextTask(Task):
     def decode(self,
         row:Any,                       # vectors, `t c`, as a tensor or a list of lists
     )->tuple[list[int],list[int]]:     # item and marker of each token, -1 = none
-        "The item that each vector resembles most, and among the questions the marker."
+        "The item that each vector resembles most, and among the questions the marker. Raises ValueError where the vectors have another width."
         x = torch.as_tensor(row)
+        require(x.dim() == 2 and x.shape[1] == self.dim, f"row must hold vectors of {self.dim} numbers, got shape {tuple(x.shape)}")
         cosine = x @ item_vectors(self.n_vectors, self.dim).mT
         items = torch.where(x.norm(dim=-1) > 0, cosine[:, :self.n_items].argmax(-1), -1)
         markers = torch.where(items >= 0, self.n_items + cosine[:, self.n_items:].argmax(-1), -1)
@@ -131,6 +134,7 @@ class SplitFacts(ContextTask):
         "Tokens of a row: sessions, then three questions per chain."
         return self.first_question + 3*self.n_chains
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -158,16 +162,20 @@ class SplitFacts(ContextTask):
         items = F.pad(facts, (0, self.session_length - 2*n), value=-1)
         return items, torch.randn(b, 1, self.dim, generator=generator).expand(b, self.session_length, self.dim)
 
+    @validated()
     def solve(self,
         row:list,     # vectors of one row, as lists
     )->list[int]:     # number of the item that answers, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: decode the facts, and follow them as far as the marker asks."
+        "Reference solution: decode the facts, and follow them as far as the marker asks. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         items, markers = self.decode(row)
         facts = [x for x in items[:self.first_question] if x >= 0]
         after = dict(zip(facts[::2], facts[1::2]))
         out = [IGNORE_INDEX]*self.first_question
         for x, marker in zip(items[self.first_question:], markers[self.first_question:]):
+            require_shown(after, x, len(out))
             two_steps = marker == self.n_items + 1 and x < self.n_per_kind      # the country of a person
+            if two_steps: require_shown(after, after[x], len(out))
             out.append(after[after[x]] if two_steps else after[x])
         return out
 
@@ -251,6 +259,7 @@ class RepeatedFacts(ContextTask):
         "Fraction of the facts of the first load that had been shown before."
         return (self.n_repeats - 1)*self.n_often/(self.n_once + self.n_repeats*self.n_often)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -271,13 +280,16 @@ class RepeatedFacts(ContextTask):
         inputs = self.encode(items, contexts, _after_facts(torch.full((b, n), self.n_items), self.first_question, -1))
         return Batch(inputs, _after_facts(city.gather(1, asked), self.first_question, IGNORE_INDEX), None, {'age': _after_facts(age, self.first_question, -1)})
 
+    @validated()
     def solve(self,
         row:list,     # vectors of one row, as lists
     )->list[int]:     # number of the item that answers, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: decode the facts, answer each person."
+        "Reference solution: decode the facts, answer each person. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         items, _ = self.decode(row)
         facts = [x for x in items[:self.first_question] if x >= 0]
         known = dict(zip(facts[::2], facts[1::2]))
+        for t, x in enumerate(items[self.first_question:], self.first_question): require_shown(known, x, t)
         return [IGNORE_INDEX]*self.first_question + [known[x] for x in items[self.first_question:]]
 
     def symbol(self,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Optional
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, assign_queries, sample_distinct, scatter_to_row, segment_starts, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, assign_queries, require_shown, sample_distinct, scatter_to_row, segment_starts, token_letter
 
 # %% ../../nbs/tasks/01_long_range.ipynb #e9382622
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class LongRangeRecall(Task):
         "Accuracy of a model that kept the values of the row, but not which key each belongs to."
         return 1/self.n_pairs + (1 - 1/self.n_pairs)*self.chance  # eq-shown
 
+    @validated(n_pairs="≥ 1")
     def at_length(self,
         seq_len:int,                 # tokens in a row
         n_pairs:Optional[int]=None,  # pairs; None = as in this task
@@ -84,6 +85,7 @@ class LongRangeRecall(Task):
         fraction = min(span, seq_len//2)/seq_len
         return replace(self, seq_len=seq_len, n_pairs=n_pairs, n_queries=n_pairs, fact_span=fraction, query_span=fraction, near_fraction=0.)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -106,21 +108,27 @@ class LongRangeRecall(Task):
         u, v = torch.rand(2, batch_size, self.queries_per_row, generator=generator)
         return torch.where(v < self.near_fraction, self.query_tokens**(u - 1), u)
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: a key before a value is a fact, any other key is a question."
+        "Reference solution: a key before a value is a fact, any other key is a question. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[int,int] = {}
         out = [IGNORE_INDEX]*len(row)
         for t, x in enumerate(row):
             if x >= self.n_keys: continue
             if t + 1 < len(row) and row[t + 1] in self.answers: known[x] = row[t + 1]
-            else: out[t] = known[x]
+            else:
+                require_shown(known, x, t)
+                out[t] = known[x]
         return out
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys A, B, …; values a, b, …; fillers ·"
+        "Keys A, B, …; values a, b, …; fillers ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token < self.n_keys: return token_letter(token)
         return token_letter(token - self.n_keys, 'a') if token in self.answers else '·'

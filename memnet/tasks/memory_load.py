@@ -12,23 +12,25 @@ import numpy as np
 import torch
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, one_hot_tokens, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/05_memory_load.ipynb #0070043c
 FACT_KINDS = ('often', 'rarely', 'important', 'never')   # how a fact will be asked, eq-kinds; slice `kind`: 0, 1, 2, 3
 
 # %% ../../nbs/tasks/05_memory_load.ipynb #0210043c
+@validated(n_slots="≥ 1")
 def oracle_eviction(
     shown:list[tuple],    # (time, fact) in order of time
     queries:list[tuple],  # (time, fact) in order of time
     n_slots:int,          # slots of the memory
 )->set[int]:              # numbers of the questions whose fact can still be there
-    "The most questions that any eviction policy could answer: the clairvoyant optimum. Source: Arkin and Silverberg 1987, @eq-optimum."
+    "The most questions that any eviction policy could answer: the clairvoyant optimum. Raises ValueError where a fact is not shown. Source: Arkin and Silverberg 1987, @eq-optimum."
     if not queries: return set()
     needed_from = {fact: time for time, fact in shown}
     intervals, same_fact, previous = [], [], dict[Any,int]()
     for q, (time, fact) in enumerate(queries):
+        require(fact in needed_from, f"queries ask at time {time} for {fact!r}, which shown does not have")
         intervals.append((needed_from[fact], time))
         if fact in previous: same_fact.append((q, previous[fact]))
         needed_from[fact], previous[fact] = time, q
@@ -101,6 +103,7 @@ class MemoryLoadRecall(Task):
         K, n, width = self.n_keys, self.n_values, self.input_dim
         return one_hot_tokens(width, (0, K), (K, n), (K + n, len(FACT_KINDS))) + one_hot_tokens(width, (0, K), (width - 1, 1))
 
+    @validated(batch_size="≥ 1")
     def sample_times(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -112,6 +115,7 @@ class MemoryLoadRecall(Task):
         once = torch.where(kind == 1, since + u*self.soon_tokens/self.seq_len, .9 + .1*u)
         return shown, torch.where(kind == 0, since + (1 - since)*u, once)  # eq-kinds
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -128,6 +132,7 @@ class MemoryLoadRecall(Task):
         slices = dict(kind=self.fact_kinds[fact].expand(batch_size, -1), fact=fact.expand(batch_size, -1), told=shown[:, fact])
         return Batch(x, scatter_to_row(asked, values[:, fact], T, IGNORE_INDEX), None, {name: scatter_to_row(asked, v, T) for name, v in slices.items()})
 
+    @validated()
     def decode_token(self,
         x:list[float],                                    # one token
     )->tuple[int,Optional[int],Optional[int]]:            # key, value, kind; value and kind are None in a question
@@ -137,15 +142,18 @@ class MemoryLoadRecall(Task):
         marks = x[K + n:K + n + len(FACT_KINDS)]
         return x[:K].index(1.), value, marks.index(1.) if 1. in marks else None
 
+    @validated()
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # value that answers, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep every fact, and find it when its key comes alone."
+        "Reference solution: keep every fact, and find it when its key comes alone. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[int,int] = {}
-        out = []
+        out:list[int] = []
         for x in row:
             key, value, _ = self.decode_token(x)
             if value is not None: known[key] = value
+            require_shown(known, key, len(out))
             out.append(known[key] if value is None else IGNORE_INDEX)
         return out
 
@@ -157,6 +165,7 @@ class MemoryLoadRecall(Task):
         key, value, kind = self.decode_token(token)
         return token_letter(key) if value is None or kind is None else f'{token_letter(key)}{token_letter(value, "a")}.{FACT_KINDS[kind][0]}'
 
+    @validated(n_slots="≥ 1")
     def clairvoyant_accuracy(self,
         batch:Batch,   # rows of this task
         n_slots:int,   # slots of the memory

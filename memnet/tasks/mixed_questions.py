@@ -11,8 +11,8 @@ from typing import Any, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, one_hot_tokens, sample_distinct, scatter_to_row, time_ranks, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, one_hot_tokens, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/07_mixed_questions.ipynb #0300043c
 QUESTION_KINDS = ('single', 'majority', 'mean')   # slice `question`: 0, 1, 2
@@ -63,6 +63,7 @@ class MixedQuestions(Task):
         "Accuracy of a blind guess for each kind of question."
         return dict(single=1/self.n_values, majority=1/self.n_values, mean=.5)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -111,6 +112,7 @@ class MixedQuestions(Task):
         mean = torch.where(lean == 0, IGNORE_INDEX, n + (lean > 0).long())
         return torch.where(kind == 0, single, torch.where(kind == 1, majority, mean))
 
+    @validated()
     def decode_token(self,
         x:list[float],                                           # one token
     )->tuple[Optional[int],Optional[int],Optional[int]]:         # key, value, kind of question; None where it has none
@@ -119,10 +121,12 @@ class MixedQuestions(Task):
         key, value, question = ([i for i, one in enumerate(block) if one] for block in (x[:K], x[K:K + n], x[K + n:]))
         return key[0] if key else None, value[0] if value else None, question[0] if question else None
 
+    @validated()
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # number of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep all facts, and compute each answer from them."
+        "Reference solution: keep all facts, and compute each answer from them. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         known:dict[Any,Any] = {}
         out:list[int] = []
         for x in row:
@@ -130,7 +134,9 @@ class MixedQuestions(Task):
             if question is None:
                 known[key] = value
                 out.append(IGNORE_INDEX)
-            elif question == 0: out.append(known[key])
+            elif question == 0:
+                require_shown(known, key, len(out))
+                out.append(known[key])
             elif question == 1: out.append(self._majority(list(known.values())))
             else:
                 lean = sum(known.values()) - len(known)*(self.n_values - 1)/2

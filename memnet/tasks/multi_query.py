@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import Union
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .base import Batch, Task, sample_distinct, scatter_to_row
 
 # %% ../../nbs/tasks/03_multi_query.ipynb #8010dda3
+@validated(excluded="whole b n", size="≥ 0", high="≥ 1")
 def sample_excluding(
     excluded:Tensor,            # tokens that must not come, all different within a row, `b n`
     size:int,                   # tokens per row
     high:int,                   # drawn from 0 … high-1
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # `b size`
-    "Uniform tokens that are none of `excluded`."
+    "Uniform tokens that are none of `excluded`. Raises ValueError where none are left."
     b, n = excluded.shape
+    require(n < high, f"high must be above the {n} excluded tokens, got high={high}")
     x = torch.randint(high - n, (b, size), generator=generator)
     return x + torch.searchsorted(excluded.sort(1).values - torch.arange(n), x, right=True)
 
@@ -64,6 +66,7 @@ class MQAR(Task):
         "Accuracy of a model that kept the values of the row, but not which key each belongs to (they all differ)."
         return sum(1/n for n in self.pair_counts)/len(self.pair_counts)
 
+    @validated(batch_size="≥ 1", n="≥ 1")
     def query_places(self,
         batch_size:int,             # rows
         n:int,                      # questions per row
@@ -75,6 +78,7 @@ class MQAR(Task):
         score = (self.alpha - 1)*place.log() - (-u.log()).log()  # eq-gumbel
         return place[score.topk(n, dim=1).indices]
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -90,10 +94,13 @@ class MQAR(Task):
         inputs.scatter_(1, asked, keys.gather(1, pair))
         return Batch(inputs, scatter_to_row(asked, values.gather(1, pair), T, IGNORE_INDEX), None, {'n_pairs': scatter_to_row(asked, torch.full_like(asked, n), T)})
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: keep the pairs, then answer each key when it returns."
+        "Reference solution: keep the pairs, then answer each key when it returns. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
+        require(any(self._can_begin_with(row, n) for n in self.pair_counts), f"row must begin with {' or '.join(map(str, self.pair_counts))} pairs of key and value")
         n = max(n for n in self.pair_counts if self._can_begin_with(row, n))
         known = dict(zip(row[0:2*n:2], row[1:2*n:2]))
         return [IGNORE_INDEX]*2*n + [known.get(x, IGNORE_INDEX) for x in row[2*n:]]
@@ -104,9 +111,11 @@ class MQAR(Task):
         in_range = all(0 < k < self.vocab_size//2 for k in keys) and all(v in self.answers for v in values)
         return in_range and len(set(values)) == n and all(rest.count(k) == 1 for k in keys)
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys k1, k2, …; values v0, v1, …; blanks ·"
+        "Keys k1, k2, …; values v0, v1, …; blanks ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token == 0: return '·'
         return f'v{token - self.vocab_size//2}' if token in self.answers else f'k{token}'

@@ -9,8 +9,8 @@ __all__ = ['Rebinding']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, sample_distinct, scatter_to_row, time_ranks, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, require_shown, sample_distinct, scatter_to_row, time_ranks, token_letter
 
 # %% ../../nbs/tasks/06_rebinding.ipynb #0240043c
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Rebinding(Task):
         "Token ids that can be an answer: the values."
         return range(1 + self.n_keys, self.vocab_size)
 
+    @validated(batch_size="≥ 1")
     def sample_times(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -56,6 +57,7 @@ class Rebinding(Task):
         u, first = torch.rand(batch_size, self.n_pairs, self.queries_per_key, generator=generator), bound[..., :1]
         return bound, end + (1 - end)*u if self.queries_last else first + (1 - first)*u  # eq-times
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -73,25 +75,31 @@ class Rebinding(Task):
         targets = scatter_to_row(at, values.gather(2, n_bound - 1).flatten(1), T, IGNORE_INDEX)
         return Batch(x, targets, None, dict(bound=scatter_to_row(at, n_bound.flatten(1), T)))
 
+    @validated()
     def value_history(self,
         row:list[int],           # tokens
     )->list[tuple[int,...]]:     # one per token; empty where nothing is asked
-        "For every question: the values that its key has had so far, in order."
+        "For every question: the values that its key has had so far, in order. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         values:dict[int,list[int]] = {}
         out:list[tuple[int,...]] = []
         for t, x in enumerate(row):
             is_key = 0 < x <= self.n_keys
+            require(not is_key or t + 1 < len(row), f"row must not end with a key, got {x}")
             is_question = is_key and row[t + 1] == 0
+            if is_question: require_shown(values, x, t)
             if is_key and not is_question: values.setdefault(x, []).append(row[t + 1])
             out.append(tuple(values[x]) if is_question else ())
         return out
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: the latest value of each key that comes with a blank."
+        "Reference solution: the latest value of each key that comes with a blank. Raises ValueError where the row is not one of this task."
         return [history[-1] if history else IGNORE_INDEX for history in self.value_history(row)]
 
+    @validated(predicted="b t")
     def stale_answers(self,
         batch:Batch,       # rows of this task
         predicted:Tensor,  # token id per position, `b t`
@@ -100,9 +108,11 @@ class Rebinding(Task):
         histories = [self.value_history(row) for row in batch.inputs.tolist()]
         return torch.tensor([[p in h[:-1] for p, h in zip(ps, hs)] for ps, hs in zip(predicted.tolist(), histories)])
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Keys A, B, …; values a, b, …; the blank ·"
+        "Keys A, B, …; values a, b, …; the blank ·. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token == 0: return '·'
         return token_letter(token - 1) if token <= self.n_keys else token_letter(token - 1 - self.n_keys, 'a')

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_fields, require_known, require_positive, validated
 
 # %% ../../nbs/tasks/08_streams.ipynb #1e3267ef
 class Experience(NamedTuple):
@@ -49,6 +49,7 @@ class Stream:
     batch_size:int=16                     # examples in a batch
 
     def __post_init__(self)->None:
+        require_fields(self)
         require_positive(n_classes=self.n_classes, epochs=self.epochs, batch_size=self.batch_size)
         require(len(self.experiences) > 0 and len(self.test_sets) > 0, f"a stream needs experiences and test sets, got {len(self.experiences)} and {len(self.test_sets)}")
         for e in self.experiences: require(len(e.inputs) == len(e.targets) == len(e.task) > 0, f"inputs, targets and task must have one length ≥ 1, got {[len(x) for x in e]}")
@@ -64,6 +65,7 @@ class Stream:
         return self.experiences[0].inputs.shape[1]
 
 # %% ../../nbs/tasks/08_streams.ipynb #d306c792
+@validated()
 def stream_batches(
     stream:Stream,              # what is presented
     generator:torch.Generator,  # order within each epoch
@@ -85,18 +87,20 @@ class DigitSplit(NamedTuple):
     held_targets:Tensor  # `b`
 
 # %% ../../nbs/tasks/08_streams.ipynb #e187da5f
+@validated()
 @lru_cache(2)
 def load_digit_split(
     held:str='test',  # "test": 30 % held out; "valid": a fifth of the other 70 %, for choosing settings
 )->DigitSplit:        # the same at every call
     "The fixed stratified split of scikit-learn's digits. Raises ValueError where `held` is neither. Source: Alpaydin and Kaynak 1998."
-    require(held in ('test', 'valid'), f"held must be 'test' or 'valid', got {held!r}")
+    require_known(held, ('test', 'valid'), "held")
     x, y = load_digits(return_X_y=True)
     x, held_x, y, held_y = train_test_split(x/16, y, test_size=.3, stratify=y, random_state=0)
     if held == 'valid': x, held_x, y, held_y = train_test_split(x, y, test_size=.2, stratify=y, random_state=0)
     return DigitSplit(torch.tensor(x).float(), torch.tensor(y).long(), torch.tensor(held_x).float(), torch.tensor(held_y).long())
 
 # %% ../../nbs/tasks/08_streams.ipynb #0f1b07f6
+@validated(classes_per_task="≥ 1", n_visits="≥ 1")
 def split_digits(
     seed:int,                # order of the classes
     held:str='test',         # what the test sets are drawn from, see `load_digit_split`
@@ -108,6 +112,7 @@ def split_digits(
     d = load_digit_split(held)
     require(10 % classes_per_task == 0, f"classes_per_task must divide 10, got classes_per_task={classes_per_task}")
     groups = torch.randperm(10, generator=torch.Generator().manual_seed(seed)).view(-1, classes_per_task)
+    require(n_visits <= len(d.targets)//10, f"n_visits must leave examples for every visit, got n_visits={n_visits} for {len(d.targets)} examples")
     members = [torch.isin(d.targets, group).nonzero().flatten() for group in groups]
     visits = [(task, at[v::n_visits]) for v in range(n_visits) for task, at in enumerate(members)]
     tested = [torch.isin(d.held_targets, group) for group in groups]
@@ -115,6 +120,7 @@ def split_digits(
                   tuple((d.held_inputs[at], d.held_targets[at]) for at in tested), **stream_settings)
 
 # %% ../../nbs/tasks/08_streams.ipynb #3dedf807
+@validated(n_tasks="≥ 1")
 def permuted_digits(
     seed:int,               # draws the permutations
     held:str='test',        # what the test sets are drawn from, see `load_digit_split`
@@ -122,7 +128,6 @@ def permuted_digits(
     **stream_settings:Any,  # `epochs`, `batch_size` of `Stream`
 )->Stream:                  # one experience per permutation
     "Domain-incremental: all classes, the pixels in another order in every task. Raises ValueError where `n_tasks` is no count. Source: van de Ven and Tolias 2019."
-    require_positive(n_tasks=n_tasks)
     d, g = load_digit_split(held), torch.Generator().manual_seed(seed)
     orders = [torch.randperm(64, generator=g) for _ in range(n_tasks)]
     experiences = tuple(Experience(d.inputs[:, order], d.targets, torch.full_like(d.targets, task)) for task, order in enumerate(orders))
@@ -130,6 +135,7 @@ def permuted_digits(
     return Stream('permuted', experiences, test_sets, **(dict(batch_size=32) | stream_settings))
 
 # %% ../../nbs/tasks/08_streams.ipynb #5bdf524c
+@validated(images="float b 64", angle="float b")
 def rotate_images(
     images:Tensor,  # 8×8 pixels, `b 64`
     angle:Tensor,   # of each image, in radians, counter-clockwise, `b`
@@ -140,6 +146,7 @@ def rotate_images(
     return F.grid_sample(images.view(-1, 1, 8, 8), grid, align_corners=False).view(-1, 64)
 
 # %% ../../nbs/tasks/08_streams.ipynb #428d67a1
+@validated(n_tasks="≥ 1", n_experiences="≥ 1", max_angle="finite")
 def rotated_digits(
     seed:int,                   # order of the examples
     held:str='test',            # what the test sets are drawn from, see `load_digit_split`
@@ -159,6 +166,7 @@ def rotated_digits(
     return Stream('rotated', experiences, test_sets, **stream_settings)
 
 # %% ../../nbs/tasks/08_streams.ipynb #63a5ad1b
+@validated(n_keys="≥ 1", n_rules="≥ 1", n_repeats="≥ 1", noise="in [0, inf)")
 def shifting_recall(
     seed:int,               # draws cues, keys, rules and noise
     held:str='test',        # "test" and "valid" draw different noise
@@ -168,7 +176,7 @@ def shifting_recall(
     noise:float=.1,         # standard deviation of the noise on cues and keys
     **stream_settings:Any,  # `epochs`, `batch_size` of `Stream`
 )->Stream:                  # one experience per rule, then the first rule again
-    "Associations under a rule that changes, and then returns."
+    "Associations under a rule that changes, and then returns. Raises ValueError where `held` is neither."
     g = torch.Generator().manual_seed(seed)
     keys, cues = (torch.rand(n_keys, 40, generator=g) < .5).float(), (torch.rand(n_rules, 24, generator=g) < .5).float()
     rules = torch.stack([torch.randperm(n_keys, generator=g) for _ in range(n_rules)])
@@ -177,19 +185,20 @@ def shifting_recall(
         k = torch.arange(n_keys).repeat(repeats)
         x = torch.cat([cues[rule].expand(len(k), -1), keys[k]], 1)
         return Experience((x + noise*torch.randn(x.shape, generator=g)).clamp(0, 1), rules[rule][k], torch.full_like(k, rule))
+    require_known(held, ('test', 'valid'), "held")
     if held == 'valid': torch.randn(1, generator=g)
     experiences = tuple(sample_rule(rule, n_repeats) for rule in [*range(n_rules), 0])
     tests = [sample_rule(rule, 8) for rule in range(n_rules)]
     return Stream('recall', experiences, tuple((t.inputs, t.targets) for t in tests), **(dict(n_classes=n_keys, epochs=2) | stream_settings))
 
 # %% ../../nbs/tasks/08_streams.ipynb #bcbe080a
+@validated(blur="in [0, 1]")
 def blur_borders(
     stream:Stream,              # with sharp borders
     blur:float,                 # share of examples dealt out again, in [0, 1]
     generator:torch.Generator,  # draws them
 )->Stream:                      # the same examples and test sets
     "Move a share of the examples out of their experience, @eq-blur. Raises ValueError where `blur` lies outside [0, 1]. Source: Bang et al. 2021."
-    require(0 <= blur <= 1, f"blur must lie in [0, 1], got blur={blur}")
     all_data = join_experiences(stream).experiences[0]
     move = (torch.rand(len(all_data.inputs), generator=generator) < blur).nonzero().flatten()
     at = torch.arange(len(all_data.inputs))
@@ -198,6 +207,7 @@ def blur_borders(
     return replace(stream, experiences=tuple(Experience(*(x[place] for x in all_data)) for place in places))
 
 # %% ../../nbs/tasks/08_streams.ipynb #47cfee2a
+@validated()
 def join_experiences(
     stream:Stream,  # of any number of experiences
 )->Stream:          # with one experience

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Optional
 import torch
 from torch import Tensor
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
-from .base import Batch, Task, assign_queries, sample_distinct, scatter_to_row, segment_starts, token_letter
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
+from .base import Batch, Task, assign_queries, require_shown, sample_distinct, scatter_to_row, segment_starts, token_letter
 
 # %% ../../nbs/tasks/02_successor.ipynb #ddadf93b
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class SuccessorRecall(Task):
         "Accuracy of a model that kept which items came later in a chain, but not after which item."
         return 1/(self.n_chains*(self.chain_length - 1))  # eq-shown
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -94,23 +95,29 @@ class SuccessorRecall(Task):
         if marked: slices['hop'] = scatter_to_row(asked, hop, T)
         return Batch(inputs, scatter_to_row(asked, items[row, first + hop, chain], T, IGNORE_INDEX), None, slices)
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: new items come in chains; an item that comes again asks for the one that followed it, as many steps later as the marker said."
+        "Reference solution: new items come in chains; an item that comes again asks for the one that followed it, as many steps later as the marker said. Raises ValueError where the row is not one of this task."
+        self.require_row(row)
         seen:list[int] = []
         hop, out = 1, [IGNORE_INDEX]*len(row)
         for t, x in enumerate(row):
             if x >= self.n_items + self.n_fillers: hop = x - self.n_items - self.n_fillers + 1
             if x >= self.n_items: continue
-            if x in seen: out[t] = seen[seen.index(x) + hop]
+            if x in seen:
+                require(seen.index(x) + hop < len(seen), f"row asks at position {t} for {hop} steps after {x}, which it has not shown before")
+                out[t] = seen[seen.index(x) + hop]
             else: seen.append(x)
         return out
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Items A, B, …; fillers ·; markers 1, 2, …"
+        "Items A, B, …; fillers ·; markers 1, 2, … Raises ValueError where there is no such token."
+        self.require_row([token])
         if token < self.n_items: return token_letter(token)
         return '·' if token < self.n_items + self.n_fillers else str(token - self.n_items - self.n_fillers + 1)
 
@@ -158,6 +165,7 @@ class PairedAssociates(Task):
         "Accuracy of a model that kept which items came second in an episode, but not after which item."
         return 1/(2*self.n_triples)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -179,22 +187,28 @@ class PairedAssociates(Task):
         answer = items.flatten(1).gather(1, item + hop)
         return Batch(inputs, scatter_to_row(asked + 1, answer, T, IGNORE_INDEX), None, {'hop': scatter_to_row(asked + 1, hop, T)})
 
+    @validated()
     def solve(self,
         row:list[int],  # tokens
     )->list[int]:       # token id of the answer, `IGNORE_INDEX` where nothing is asked, one per token
-        "Reference solution: two items before an end are an episode; an item after a marker is a question."
+        "Reference solution: two items before an end are an episode; an item after a marker is a question. Raises ValueError where the row is not one of this task."
         end_token, out = self.n_items + self.n_fillers, [IGNORE_INDEX]*len(row)
+        self.require_row(row)
         after:dict[int,int] = {}
         for t, x in enumerate(row):
-            if x == end_token: after[row[t - 2]] = row[t - 1]
+            if x == end_token and t > 1: after[row[t - 2]] = row[t - 1]
             if t and row[t - 1] > end_token:
-                for _ in range(row[t - 1] - end_token): x = after[x]
+                for _ in range(row[t - 1] - end_token):
+                    require_shown(after, x, t)
+                    x = after[x]
                 out[t] = x
         return out
 
+    @validated()
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row
-        "Items A, B, …; fillers ·; the end |; markers 1, 2"
+        "Items A, B, …; fillers ·; the end |; markers 1, 2. Raises ValueError where there is no such token."
+        self.require_row([token])
         if token < self.n_items: return token_letter(token)
         return '·' if token < self.n_items + self.n_fillers else ('|', '1', '2')[token - self.n_items - self.n_fillers]

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.validation import validated
 from .prototype_slots import PrototypeState
 
 # %% ../../nbs/training/07_prototype_edges.ipynb #2d544d70
+@validated()
 def dense_prototype_edges(
     state:PrototypeState,  # any
 )->Tensor:                 # i -> j, in [0,1], `n m`
@@ -20,6 +22,7 @@ def dense_prototype_edges(
     n = len(state.strength)
     return torch.zeros(n, n).scatter_reduce(1, state.target.long(), state.weight.float()/255, 'amax')
 
+@validated(edges="float n m")
 def rows_summing_to_one(
     edges:Tensor,  # ≥ 0, `n m`
 )->Tensor:         # `n m`; a slot without edges keeps its weight
@@ -27,6 +30,7 @@ def rows_summing_to_one(
     total = edges.sum(-1)
     return torch.where((total > 0).unsqueeze(-1), edges/total.clamp(min=1e-9).unsqueeze(-1), torch.eye(len(edges)))
 
+@validated(read="float b n", rate="in [0, 1]")
 def strengthen_read_together(
     state:PrototypeState,  # after the batch was written
     moved_to:np.ndarray,   # where each slot went while the batch was written, -1 = gone, `n`

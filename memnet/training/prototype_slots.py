@@ -12,7 +12,7 @@ import numba as nb
 import numpy as np
 import torch
 from torch import Tensor
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from ..memory.state import nbytes
 
 # %% ../../nbs/training/06_prototype_slots.ipynb #174e3747
@@ -26,6 +26,7 @@ class PrototypeState(NamedTuple):
     scale:Tensor     # size of one step of the code, `d`
     clock:Tensor     # examples written
 
+@validated(n="≥ 0", d="≥ 1", n_edges="≥ 0")
 def empty_prototypes(
     n:int,                         # slots
     d:int,                         # width of a code
@@ -38,6 +39,7 @@ def empty_prototypes(
     return PrototypeState(zeros(n, d, dtype=dtype), zeros(n, dtype=torch.uint8), zeros(n, dtype=torch.int16),
                           zeros(n, n_edges, dtype=torch.int16), zeros(n, n_edges, dtype=torch.uint8), torch.ones(d), zeros(1, dtype=torch.long))
 
+@validated(budget="≥ 0", d="≥ 1", n_edges="≥ 0")
 def n_slots_within(
     budget:int,                    # bytes
     d:int,                         # width of a code
@@ -50,6 +52,7 @@ def n_slots_within(
     return 1 + (budget - one)//(two - one)
 
 # %% ../../nbs/training/06_prototype_slots.ipynb #9a2d878c
+@validated(n_classes="≥ 1")
 def check_prototypes(
     state:PrototypeState,  # as read from a file
     n_classes:int,         # classes that a learner knows
@@ -137,6 +140,7 @@ def _write_in_order(table, used, square, new, rounds, merges, clock):
     return used
 
 # %% ../../nbs/training/06_prototype_slots.ipynb #78bd6b9f
+@validated()
 def build_merge_table(
     state:PrototypeState,  # any
 )->MergeTable:             # of this state
@@ -148,6 +152,7 @@ def build_merge_table(
     for i in range(used): _update_partner(table, used, state.scale.double().numpy()**2, i)
     return table
 
+@validated(new="b d", labels="whole b")
 def write_prototypes(
     state:PrototypeState,       # left alone
     table:MergeTable,           # of this state; changed in place, so that it is the table of the new one
@@ -156,7 +161,8 @@ def write_prototypes(
     generator:torch.Generator,  # for rounding
     merges:bool=True,           # False: when full, the oldest slot is overwritten
 )->PrototypeState:              # the new state
-    "Write a batch of codes, merging where no slot is free, @eq-merge and @eq-round. Source: Ward 1963 (the criterion)."
+    "Write a batch of codes, merging where no slot is free, @eq-merge and @eq-round. Raises ValueError where the codes have another width. Source: Ward 1963 (the criterion)."
+    require(new.shape[1] == state.code.shape[1], f"new must have codes of width {state.code.shape[1]}, got {tuple(new.shape)}")
     used, is_bytes = int((state.strength > 0).sum()), state.code.dtype == torch.int8
     draws = torch.rand(new.shape, generator=generator, dtype=torch.float64).numpy()
     table.moved_to[:] = np.arange(len(table.moved_to))

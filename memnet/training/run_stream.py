@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 import torch
 from torch import Tensor
+from ..foundations.validation import validated
 from ..tasks.streams import Stream, StreamBatch, stream_batches
 
 # %% ../../nbs/training/10_run_stream.ipynb #a0a9f243
@@ -35,6 +36,7 @@ class StreamResult(NamedTuple):
     learned:list[int]              # experience after which each task was first learned
     seconds:float                  # processor seconds of learning alone
 
+@validated()
 def evaluate_learner(
     learner:StreamLearner,  # left alone
     stream:Stream,          # whose test sets are used
@@ -45,6 +47,7 @@ def evaluate_learner(
     return torch.stack([r.mean() for r in right.split([len(t) for _, t in stream.test_sets])])
 
 # %% ../../nbs/training/10_run_stream.ipynb #684bbb0c
+@validated()
 def learned_experiences(
     stream:Stream,  # any
 )->list[int]:       # one for each task
@@ -57,6 +60,7 @@ def learned_experiences(
     return [end_of_stretch(t) for t in range(stream.n_tasks)]
 
 # %% ../../nbs/training/10_run_stream.ipynb #4bbdeb79
+@validated()
 def run_stream(
     learner:StreamLearner,                                       # changed in place
     stream:Stream,                                               # what is presented
