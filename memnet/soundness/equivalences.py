@@ -70,7 +70,8 @@ def outcome_of(
     state, leaves = _gradable(data.state)
     logits, after, terms = read(model, data._replace(state=state))
     wanted = [*model.parameters(), *leaves]
-    found = torch.autograd.grad(_weighted_sum(logits, after, data.mask), wanted, allow_unused=True)
+    total = _weighted_sum(logits, after, data.mask)
+    found = torch.autograd.grad(total, wanted, allow_unused=True) if total.requires_grad else [None]*len(wanted)   # nothing was read
     grads = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found)]
     if data.state.memory is not None: grads[-len(leaves):] = _of_occupied(grads[-len(leaves):], data.state.memory)
     shown = logits if data.mask is None else logits*data.mask.unsqueeze(-1)

@@ -24,7 +24,7 @@ CASE_VALUES:dict[str, tuple] = dict(   # setting -> values, the simplest first
     n_heads=(1, 2, 3), head_width=(2, 4), n_slots=(3, 1, 2, 5, 8), d_key=(2, 1, 4), d_value=(1, 3), bottleneck=(1, 4), topk=(1, 2, 3),
     policies=(('topk',), ('topk', 'uniform'), ('topk', 'uniform', 'random'), ('random', 'topk'), ('uniform',)), tied_addresses=(True, False), logit_scale=(1., 10., 100.),
     # writes
-    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .5, 0., -1., 1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True),
+    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True),
     # graph
     graph=(False, True), hops=(1, 2, 3), lam=(.3, .05, .95), eta_plus=(1., 1., .5, 0.), eta_minus=(0., 0., 0., 0., .2, 2., -.5), gamma=(1., 1., 1., .9, .3), rho=(0., 0., .3, .9),
     # consolidation
@@ -55,7 +55,7 @@ def case_config(
 )->MemNetConfig: # valid
     "The config of a case; settings that exclude each other are brought to the nearest that work."
     c = {k: v for k, v in case.items() if k not in RUN_SETTINGS}
-    c |= dict(topk=min(c['topk'], c['n_slots']), n_writes=min(c['n_writes'], c['chunk_size']), dim=2*c['n_heads']*case['head_width'], vocab_size=5, ff=1)
+    c |= dict(topk=min(c['topk'], c['n_slots']), n_writes=min(c['n_writes'], c['chunk_size']), dim=2*c['n_heads']*case['head_width'], vocab_size=16, ff=1)
     if c['rho']: c['eta_minus'] = 0.
     c['eta_minus'] = max(c['eta_minus'], -c['eta_plus'])
     return MemNetConfig(**c)
@@ -80,6 +80,14 @@ def case_model(
     if case['weights'] == 'random': _move_weights(model, generator)
     return model
 
+def _tokens_apart(count, apart, vocab_size, generator):
+    "Random tokens of which any `apart` in a row differ."
+    row:list[int] = []
+    for _ in range(count):
+        free = sorted(set(range(vocab_size)) - set(row[max(0, len(row) - apart + 1):]))
+        row.append(free[int(torch.randint(len(free), (1,), generator=generator))])
+    return torch.tensor(row, dtype=torch.long)
+
 def random_inputs(
     cfg:MemNetConfig,   # says whether tokens or vectors
     rows:int,           # of the batch
@@ -87,8 +95,9 @@ def random_inputs(
     generator:torch.Generator,  # the only source of randomness
     dtype:torch.dtype=torch.float64,  # of vectors
 )->Tensor:              # long `b t`, or `b t input_dim`
-    "Tokens of a small vocabulary, so that they repeat, or vectors."
-    if cfg.input_dim is None: return torch.randint(cfg.vocab_size, (rows, tokens), generator=generator)
+    "Five tokens, so that they repeat; with a write budget more, and none that stands among the last of a chunk; or vectors."
+    if cfg.input_dim is None and cfg.n_writes == 0: return torch.randint(5, (rows, tokens), generator=generator)
+    if cfg.input_dim is None: return torch.stack([_tokens_apart(tokens, cfg.chunk_size, cfg.vocab_size, generator) for _ in range(rows)])
     return torch.randn(rows, tokens, cfg.input_dim, generator=generator, dtype=dtype)
 
 # %% ../../nbs/soundness/00_random_cases.ipynb #9243d5a4
