@@ -99,7 +99,9 @@ class SlotRefinement(nn.Module):
     def refine(self,
         state:MemoryState,  # left alone
     )->MemoryState:         # the same with other contents
-        "Every slot adds what it attends to."
+        "Every slot adds what it attends to. Raises ValueError where the dtype or the device of the state is not that of the module."
+        require(state.values.dtype == self.query.dtype and state.values.device == self.query.device,
+            f"the state must be {self.query.dtype} on {self.query.device}, as the module is, got {state.values.dtype} on {state.values.device}: cast one of them with .to(...)")
         x, used = rms_unit(state.values), (state.strength > 0).unsqueeze(-1)
         attention = slot_attention(x @ self.query, x @ self.key, state.strength, self.attention_bias(state.edges))
         received = attention @ (x @ self.value)
@@ -116,5 +118,3 @@ class SlotRefinement(nn.Module):
         require_memory_state(state)
         got = (state.values.shape[1], state.values.shape[-1])
         require(got == (self.n_heads, self.d_value), f"the state must have n_heads={self.n_heads}, d_value={self.d_value}, got n_heads={got[0]}, d_value={got[1]}")
-        require(state.values.dtype == self.query.dtype and state.values.device == self.query.device,
-            f"the state must be {self.query.dtype} on {self.query.device}, as the module is, got {state.values.dtype} on {state.values.device}: cast one of them with .to(...)")

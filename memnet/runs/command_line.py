@@ -4,7 +4,7 @@
 
 # %% ../../nbs/runs/09_command_line.ipynb #cca90afa
 from __future__ import annotations
-import argparse, itertools, os, sys
+import argparse, itertools, os, shlex, sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Optional
@@ -28,6 +28,7 @@ from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results
 from .reports import execute_report, markdown_outputs
 from .tables import collect_runs
 from .verification import verify_results
+from ..soundness.soak import SOAK_PARTS, package_digest, repeat_case, run_soak, soak_units, summarise_units
 
 # %% ../../nbs/runs/09_command_line.ipynb #4c43fa44
 _console = Console(soft_wrap=True, highlight=False)
@@ -257,6 +258,24 @@ def _bench(
     _console.print(f"  table: {_relative(results_folder('bench', root, 'full'), root)}")
     return 0
 
+def _soak(
+    args:argparse.Namespace,
+    root:Path,
+)->int:
+    "Thousands of random cases: equivalences, invariants, stress."
+    if args.case is not None or args.check is not None:
+        if args.case is None or args.check is None: raise ValueError("--check and --case go together: --check fused_is_reference --case '{\"graph\": true}'")
+        found = repeat_case(args.check, args.case)
+        _console.print(found.failure or f"{args.check} holds", markup=False)
+        return 1 if found.failure else 0
+    folder = root/"_runs"/"soak"/f"s{args.seed}-{package_digest()}"
+    result = run_soak(folder, soak_units((args.only,) if args.only else SOAK_PARTS), args.seed, args.minutes, _console.is_terminal)
+    _print_table("Soak", summarise_units(result.units))
+    _console.print(f"  table: {_relative(folder/'units.csv', root)}", markup=False)
+    for f in result.failures.itertuples(): _console.print(f"{f.check}: {f.failure}\n  again: memnet soak --check {f.check} --case {shlex.quote(f.case)}", markup=False)
+    if result.missing: _console.print(f"{result.missing} units are not done. To go on: {args.again}", markup=False)
+    return 1 if len(result.failures) else 0
+
 # %% ../../nbs/runs/09_command_line.ipynb #13e5489e
 def _positive(
     text:str,  # as typed
@@ -293,6 +312,12 @@ def _parser()->argparse.ArgumentParser:
     verify.add_argument("--tables-only", action="store_true", help="do not execute the reading notebooks")
     threads(verify)
     command("bench", _bench).add_argument("--repeats", type=_positive, default=15, help="timed steps of each (default 15)")
+    soak = command("soak", _soak)
+    soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
+    soak.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
+    soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
+    soak.add_argument("--check", help="with --case: the check of one case")
+    soak.add_argument("--case", help="one case again, as a failure prints it")
     return parser
 
 # %% ../../nbs/runs/09_command_line.ipynb #2843a9fe

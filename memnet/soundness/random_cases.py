@@ -24,7 +24,7 @@ CASE_VALUES:dict[str, tuple] = dict(   # setting -> values, the simplest first
     n_heads=(1, 2, 3), head_width=(2, 4), n_slots=(3, 1, 2, 5, 8), d_key=(2, 1, 4), d_value=(1, 3), bottleneck=(1, 4), topk=(1, 2, 3),
     policies=(('topk',), ('topk', 'uniform'), ('topk', 'uniform', 'random'), ('random', 'topk'), ('uniform',)), tied_addresses=(True, False), logit_scale=(1., 10., 100.),
     # writes
-    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True),
+    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .99, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True),
     # graph
     graph=(False, True), hops=(1, 2, 3), lam=(.3, .05, .95), eta_plus=(1., 1., .5, 0.), eta_minus=(0., 0., 0., 0., .2, 2., -.5), gamma=(1., 1., 1., .9, .3), rho=(0., 0., .3, .9),
     # consolidation

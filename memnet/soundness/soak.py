@@ -214,6 +214,6 @@ def run_soak(
                 bar.update()
     finally: torch.set_num_threads(threads)
     table = read_units(path)
-    mine = table[[key in wanted for key in table[['check', 'index', 'steps']].itertuples(index=False, name=None)]]
+    mine = table[pd.Series([key in wanted for key in table[['check', 'index', 'steps']].itertuples(index=False, name=None)], index=table.index, dtype=bool)]
     summarise_units(mine).to_csv(folder/'summary.csv', index=False)
     return SoakResult(mine, len(wanted) - len(mine))
