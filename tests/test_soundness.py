@@ -8,7 +8,7 @@ from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.memory.config import MemoryConfig
 from memnet.runs.command_line import main
 from memnet.soundness.equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES, largest_difference
-from memnet.soundness.invariants import OPERATIONS, Stream
+from memnet.soundness.invariants import OPERATIONS, MemoryStream
 from memnet.soundness.random_cases import CASE_VALUES, random_case, simplest_case
 from memnet.soundness.soak import read_units, run_soak, soak_units
 from memnet.soundness.stress import STRESSES, stress_mixed_precision
@@ -36,7 +36,7 @@ def test_one_function_many_ways(name):
 # --- invariants: about 150 operations
 class StreamMachine(RuleBasedStateMachine):
     @initialize(case=CASES)
-    def start(self, case): self.stream = Stream(case)
+    def start(self, case): self.stream = MemoryStream(case)
 
     @rule(name=st.sampled_from(["read"]*6 + sorted(OPERATIONS)), number=st.integers(0, 999))
     def operate(self, name, number): OPERATIONS[name](self.stream, random.Random(number))

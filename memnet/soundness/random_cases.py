@@ -137,8 +137,11 @@ def case_generator(
 # %% ../../nbs/soundness/00_random_cases.ipynb #5b1f7f76
 class ReferenceBank(MultiHeadMemoryBank):
     "The same bank on the reference path: its class overrides a step, so the kernel does not apply."
-    def read_chunk(self, *args, **kwargs)->Any: # whatever the bank passes on
-        "As in the base class."
+    def read_chunk(self,
+        *args:Any,     # whatever the bank passes on
+        **kwargs:Any,  # whatever the bank passes on
+    )->Any:            # as in the base class
+        "The same read; that it is overridden is the point."
         return super().read_chunk(*args, **kwargs)
 
 def with_reference_path(

@@ -37,7 +37,7 @@ class SoakUnit(NamedTuple):
     "What is finished as a whole."
     part:str    # of `SOAK_PARTS`
     check:str   # name of the check
-    index:int   # number of the unit
+    number:int  # of the unit
     steps:int   # cases, operations or steps in it
 
 def soak_units(
@@ -100,7 +100,7 @@ def run_unit(
     simplify:float=60.,     # seconds that the search for a simpler case may take
 )->Finding:
     "Run one unit; a failing case is made simpler."
-    rng = random.Random(f"{seed} {unit.check} {unit.index}")
+    rng = random.Random(f"{seed} {unit.check} {unit.number}")
     case, within = random_case(rng), _Budget(simplify)
     if unit.part == 'equivalences':
         worst, failure = _equivalence(unit.check, case)
@@ -137,10 +137,11 @@ def repeat_case(
         return Finding(worst, 0, failure, text)
     if check == 'operations': return Finding(0., 0, _stream(*parse_stream(text)), text)
     case, steps = _parse_stress(text)
-    return Finding(0., *_stress(check, case, steps), text)
+    refused, failure = _stress(check, case, steps)
+    return Finding(0., refused, failure, text)
 
 # %% ../../nbs/soundness/04_soak.ipynb #c8d86b47
-UNIT_COLUMNS = ('part', 'check', 'index', 'steps', 'worst', 'refused', 'seconds', 'failure', 'case')
+UNIT_COLUMNS = ('part', 'check', 'number', 'steps', 'worst', 'refused', 'seconds', 'failure', 'case')
 
 def package_digest()->str:  # eight hexadecimal digits
     "Digest of all modules of the package: what a soak has tested."
@@ -155,8 +156,8 @@ def read_units(
     if not path.exists(): return pd.DataFrame(columns=list(UNIT_COLUMNS))
     whole = path.read_text(encoding='utf-8').rpartition('\n')[0].split('\n')
     rows = [r for r in csv.DictReader(whole) if None not in r and None not in r.values()]
-    table = pd.DataFrame(rows, columns=list(UNIT_COLUMNS)).drop_duplicates(['check', 'index', 'steps'])
-    return table.astype(dict(index=int, steps=int, worst=float, refused=int, seconds=float))
+    table = pd.DataFrame(rows, columns=list(UNIT_COLUMNS)).drop_duplicates(['check', 'number', 'steps'])
+    return table.astype(dict(number=int, steps=int, worst=float, refused=int, seconds=float))
 
 def _append(path, row):
     "Add a line, begun on a new line, and see it to the disk."
@@ -198,8 +199,8 @@ def run_soak(
     folder, start = Path(folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     path, threads = folder/'units.csv', torch.get_num_threads()
-    wanted = {(u.check, u.index, u.steps): u for u in units}
-    done = {key for key in read_units(path)[['check', 'index', 'steps']].itertuples(index=False, name=None)}
+    wanted = {(u.check, u.number, u.steps): u for u in units}
+    done = {key for key in read_units(path)[['check', 'number', 'steps']].itertuples(index=False, name=None)}
     torch.set_num_threads(1)   # tiny tensors: more threads only wait for each other
     try:
         with tqdm(total=len(wanted), initial=len(done & wanted.keys()), desc='soak', unit='unit', disable=not progress) as bar:
@@ -214,6 +215,6 @@ def run_soak(
                 bar.update()
     finally: torch.set_num_threads(threads)
     table = read_units(path)
-    mine = table[pd.Series([key in wanted for key in table[['check', 'index', 'steps']].itertuples(index=False, name=None)], index=table.index, dtype=bool)]
+    mine = table[pd.Series([key in wanted for key in table[['check', 'number', 'steps']].itertuples(index=False, name=None)], index=table.index, dtype=bool)]
     summarise_units(mine).to_csv(folder/'summary.csv', index=False)
     return SoakResult(mine, len(wanted) - len(mine))
