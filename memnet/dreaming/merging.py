@@ -12,12 +12,14 @@ from torch import Tensor
 from ..memory.addressing import unit_rows
 from ..memory.state import MemoryState, forget
 from ..foundations.validation import require
+from .arguments import require_between, require_memory_state, require_slots, require_tensor
 
 # %% ../../nbs/dreaming/01_merging.ipynb #ad69ce33
 def leader_order(
     state:MemoryState,  # left alone
 )->Tensor:              # does slot m rank above slot n, bool `b h n m`
-    "Rank of slots as leaders: stronger first, of equal strength the one written later, and by number where both are equal."
+    "Rank of slots as leaders: stronger first, of equal strength the one written later, and by number where both are equal. Raises ValueError where the state is no memory."
+    require_memory_state(state)
     own = torch.arange(state.strength.shape[-1], device=state.strength.device)
     strength_n, strength_m = state.strength.unsqueeze(-1), state.strength.unsqueeze(-2)
     age_n, age_m = state.age.unsqueeze(-1), state.age.unsqueeze(-2)
@@ -30,8 +32,9 @@ def merge_map(
     state:MemoryState,   # left alone
     tau_merge:float=.8,  # cosine of keys above which two slots are one, in [0,1]
 )->Tensor:               # slot that each slot is merged into: itself where it stays, -1 where it is empty, `b h n`
-    "Which slots are merged into which. Raises ValueError where `tau_merge` is outside [0, 1]. Source: the leader algorithm of Hartigan 1975, chapter 3."
-    require(0 <= tau_merge <= 1, f"tau_merge must lie in [0, 1], got tau_merge={tau_merge}: 1 merges nothing")
+    "Which slots are merged into which. Raises ValueError where the state is no memory or `tau_merge` is outside [0, 1]. Source: the leader algorithm of Hartigan 1975, chapter 3."
+    require_memory_state(state)
+    require_between(0, 1, tau_merge=tau_merge)
     used, N, above = state.strength > 0, state.strength.shape[-1], leader_order(state)
     near = ((state.keys @ state.keys.mT).clamp(max=1) > tau_merge) & used.unsqueeze(-1) & used.unsqueeze(-2)
     undecided, leaders = used, torch.zeros_like(used)
@@ -48,7 +51,11 @@ def segment_reduce(
     target:Tensor,      # slot that each entry goes to, `b h n`
     reduce:str='sum',   # or 'amin', 'amax'
 )->Tensor:              # `b h n …`; where nothing arrives it keeps `x` for 'amin' and 'amax', 0 for 'sum'
-    "Reduce the entries of all slots with the same target to one."
+    "Reduce the entries of all slots with the same target to one. Raises ValueError where a target is no slot or the reduction is unknown."
+    require(reduce in ('sum', 'amin', 'amax'), f"reduce must be 'sum', 'amin' or 'amax', got {reduce!r}")
+    require(isinstance(x, Tensor) and x.ndim in (3, 4), f"x must be a tensor of shape (rows, heads, slots) or with one more dimension, got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+    require_tensor('target', target, tuple(x.shape[:3]), 'slots')
+    require_slots('target', target, x.shape[2])
     at = target if x.dim() == 3 else target.unsqueeze(-1).expand_as(x)
     return torch.zeros_like(x).scatter_add(2, at, x) if reduce == 'sum' else x.scatter_reduce(2, at, x, reduce)
 
@@ -56,7 +63,8 @@ def merge_edges(
     edges:Tensor,    # i -> j, `b h n m`, or `b h n 0` without a graph
     target:Tensor,   # slot that each slot is merged into, `b h n`
 )->Tensor:           # `b h n m` with zero diagonal
-    "The graph of merged slots, `P^T A P` without its diagonal, by scatter instead of products."
+    "The graph of merged slots, `P^T A P` without its diagonal, by scatter instead of products. Raises ValueError where a shape does not fit or a target is no slot."
+    require_tensor('edges', edges, (None, None, None, None))
     if edges.shape[-1] == 0: return edges
     A = segment_reduce(segment_reduce(edges, target).mT, target).mT  # eq-merge
     return A - torch.diag_embed(A.diagonal(dim1=-2, dim2=-1))
@@ -68,15 +76,18 @@ def _targets(into):
     return torch.where(into < 0, own, into)
 
 def _weighted_mean(x, weights, target):
-    "Mean over the slots of a group, weighted."
-    return segment_reduce(x*weights.unsqueeze(-1), target)/segment_reduce(weights, target).clamp(min=1e-9).unsqueeze(-1)
+    "Mean over the slots of a group, weighted; weights of any size, since only their ratio counts."
+    largest = segment_reduce(weights, target, 'amax').gather(2, target).detach()
+    share = weights/largest.clamp(min=torch.finfo(weights.dtype).tiny)
+    return segment_reduce(x*share.unsqueeze(-1), target)/segment_reduce(share, target).clamp(min=1e-9).unsqueeze(-1)
 
 def merge_slots(
     state:MemoryState,   # left alone
     tau_merge:float=.8,  # cosine of keys above which two slots are one, in [0,1]
     rate_of:Optional[Callable[[Tensor],Tensor]]=None, # contents -> decay of strength per token, as `bank.rate_of`; None = no decay
 )->MemoryState:          # the very same state where there is nothing to merge
-    "Make one slot of slots whose keys are close, and free the others. Raises ValueError where `tau_merge` is outside [0, 1]."
+    "Make one slot of slots whose keys are close, and free the others. Raises ValueError where the state is no memory, `tau_merge` is outside [0, 1] or `rate_of` is no function."
+    require(rate_of is None or callable(rate_of), f"rate_of must be a function from contents to rates, such as bank.rate_of, or None, got {rate_of!r}")
     target = _targets(merge_map(state, tau_merge))
     freed = target != torch.arange(target.shape[-1], device=target.device)
     if not freed.any(): return state

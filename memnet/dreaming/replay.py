@@ -7,10 +7,12 @@ __all__ = ['scaled_edges', 'transition_probabilities', 'successor_matrix', 'add_
            'sample_walk_starts', 'walk_traces', 'read_along_walks']
 
 # %% ../../nbs/dreaming/02_replay.ipynb #32b8feb7
+import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import require_positive
+from ..foundations.validation import require, require_positive
+from .arguments import require_between, require_generator, require_memory_state, require_slots, require_tensor
 from ..memory.state import MemoryState
 from ..memory.plasticity import no_self, stdp
 from ..memory.spreading import row_scale
@@ -19,7 +21,8 @@ from ..memory.spreading import row_scale
 def scaled_edges(
     state:MemoryState,  # left alone
 )->Tensor:              # rows sum to at most 1, zero diagonal, `b h n m`
-    "Edges among occupied slots, as a read uses them."
+    "Edges among occupied slots, as a read uses them. Raises ValueError where the state is no memory with a graph."
+    require_memory_state(state, graph=True)
     used = (state.strength > 0).to(state.edges.dtype)
     A = state.edges.relu()*used.unsqueeze(-1)*used.unsqueeze(-2)
     return A*row_scale(A.sum(-1)).unsqueeze(-1)
@@ -28,9 +31,11 @@ def transition_probabilities(
     state:MemoryState,    # left alone
     sharpness:float=4.,   # how much walks prefer the stronger edges; 1 = in proportion
 )->Tensor:                # rows sum to what those of `scaled_edges` do, `b h n m`
-    "Probability that a walk goes from slot to slot; what is missing to one is the probability that it ends."
+    "Probability that a walk goes from slot to slot; what is missing to one is the probability that it ends. Raises ValueError where the state is no memory with a graph or `sharpness` is below 1."
+    require_between(1, math.inf, sharpness=sharpness)
     A = scaled_edges(state)
-    P = A**sharpness
+    largest = A.amax(-1, keepdim=True).detach()
+    P = (A/largest.clamp(min=torch.finfo(A.dtype).tiny))**sharpness   # only ratios count: a power of weak edges would vanish
     return P*(A.sum(-1)/P.sum(-1).clamp(min=1e-12)).unsqueeze(-1)  # eq-transitions
 
 def successor_matrix(
@@ -38,7 +43,11 @@ def successor_matrix(
     steps:int=2,         # longest path that counts
     lam:float=.5,        # what the trace keeps per step, in (0,1]
 )->Tensor:               # zero diagonal, `… n m`
-    "What walks of two and more steps find, on average. Source: Dayan 1993, without the terms of zero and one step."
+    "What walks of two and more steps find, on average. Raises ValueError where the shape is not square, `steps` is no whole number ≥ 1 or `lam` is outside (0, 1]. Source: Dayan 1993, without the terms of zero and one step."
+    require(isinstance(transitions, Tensor) and transitions.ndim >= 2 and transitions.shape[-1] == transitions.shape[-2],
+        f"transitions must be a tensor of shape (..., slots, slots), got {tuple(transitions.shape) if isinstance(transitions, Tensor) else type(transitions).__name__}")
+    require_positive(steps=steps)
+    require_between(0, 1, above=True, lam=lam)
     hop, out = transitions, torch.zeros_like(transitions)
     for _ in range(steps - 1):
         hop = lam*(hop @ transitions)
@@ -52,7 +61,10 @@ def add_shortcuts(
     eta:float=1.,        # share that is learned, in [0,1]
     floor:float=.15,     # what is found less than this above the edge is not learned
 )->MemoryState:          # the same with other edges
-    "Add to every edge what the walks have beyond it; a full row keeps its weight."
+    "Add to every edge what the walks have beyond it; a full row keeps its weight. Raises ValueError where the shape does not fit or a number is outside [0, 1]."
+    require_memory_state(state, graph=True)
+    require_tensor('successors', successors, tuple(state.edges.shape))
+    require_between(0, 1, eta=eta, floor=floor)
     A, size = scaled_edges(state), row_scale(state.edges.relu().sum(-1)).reciprocal().unsqueeze(-1)
     gain = eta*F.threshold(successors - A, floor, 0.)
     full = A + gain
@@ -67,7 +79,12 @@ def replay_edges(
     floor:float=.15,     # what is found less than this above the edge is not learned
     sharpness:float=4.,  # how much walks prefer the stronger edges
 )->MemoryState:          # the same with other edges; the very same state where it has no graph
-    "Learn shortcuts from all walks at once, in closed form."
+    "Learn shortcuts from all walks at once, in closed form. Raises ValueError where the state is no memory or a setting is out of its range, as `ConsolidationConfig` has them."
+    require_memory_state(state)
+    require_positive(steps=steps)
+    require_between(0, 1, above=True, lam=lam)
+    require_between(0, 1, eta=eta, floor=floor)
+    require_between(1, math.inf, sharpness=sharpness)
     if state.edges.shape[-1] == 0: return state
     return add_shortcuts(state, successor_matrix(transition_probabilities(state, sharpness), steps, lam), eta, floor)
 
@@ -79,8 +96,14 @@ def sample_walks(
     length:int,                 # slots of a walk, the first included
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # slots in order, -1 where the walk has ended, `b h w l`
-    "Random walks over the graph. Raises ValueError where `length` is no whole number ≥ 1."
+    "Random walks over the graph. Raises ValueError where `length` is no whole number ≥ 1, a shape does not fit, a start is no slot, or nothing can be drawn from `generator`."
     require_positive(length=length)
+    require_generator(generator)
+    require_tensor('transitions', transitions, (None, None, None, None))
+    require_tensor('transitions', transitions, (None, None, transitions.shape[3], None))
+    require(bool((transitions >= 0).all() and (transitions.sum(-1) <= 1 + 1e-4).all()), f"transitions must be ≥ 0 with rows that sum to at most 1, got rows that sum to {transitions.sum(-1).max().item():.3g}")
+    require_tensor('start', start, (*transitions.shape[:2], None), 'slots')
+    require_slots('start', start, transitions.shape[-1], least=-1)
     at, path, N = start, [start], transitions.shape[-1]
     for _ in range(length - 1):
         cumulative = transitions.gather(2, at.clamp(min=0).unsqueeze(-1).expand(*at.shape, N)).cumsum(-1)
@@ -97,8 +120,10 @@ def sample_walk_starts(
     n_walks:int,                # per row and head
     generator:torch.Generator,  # the only source of randomness
 )->Tensor:                      # occupied slots, in proportion to strength; -1 in an empty memory, `b h w`
-    "Slots where walks begin. Raises ValueError where `n_walks` is no whole number ≥ 1."
+    "Slots where walks begin. Raises ValueError where the state is no memory, `n_walks` is no whole number ≥ 1, or nothing can be drawn from `generator`."
+    require_memory_state(state)
     require_positive(n_walks=n_walks)
+    require_generator(generator)
     cumulative = state.strength.cumsum(-1)
     u = torch.rand(*cumulative.shape[:2], n_walks, generator=generator, dtype=cumulative.dtype, device=generator.device).to(cumulative.device)
     at = torch.searchsorted(cumulative, u*cumulative[..., -1:], right=True).clamp(max=cumulative.shape[-1] - 1)
@@ -115,7 +140,12 @@ def walk_traces(
     lam:float=.5,    # what the trace keeps per step
     dtype:torch.dtype=torch.float32, # of the result
 )->Tensor:           # the mean over the walks from each slot, zero where there were none, `b h n m`
-    "What spike-timing plasticity learns from walks that were drawn; `successor_matrix` is its expectation."
+    "What spike-timing plasticity learns from walks that were drawn; `successor_matrix` is its expectation. Raises ValueError where a walk leaves the slots, `lam` is outside (0, 1], or `dtype` is not floating."
+    require_positive(n_slots=n_slots)
+    require_between(0, 1, above=True, lam=lam)
+    require_tensor('walks', walks, (None, None, None, None), 'slots')
+    require_slots('walks', walks, n_slots, least=-1)
+    require(isinstance(dtype, torch.dtype) and dtype.is_floating_point, f"dtype must be a floating type such as torch.float32, got {dtype!r}")
     first, later = _one_hot(walks[..., 0], n_slots, dtype), _one_hot(walks[..., 2:], n_slots, dtype)
     per_walk = first/first.sum(2, keepdim=True).clamp(min=1)
     fading = lam**torch.arange(1, walks.shape[-1] - 1, dtype=dtype, device=walks.device)
@@ -128,7 +158,10 @@ def read_along_walks(
     state:MemoryState,  # left alone
     walks:Tensor,       # slots in order, -1 where the walk has ended, `b h w l`
 )->Tensor:              # contents of all heads at each step of each walk, zero after its end, `b h w l (g d)`
-    "Read vectors along walks: at each step, what all heads wrote at the same token."
+    "Read vectors along walks: at each step, what all heads wrote at the same token. Raises ValueError where the state is no memory, or the walks do not belong to it."
+    require_memory_state(state)
+    require_tensor('walks', walks, (*state.strength.shape[:2], None, None), 'slots')
+    require_slots('walks', walks, state.strength.shape[-1], least=-1)
     (B, H, W, L), N, D = walks.shape, state.age.shape[-1], state.values.shape[-1]
     at = walks.clamp(min=0).flatten(2)                                             # b h (w l)
     gap = (state.age.gather(2, at).view(B, H, 1, W*L, 1) - state.age.view(B, 1, H, 1, N)).abs().to(state.values.dtype)

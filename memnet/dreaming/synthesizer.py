@@ -6,6 +6,7 @@
 __all__ = ['CONSOLIDATION_STAGES', 'ConsolidationConfig', 'MemorySynthesizer']
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #8edf7e08
+import math
 from dataclasses import dataclass
 from typing import Callable, Optional
 import torch
@@ -15,6 +16,7 @@ from .refinement import SlotRefinement
 from .replay import replay_edges, sample_walk_starts, sample_walks, transition_probabilities
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
+from .arguments import require_between, require_memory_state
 from ..memory.state import MemoryState
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #57decdfa
@@ -35,17 +37,18 @@ class ConsolidationConfig(Config):
         "Raises ValueError where a setting is out of its range."
         super().check()
         require(not isinstance(self.dream_stages, str), f"dream_stages must be a tuple of names, got the string {self.dream_stages!r}: write ({self.dream_stages!r},)")
+        require(isinstance(self.dream_stages, (tuple, list)), f"dream_stages must be a tuple of names, got {self.dream_stages!r}")
         object.__setattr__(self, 'dream_stages', tuple(self.dream_stages))
         for stage in self.dream_stages: require(stage in CONSOLIDATION_STAGES, f"unknown stage in dream_stages {stage!r}: known are {', '.join(CONSOLIDATION_STAGES)}")
+        require(len(set(self.dream_stages)) == len(self.dream_stages), f"dream_stages must name each stage once, got {self.dream_stages}: the order is always the same")
         require_positive(replay_steps=self.replay_steps)
-        require(0 <= self.tau_merge <= 1, f"tau_merge must lie in [0, 1], got tau_merge={self.tau_merge}")
-        require(0 < self.replay_lam <= 1, f"replay_lam must lie in (0, 1], got replay_lam={self.replay_lam}")
-        require(self.replay_sharpness >= 1, f"replay_sharpness must be ≥ 1, got replay_sharpness={self.replay_sharpness}")
-        for name in ('replay_eta', 'replay_floor'): require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {name}={getattr(self, name)}")
+        require_between(0, 1, tau_merge=self.tau_merge, replay_eta=self.replay_eta, replay_floor=self.replay_floor)
+        require_between(0, 1, above=True, replay_lam=self.replay_lam)
+        require_between(1, math.inf, replay_sharpness=self.replay_sharpness)
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #6905e104
 class MemorySynthesizer(SlotRefinement):
-    "Dreaming: refine, merge, replay. A function of the memory state alone."
+    "Dreaming: refine, merge, replay. A function of the memory state alone. Raises ValueError where a size, the generator or the config is invalid."
     def __init__(self,
         d_value:int,                     # width of a content
         n_heads:int,                     # memory heads; each has refinement parameters of its own
@@ -54,13 +57,15 @@ class MemorySynthesizer(SlotRefinement):
         config:Optional[ConsolidationConfig]=None, # what happens in a phase; None = all of it
     ):
         super().__init__(d_value, n_heads, generator, graph)
+        require(config is None or isinstance(config, ConsolidationConfig), f"config must be a ConsolidationConfig, got {config!r}: write ConsolidationConfig(tau_merge=.8)")
         self.config = ConsolidationConfig() if config is None else config
 
     def forward(self,
         state:MemoryState,  # as the stream left it; left alone
         rate_of:Optional[Callable[[Tensor],Tensor]]=None, # contents -> decay of strength per token, for merging; None = no decay
     )->MemoryState:         # the consolidated state
-        "One consolidation phase: the stages that the config names, in order."
+        "One consolidation phase: the stages that the config names, in order. Raises ValueError where the state is not of the heads, width and dtype of the module, or `rate_of` is no function."
+        require(rate_of is None or callable(rate_of), f"rate_of must be a function from contents to rates, such as bank.rate_of, or None, got {rate_of!r}")
         self._check_state(state)
         cfg = self.config
         if 'refine' in cfg.dream_stages: state = self.refine(state)

@@ -28,6 +28,7 @@ from .records import run_status
 from .reports import execute_report, markdown_outputs, select_runs
 from .tables import collect_runs, current_program, survey_runs
 from .verification import provenance_notes, verify_results
+from ..soundness.soak import SOAK_PARTS, package_digest, repeat_case, run_soak, soak_units, summarise_units
 
 # %% ../../nbs/runs/09_command_line.ipynb #4c43fa44
 _console = Console(highlight=False)
@@ -280,6 +281,24 @@ def _bench(
     _console.say(f"  table: {_relative(results_folder('bench', root, 'full'), root)}")
     return 0
 
+def _soak(
+    args:argparse.Namespace,
+    root:Path,
+)->int:
+    "Thousands of random cases: equivalences, invariants, stress."
+    if args.case is not None or args.check is not None:
+        if args.case is None or args.check is None: raise ValueError("--check and --case go together: --check fused_is_reference --case '{\"graph\": true}'")
+        found = repeat_case(args.check, args.case)
+        _console.say(found.failure or f"{args.check} holds")
+        return 1 if found.failure else 0
+    folder = root/"_runs"/"soak"/f"s{args.seed}-{package_digest()}"
+    result = run_soak(folder, soak_units((args.only,) if args.only else SOAK_PARTS), args.seed, args.minutes, _console.is_terminal)
+    _console.show_table("Soak", summarise_units(result.units))
+    _console.say(f"  table: {_relative(folder/'units.csv', root)}")
+    for f in result.failures.itertuples(): _console.say(f"{f.check}: {f.failure}\n  again: memnet soak --check {f.check} --case {shlex.quote(f.case)}")
+    if result.missing: _console.say(f"{result.missing} units are not done. To go on: {args.again}")
+    return 1 if len(result.failures) else 0
+
 # %% ../../nbs/runs/09_command_line.ipynb #13e5489e
 _MOST = 10_000   # of anything that is counted on the command line
 
@@ -327,6 +346,12 @@ def _parser()->argparse.ArgumentParser:
     threads(verify)
     command("warmup", _warmup).add_argument("--precision", choices=("float32", "float64", "all"), default="float32", help="of the models that will run (default float32)")
     command("bench", _bench).add_argument("--repeats", type=_positive, default=15, help="timed steps of each (default 15)")
+    soak = command("soak", _soak)
+    soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
+    soak.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
+    soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
+    soak.add_argument("--check", help="with --case: the check of one case")
+    soak.add_argument("--case", help="one case again, as a failure prints it")
     return parser
 
 # %% ../../nbs/runs/09_command_line.ipynb #2843a9fe
