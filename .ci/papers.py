@@ -10,7 +10,7 @@ BEGIN, END = "<!-- papers -->\n", "\n<!-- end of papers -->"
 
 def overview():
     "What `papers/index.ipynb` should hold."
-    from memnet.papers.common import papers_table
+    from memnet.papers.index import papers_table
     nb = nbformat.read(OVERVIEW, 4)
     for cell in nb.cells:
         if BEGIN in cell.source: cell.source = cell.source[:cell.source.index(BEGIN)] + BEGIN + papers_table(ROOT) + cell.source[cell.source.index(END):]

@@ -1,8 +1,9 @@
 """The chapters on papers: front matter, citations, the overview, and verdicts that follow from what was measured."""
-import importlib.util, json, re, shutil
+import json, re, shutil
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from memnet.papers.common import check_paper, check_papers, describe_claim, paper_chapters, paper_folder, papers_table, read_claim, read_references
+from memnet.papers.common import check_paper, check_papers, describe_claim, paper_chapters, paper_folder, read_claim
+from memnet.papers.index import papers_table, read_references
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = paper_chapters(ROOT)

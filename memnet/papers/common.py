@@ -4,7 +4,7 @@
 
 # %% ../../papers/common.ipynb #b0321bd4
 from __future__ import annotations
-import ast, hashlib, importlib, inspect, math, os, re, time
+import ast, hashlib, importlib, inspect, math, os, time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,7 @@ from typing import NamedTuple
 # %% auto #0
 __all__ = ['Claim', 'read_claim', 'paper_chapters', 'describe_claim', 'Measurement', 'measure_seeds', 'seed_values', 'arm_means',
            'Criterion', 'judge_criterion', 'judge_criteria', 'overall_verdict', 'papers_code', 'paper_folder',
-           'load_measurements', 'record_paper', 'check_paper', 'check_papers', 'check_layout', 'describe_verdict',
-           'read_references', 'papers_table']
+           'load_measurements', 'record_paper', 'check_paper', 'check_papers', 'check_layout', 'describe_verdict']
 
 # %% ../../papers/common.ipynb #66bc8c34
 import nbformat
@@ -40,8 +39,8 @@ def read_claim(
     notebook:Path,  # a chapter
 )->Claim:
     "The front matter of a chapter. Raises ValueError where the notebook has none or a field is missing."
-    raw = [c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "raw"]
-    fields = yaml.safe_load(raw[0].strip().strip("-")) if raw else {}
+    raw = "".join(c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "raw")
+    fields = yaml.safe_load(raw.strip().strip("-")) or {}
     lacking = [f for f in Claim._fields[1:] if not fields.get(f)]
     require(not lacking, f"{notebook.name}: the front matter (a raw cell) lacks {', '.join(lacking)}")
     return Claim(notebook.stem, *(str(fields[f]).strip() for f in Claim._fields[1:]))
@@ -149,6 +148,7 @@ def papers_code(
     "A digest of what a chapter's module computes."
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
+        for field in {"annotation", "returns"} & set(node._fields): setattr(node, field, None)
         body = getattr(node, "body", None)
         if not isinstance(body, list): continue
         body[:] = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom)) and not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
@@ -189,8 +189,7 @@ def record_paper(
     _write_table(measured, folder/"metrics.csv")
     judged = judge_criteria(load_measurements(slug, root), module.CRITERIA)
     _write_table(judged, folder/"verdict.csv")
-    code = papers_code(Path(inspect.getfile(module)))
-    digest = hashlib.sha256((folder/"metrics.csv").read_bytes()).hexdigest()
+    code, digest = papers_code(Path(inspect.getfile(module))), hashlib.sha256((folder/"metrics.csv").read_bytes()).hexdigest()
     write_record(folder/"run.json", run_environment(root) | dict(seeds=module.SEEDS, seconds=round(seconds, 1), code=code, sha256=digest, verdict=overall_verdict(judged)))
     return overall_verdict(judged)
 
@@ -239,30 +238,3 @@ def describe_verdict(
         need = f"{r.wins}" + (f", {r.wanted} wanted" if r.wanted else "")
         rows.append(f"| {r.criterion}{'' if r.claimed else ' (setting)'} | {r.measured:.3g} | {r.low:.3g} … {r.high:.3g} | {r.at_least:g} | {need} | {'yes' if r.met else '**no**'} |")
     return "\n".join(rows) + f"\n\n**Verdict: {overall_verdict(judged)}**"
-
-# %% ../../papers/common.ipynb #e81ae44f
-def read_references(
-    path:Path,         # a BibTeX file of ours: a field a line
-)->dict[str, dict]:    # key -> field -> text
-    "Read the bibliography. Raises ValueError where a key stands in it twice."
-    entries = re.findall(r"^@\w+\{(\S+),\n(.*?)^\}", path.read_text(encoding="utf-8"), re.M | re.S)
-    keys = [key for key, _ in entries]
-    require(len(keys) == len(set(keys)), f"{path.name} has a key twice: {sorted({k for k in keys if keys.count(k) > 1})}")
-    return {key: dict(re.findall(r"^ +(\w+) *= *\{(.*)\},?$", body, re.M)) for key, body in entries}
-
-def papers_table(
-    root:Path,  # the checkout
-)->str:         # markdown
-    "The overview of all papers: those with a chapter first."
-    written = {p.stem: read_claim(p) for p in paper_chapters(root)}
-    rows = ["| paper | claim | at our scale | what MemNet has from it | CPU seconds |", "|---|---|---|---|---|"]
-    entries = read_references(Path(root)/"papers"/"references.bib")
-    for key in sorted(entries, key=lambda k: (k not in written, k)):
-        entry = entries[key]
-        link = f"[arXiv:{entry['eprint']}](https://arxiv.org/abs/{entry['eprint']})"
-        title = re.sub(r"[{}]", "", entry["title"])
-        if key in written:
-            made = read_record(paper_folder(key, root)/"run.json")
-            rows.append(f"| [{title}]({key}.ipynb), {link} | {written[key].claim} | **{made.get('verdict', 'not measured')}** | {written[key].gives} | {made.get('seconds', '')} |")
-        else: rows.append(f"| {title}, {link} | {entry.get('annote', '')} | not yet written | | |")
-    return "\n".join(rows)

@@ -80,7 +80,7 @@ def restart_weights(
 )->np.ndarray:                  # rows that sum to 1, questions × nodes
     "Link the names of each question to their nearest nodes, eq-passage."
     noisy = _unit(graph.embedding[graph.questions] + noise*_unit(rng.standard_normal((*graph.questions.shape, graph.embedding.shape[1]))))
-    used = graph.incidence.any(0)
+    used = np.asarray(graph.incidence.any(0))
     node = np.where(used, noisy @ graph.embedding.T, -np.inf).argmax(-1)
     weight = node_specificity(graph.incidence) if specificity else np.ones(len(used))
     w = np.zeros((len(node), len(used)))
@@ -135,7 +135,7 @@ def run_hipporag(
     found = []
     for hub in (False, True):
         graph = make_passages(np.random.default_rng([seed, hub]), hub, n_people)
-        used, noise = graph.incidence.any(0), lambda: np.random.default_rng([seed, hub, 1])   # every arm meets the same noise
+        used, noise = np.asarray(graph.incidence.any(0)), lambda: np.random.default_rng([seed, hub, 1])   # every arm meets the same noise
         edges, synonyms = graph.edges, synonym_edges(graph.embedding, used)
         w, plain = restart_weights(graph, noise()), restart_weights(graph, noise(), specificity=False)
         def walk(w:np.ndarray, edges:np.ndarray, alpha:float)->np.ndarray: return pagerank_sparse(w, csr_array(edges), alpha, tol=1e-6).activation @ graph.incidence.T
