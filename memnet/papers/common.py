@@ -105,7 +105,7 @@ class Criterion(NamedTuple):
     at_least:float=0.   # bound of the mean
     wins:int=0          # seeds that must show it
     each:float=0.       # bound for one seed
-    sign:int=1          # -1: the number must be low
+    sign:int=1          # -1: the number must be low, and both bounds are those of its negative
     centre:str="mean"   # or "median"
     claimed:bool=True   # part of the paper's claim; else a condition on our setting
 
@@ -121,8 +121,8 @@ def judge_criterion(
         x = x - other
     x = c.sign*x
     centre, wins = float(x.median() if c.centre == "median" else x.mean()), int((x >= c.each).sum())   # eq-criterion
-    shown = student_interval(x)
-    return dict(criterion=c.text, measured=centre, low=shown["low"], high=shown["high"], at_least=c.at_least, wins=f"{wins}/{len(x)}", wanted=c.wins,
+    shown, bound = student_interval(c.sign*x), f"{'≥' if c.sign > 0 else '≤'} {c.sign*c.at_least + 0.:g}"
+    return dict(criterion=c.text, measured=c.sign*centre, low=shown["low"], high=shown["high"], bound=bound, wins=f"{wins}/{len(x)}", wanted=c.wins,
                 met=centre >= c.at_least and wins >= c.wins, claimed=c.claimed)
 
 # %% ../../papers/common.ipynb #ca8bb058
@@ -132,7 +132,7 @@ def judge_criteria(
 )->pd.DataFrame:                   # a row for each
     "Judge all criteria."
     rows = pd.DataFrame([judge_criterion(table, c) for c in criteria])
-    return rows.round({c: 4 for c in ("measured", "low", "high", "at_least")})
+    return rows.round({c: 4 for c in ("measured", "low", "high")})
 
 def overall_verdict(
     judged:pd.DataFrame,  # of `judge_criteria`
@@ -233,8 +233,8 @@ def describe_verdict(
     judged:pd.DataFrame,  # of `judge_criteria`
 )->str:                   # markdown
     "A verdict for the reader."
-    rows = ["| criterion | measured | 95 % interval | at least | seeds | met |", "|---|---|---|---|---|---|"]
+    rows = ["| criterion | measured | 95 % interval | bound | seeds | met |", "|---|---|---|---|---|---|"]
     for r in judged.itertuples():
         need = f"{r.wins}" + (f", {r.wanted} wanted" if r.wanted else "")
-        rows.append(f"| {r.criterion}{'' if r.claimed else ' (setting)'} | {r.measured:.3g} | {r.low:.3g} … {r.high:.3g} | {r.at_least:g} | {need} | {'yes' if r.met else '**no**'} |")
+        rows.append(f"| {r.criterion}{'' if r.claimed else ' (setting)'} | {r.measured:.3g} | {r.low:.3g} … {r.high:.3g} | {r.bound} | {need} | {'yes' if r.met else '**no**'} |")
     return "\n".join(rows) + f"\n\n**Verdict: {overall_verdict(judged)}**"
