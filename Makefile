@@ -8,7 +8,7 @@ BIN       := $(VENV)/bin
 READY     := $(VENV)/.memnet-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab docs readme clean
+.PHONY: help setup run papers test lab docs readme clean
 
 help:            ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,11 +26,14 @@ $(READY): constraints.txt pyproject.toml
 run: $(READY)    ## run every experiment (quick profile) and say where the figures are
 	$(BIN)/memnet run all --profile $(PROFILE) --jobs $(JOBS)
 
+papers: $(READY) ## measure the chapters on papers that are missing or changed, and write their overview
+	$(BIN)/python .ci/papers.py
+
 test: $(READY)   ## export drift, clean notebooks, every chapter, whole-system tests
 	$(BIN)/python .ci/check.py
 
 lab: $(READY)    ## open the book in JupyterLab
-	$(BIN)/jupyter trust index.ipynb nbs/*/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
+	$(BIN)/jupyter trust index.ipynb nbs/*/*.ipynb papers/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
 	$(BIN)/jupyter lab nbs/foundations/00_notation.ipynb
 
 docs: $(READY)   ## render the site into _docs (needs Quarto)

@@ -25,9 +25,9 @@ def folder(part): return ROOT/part if part == "papers" else ROOT/"nbs"/part
 def shown(path): return not any(s.startswith((".", "_")) for s in path.relative_to(ROOT).parts)
 
 def chapters(part):
-    "Notebooks of a part by name; of an experiment the page that reads its runs comes first."
+    "Notebooks of a part by name; of an experiment the page that reads its runs comes first, of the papers the overview and what they share."
     found = [p for p in folder(part).glob("*.ipynb") if shown(p)]
-    return sorted(found, key=lambda p: (p.stem.removesuffix("_run"), p.stem))
+    return sorted(found, key=lambda p: (part != "papers" or p.stem not in ("index", "common"), part == "papers" and p.stem == "common", p.stem.removesuffix("_run"), p.stem))
 
 def title(path): return re.match(r"# (.+)", nbformat.read(path, 4).cells[0].source)[1]
 

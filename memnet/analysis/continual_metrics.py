@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['learned_rows', 'average_accuracy', 'learning_accuracy', 'average_forgetting', 'backward_transfer', 'forward_transfer',
-           'min_accuracy', 'worst_case_accuracy', 'windowed_forgetting']
+           'min_accuracy', 'worst_case_accuracy', 'windowed_forgetting', 'windowed_plasticity']
 
 # %% ../../nbs/analysis/01_continual_metrics.ipynb #5ffb5294
 import math
@@ -111,3 +111,10 @@ def windowed_forgetting(
     require(window >= 2, f"window must be ≥ 2, got window={window}")
     falls = [accuracies[:-k] - accuracies[k:] for k in range(1, min(window, len(accuracies)))]
     return torch.cat(falls).max(0).values.clamp(min=0).mean().item() if falls else 0.
+
+def windowed_plasticity(
+    accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
+    window:int=10,      # evaluations that a rise may take, ≥ 2
+)->float:               # between 0 and 1
+    "Mean over tasks of the steepest rise within a window: `windowed_forgetting` of the errors. Raises ValueError where `window` is below 2. Source: De Lange et al. 2023, section 3."
+    return windowed_forgetting(1 - accuracies, window)

@@ -17,6 +17,7 @@ import nbformat
 import pandas as pd
 
 # %% ../../nbs/runs/08_verification.ipynb #47206c6a
+from ..papers.common import check_papers
 from .benchmark import summarise_times
 from .experiments import Experiment, find_root, list_experiments
 from .parameters import config_hash
@@ -229,8 +230,8 @@ def verify_results(
     summaries:bool=True,      # execute reading notebooks, too
     threads:int=1,            # of torch and its libraries
 )->tuple[list[str], int]:     # what does not agree; marked numbers in prose
-    "Check committed tables, everything derived from them, and every marked number in prose."
-    wrong = [w for exp in exps for w in check_tables(exp)] + check_benchmark(root)
+    "Check committed tables, everything derived from them, the verdicts on papers, and every marked number in prose."
+    wrong = [w for exp in exps for w in check_tables(exp)] + check_benchmark(root) + check_papers(root)
     if summaries: wrong += [w for exp in exps for w in check_summaries(exp, threads)]
     prose, n = check_prose(root)
     return wrong + prose, n

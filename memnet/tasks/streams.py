@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['STREAM_MAKERS', 'Experience', 'StreamBatch', 'Stream', 'stream_batches', 'DigitSplit', 'load_digit_split',
-           'split_digits', 'permuted_digits', 'rotate_images', 'rotated_digits', 'shifting_recall', 'blur_borders',
-           'join_experiences']
+           'split_digits', 'recurring_digits', 'permuted_digits', 'rotate_images', 'rotated_digits', 'shifting_recall',
+           'blur_borders', 'join_experiences']
 
 # %% ../../nbs/tasks/08_streams.ipynb #6034cc81
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -118,6 +118,29 @@ def split_digits(
     tested = [torch.isin(d.held_targets, group) for group in groups]
     return Stream('split', tuple(Experience(d.inputs[at], d.targets[at], torch.full_like(at, task)) for task, at in visits),
                   tuple((d.held_inputs[at], d.held_targets[at]) for at in tested), **stream_settings)
+
+# %% ../../nbs/tasks/08_streams.ipynb #e4e252e4
+def recurring_digits(
+    seed:int,                # draws the classes of each task
+    held:str='test',         # what the test sets are drawn from, see `load_digit_split`
+    n_tasks:int=400,         # experiences
+    classes_per_task:int=2,  # different classes in each
+    probabilities:Sequence[float]|None=None,  # of each class; None = the same for all
+    repeat:bool=True,        # False: no class comes twice
+    **stream_settings:Any,   # `epochs`, `batch_size` of `Stream`
+)->Stream:                   # one test set for each of the ten classes
+    "A few random classes at a time, again and again. Raises ValueError where classes do not suffice or `probabilities` is no distribution. Source: Lesort et al. 2022."
+    require_positive(n_tasks=n_tasks, classes_per_task=classes_per_task)
+    d, g = load_digit_split(held), torch.Generator().manual_seed(seed)
+    p = torch.full((10,), .1) if probabilities is None else torch.tensor(list(probabilities))
+    require(p.shape == (10,) and bool((p >= 0).all()) and abs(float(p.sum()) - 1) < 1e-4, f"probabilities must be ten numbers >= 0 with sum 1, got {p.tolist()}")
+    n, available = (n_tasks*classes_per_task, 10) if not repeat else (classes_per_task, int((p > 0).sum()))
+    require(n <= available, f"{n} different classes are needed, there are {available}")
+    drawn = torch.randperm(10, generator=g)[:n].view(n_tasks, -1) if not repeat else torch.stack([torch.multinomial(p, n, generator=g) for _ in range(n_tasks)])
+    members = [(d.targets == c).nonzero().flatten() for c in range(10)]
+    places = [torch.cat([members[c] for c in classes]) for classes in drawn.tolist()]
+    tests = tuple((d.held_inputs[d.held_targets == c], d.held_targets[d.held_targets == c]) for c in range(10))
+    return Stream('recurring', tuple(Experience(d.inputs[at], d.targets[at], d.targets[at]) for at in places), tests, **(dict(epochs=1, batch_size=32) | stream_settings))
 
 # %% ../../nbs/tasks/08_streams.ipynb #3dedf807
 @validated(n_tasks="≥ 1")
