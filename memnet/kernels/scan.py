@@ -12,6 +12,7 @@ from torch import Tensor
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
 from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
+from memnet.memory.strength import logits_to_rates
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
 _spare:list[np.ndarray] = []   # memory of saved chunks that nobody needs any more
@@ -95,7 +96,7 @@ def _record(pages, shown, ru):
     R = len(shown)
     strength, logit, age, token, slot, allocates = (torch.from_numpy(getattr(pages, k)[:R].copy()) for k in ('strength', 'logit', 'age', 'token', 'slot', 'allocates'))
     token = token.long()
-    left = strength*torch.exp(-torch.nn.functional.softplus(logit)*age) if ru.forgetting else strength
+    left = strength*torch.exp(-logits_to_rates(logit)*age) if ru.forgetting else strength
     return ScanRecord(torch.from_numpy(shown), strength, left, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), allocates)
 
 def fused_scan(

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.validation import require
+from .addressing import bounded_logit_scale
 from .config import MemoryConfig
 from .fused_path import fused_segment, segment_events, supports_fused
 from .observer import Observer, WriteEvents, emit_chunk_event, take_snapshot
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
+from .plasticity import bounded_lam
 from .state import MemoryState, empty_memory_state
 from .strength import DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
@@ -114,8 +116,8 @@ class MultiHeadMemoryBank(nn.Module):
 
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
-        lam = self.lam_logit.sigmoid().view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, self.log_logit_scale.exp().view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
+        lam = bounded_lam(self.lam_logit).view(1, -1, 1, 1) if self.config.graph else None
+        return BankParameters(self.config, bounded_logit_scale(self.log_logit_scale).view(1, -1, 1, 1), lam, self.decay_weights, self.graph_rule)
 
     def decay_rate(self,
         values:Tensor,  # contents, `b h n d`

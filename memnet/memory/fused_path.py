@@ -24,11 +24,12 @@ def supports_fused(
     state:MemoryState,  # left alone
     cfg:MemoryConfig,  # settings of the bank
 )->bool:
-    "Whether the fused kernel computes what is asked: CPU, one floating type, built-in policies, gamma = 1 and eta_minus = 0."
+    "Whether the fused kernel computes what is asked: CPU, one floating type, finite numbers, built-in policies, gamma = 1 and eta_minus = 0."
     kinds = dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)
     built_in = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies)
     one_type = all(y.device.type == 'cpu' and y.dtype == f.key.dtype for y in (*f, *state[:8])) and f.key.dtype in (torch.float32, torch.float64)
-    return built_in and one_type and cfg.gamma == 1 and cfg.eta_minus == 0
+    finite = bool(sum(y.detach().sum() for y in f).isfinite())   # what is not a number has to show, and the kernel would pass over it
+    return built_in and one_type and finite and cfg.gamma == 1 and cfg.eta_minus == 0
 
 # %% ../../nbs/memory/12_fused_path.ipynb #769cfa88
 def token_arrays(
