@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from memnet.kernels.vector_operations import VECTOR_WIDTH, add_scaled, copy_row, dot_product, jit_entry, jit_inlined, jit_internal, matmul_add, matmul_nt, matmul_nt_transposing, simd_loop
 from memnet.kernels.scan_records import new_workspace, row_chunk, row_slots, row_tokens, save_slots
 from memnet.memory.addressing import SCORE_STEPS
-from memnet.memory.allocation import COSINE_STEPS, STRENGTH_STEPS, match_steps, to_steps
+from memnet.memory.allocation import COSINE_STEPS, STRENGTH_STEPS, match_steps, strength_steps, to_steps
 from memnet.memory.strength import MAX_DECAY_LOGIT, interpolated, logit_to_rate, updated_strength
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #28592f72
@@ -37,13 +37,14 @@ def nearest_entry_kernel(cos, alive, match):
 @jit_internal
 def weakest_slot_kernel(b, step):
     "The slot to give away: empty, then least strength left, then longest unread."
-    n, lowest, longest = 0, np.inf, np.inf
+    n, best, lowest, longest = 0, np.inf, np.inf, np.inf
     for m in range(len(b.full)):
         if not b.full[m]: return m
         x = b.rate[m]*(b.since[m] + step)
-        if b.held[m]*(1 - x)*STRENGTH_STEPS > lowest + 1: continue
-        left = to_steps(b.held[m]*np.exp(-x), STRENGTH_STEPS)
-        if left < lowest or (left == lowest and b.read_at[m] < longest): n, lowest, longest = m, left, b.read_at[m]
+        if b.held[m]*(1 - x) > 1.0001*lowest: continue
+        left = b.held[m]*np.exp(-x)
+        steps = strength_steps(left)
+        if steps < best or (steps == best and b.read_at[m] < longest): n, best, lowest, longest = m, steps, left, b.read_at[m]
     return n
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #9421f44d

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COSINE_STEPS', 'STRENGTH_STEPS', 'WriteRequests', 'SlotStatus', 'AllocationRules', 'WritePlan', 'to_steps',
-           'match_steps', 'nearest_entry', 'weakest_slot', 'plan_row', 'plan_writes', 'entry_onehot']
+           'match_steps', 'nearest_entry', 'strength_steps', 'weakest_slot', 'plan_row', 'plan_writes', 'entry_onehot']
 
 # %% ../../nbs/memory/07_allocation.ipynb #34260e64
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class WritePlan(NamedTuple):
     evicted:Tensor     # 1 where the occupant at the start is gone, `b h n`
 
 # %% ../../nbs/memory/07_allocation.ipynb #fed3234b
-COSINE_STEPS, STRENGTH_STEPS = np.float32(2**16), np.float32(2**20)   # steps per unit in which cosines, and strengths and gates, are compared
+COSINE_STEPS, STRENGTH_STEPS = np.float32(2**16), np.float32(2**20)   # steps per unit in which cosines, and log strengths and gates, are compared
 
 @register_jitable
 def to_steps(
@@ -86,6 +86,13 @@ def nearest_entry(
 
 # %% ../../nbs/memory/07_allocation.ipynb #71063e8a
 @register_jitable
+def strength_steps(
+    left,     # strength after decay, >= 0
+)->float:     # a whole number
+    "A strength in steps of its binary logarithm, so that a factor counts the same however little is left; powers of two are whole."
+    return to_steps(np.log2(np.maximum(left, np.float32(1e-37))), STRENGTH_STEPS)
+
+@register_jitable
 def weakest_slot(
     occupied,   # which slots hold something, bool `n`
     strength,   # at the last write, `n`
@@ -98,7 +105,7 @@ def weakest_slot(
     weakest, lowest, longest = 0, np.inf, np.inf
     for n in range(len(occupied)):
         if not occupied[n]: return n
-        left = to_steps(decayed_strength(strength[n], rate[n], since[n] + step), STRENGTH_STEPS)   # eq-left
+        left = strength_steps(decayed_strength(strength[n], rate[n], since[n] + step))   # eq-left
         if left < lowest or (left == lowest and last_read[n] < longest): weakest, lowest, longest = n, left, last_read[n]
     return weakest
 

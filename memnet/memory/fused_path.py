@@ -28,8 +28,8 @@ def supports_fused(
     kinds = dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)
     built_in = all(p in kinds and POLICIES.get(p) is kinds[p] for p in cfg.policies)
     one_type = all(y.device.type == 'cpu' and y.dtype == f.key.dtype for y in (*f, *state[:8])) and f.key.dtype in (torch.float32, torch.float64)
-    finite = bool(sum(y.detach().sum() for y in f).isfinite())   # what is not a number has to show, and the kernel would pass over it
-    return built_in and one_type and finite and cfg.gamma == 1 and cfg.eta_minus == 0
+    if not (built_in and one_type and cfg.gamma == 1 and cfg.eta_minus == 0): return False
+    return bool(torch.stack([y.detach().sum() for y in f]).isfinite().all())   # what is not a number has to show, and the kernel would pass over it
 
 # %% ../../nbs/memory/12_fused_path.ipynb #769cfa88
 def token_arrays(
