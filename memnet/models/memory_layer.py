@@ -9,11 +9,11 @@ __all__ = ['MemoryLayer']
 from typing import Optional
 import torch
 from torch import Tensor, nn
-from ..foundations.validation import require
+from ..foundations.validation import MAX_INPUT, require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
 from ..memory.state import MemoryState
-from .base import check_mask, check_numbers, check_state
+from .base import check_mask, check_state
 
 # %% ../../nbs/models/06_memory_layer.ipynb #5df3d032
 class MemoryLayer(nn.Module):
@@ -40,7 +40,7 @@ class MemoryLayer(nn.Module):
         dim, want = self.bank.config.dim, self.bank.out.weight.dtype
         require(x.ndim == 3 and x.shape[2] == dim and x.dtype == want, f"x must be {want} (b, t, {dim}), got {x.dtype} {tuple(x.shape)}")
         require(x.numel() > 0, f"x must hold at least one row and one token, got {tuple(x.shape)}")
-        check_numbers(x, 'x')
+        require(bool((x.abs() <= MAX_INPUT).all()), f"x must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale it, and put 0 where it is padding")
         if mask is not None: check_mask(mask, x)
 
     def forward(self,
