@@ -17,6 +17,7 @@ from memnet.foundations.validation import require
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
 from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
+from memnet.memory.strength import logits_to_rates
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
 @lru_cache(maxsize=256)
@@ -107,7 +108,7 @@ def _record(pages, shown, ru):
     R = len(shown)
     strength, logit, age, token, slot, allocates = (torch.from_numpy(getattr(pages, k)[:R].copy()) for k in ('strength', 'logit', 'age', 'token', 'slot', 'allocates'))
     token = token.long()
-    left = strength*torch.exp(-torch.nn.functional.softplus(logit)*age) if ru.forgetting else strength
+    left = strength*torch.exp(-logits_to_rates(logit)*age) if ru.forgetting else strength
     return ScanRecord(torch.from_numpy(shown), strength, left, age, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), allocates)
 
 def fused_scan(

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 from memnet.kernels.vector_operations import add_scaled, copy_row, dot_product, jit_entry, jit_inlined, jit_internal, jit_pass, matmul_add, matmul_nt_transposing, matmul_tn_add, transpose_matrix
 from memnet.kernels.scan_records import entry_capacity, new_workspace, row_chunk, row_slots, row_tokens
-from memnet.kernels.scan_forward import clear_evicted, elementwise_product, entries_to_versions, mix_hop_weights, pending_graph_kernel, policy_mixture, scale_row, softplus_kernel, softplus_slope, unit_rows_kernel, versions_to_entries
-from memnet.memory.strength import updated_strength_gradient
+from memnet.kernels.scan_forward import clear_evicted, elementwise_product, entries_to_versions, lost_activation, mix_hop_weights, pending_graph_kernel, policy_mixture, rate_slope, scale_row, unit_rows_kernel, versions_to_entries
+from memnet.memory.strength import logit_to_rate, updated_strength_gradient
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #4cb1b21c
 class BackwardWorkspace(NamedTuple):
@@ -22,6 +22,8 @@ class BackwardWorkspace(NamedTuple):
     src:Tensor          # of what leaves, and of scores, `t l`
     scale:Tensor        # `t l`
     pre:Tensor          # of traces before events, `t l`
+    home:Tensor         # of the address that lost activation returns to, `t l`
+    kept:Tensor         # of the total that a hop keeps, `t`
     along:Tensor        # of what each event carries, `t t`
     gated:Tensor        # the same times the gates, `t t`
     query:Tensor        # of unit rows, `t k`
@@ -43,7 +45,7 @@ def new_backward_workspace(C, N, k, d, like):
     "Empty workspace."
     L, f = entry_capacity(N, C), like.dtype
     z = np.zeros
-    return BackwardWorkspace(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, C), f), z((C, C), f), z((C, k), f), z((C, k), f), z((C, k), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
+    return BackwardWorkspace(z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z((C, L), f), z(C, f), z((C, C), f), z((C, C), f), z((C, k), f), z((C, k), f), z((C, k), f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z(L, f), z((C, d), f), z(C, f), z(C, f), z(C, f))
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #7c4f2719
 @jit_inlined
@@ -86,14 +88,14 @@ def update_backward(i, t, n, g, x, dx, gs, pg, ru):
     one = gs.strength.dtype.type(1)
     d, val, old, s, lg, since, gv = gs.values.shape[1], x.value[t], pg.content[i], pg.old[i, 0], pg.old[i, 1], pg.old[i, 2], gs.values[n]
     keep, top = one - min(g, one - gs.strength.dtype.type(1e-6)), one - gs.strength.dtype.type(1e-6)
-    fade = np.exp(-softplus_kernel(lg)*since) if ru.forgetting else one
+    fade = np.exp(-logit_to_rate(lg)*since) if ru.forgetting else one
     ds_gate, ds_old, ds_fade = updated_strength_gradient(gs.strength[n], keep, s, fade, g > top)
     dg = dot_product(gv, val, d) + ds_gate + gs.logit[n]*(x.logit[t] - lg)
     if g <= top: dg -= dot_product(gv, old, d)
     add_scaled(dx.value[t], g, gv, d)
     dx.logit[t] += g*gs.logit[n]
     gs.logit[n] *= one - g
-    if ru.forgetting: gs.logit[n] -= ds_fade*since*softplus_slope(lg)
+    if ru.forgetting: gs.logit[n] -= ds_fade*since*rate_slope(lg)
     for j in range(d): gv[j] *= keep
     gs.strength[n] = ds_old
     return dg
@@ -152,15 +154,30 @@ def event_coefficients(along, gated, act, gate, lineage, t, eta):
         gated[s] = gate[s]*along[s]
 
 @jit_internal
+def add_constant(x, a):
+    "x += a"
+    for i in range(len(x)): x[i] += a
+
+@jit_internal
 def add_elementwise_product(y, a, b, n):
     "y += a b, entry by entry"
     p, q, r = y.reshape(-1), a.reshape(-1), b.reshape(-1)
     for i in range(n): p[i] += q[i]*r[i]
 
 @jit_internal
+def return_backward(act, wk, bk, m):
+    "Undo what returns to the address: from the gradient of an activation to that of what arrived along edges, of the address, and of the total."
+    for t in range(m):
+        L, back = len(act[t]), dot_product(bk.act[t], wk.act0[t], len(act[t]))
+        add_scaled(bk.home[t], lost_activation(act[t], wk.raw[t], wk.scale[t]), bk.act[t], L)
+        add_constant(bk.act[t], -back)
+        bk.kept[t] = back
+
+@jit_internal
 def hop_backward(act, x, pg, dE, wk, bk, m, eta):
     "From the gradient of an activation, `bk.act`, to that of the activation one hop before."
     N, L = dE.shape[0], len(wk.level)
+    return_backward(act, wk, bk, m)
     clear_evicted(bk.act, pg.evicts, m)
     bk.src[:] = 0
     matmul_add(bk.src, bk.act, wk.transposed, m, N, N)
@@ -176,7 +193,7 @@ def hop_backward(act, x, pg, dE, wk, bk, m, eta):
 def spread_backward(x, dx, pg, E, dE, wk, bk, m, ru):
     "Gradient of the shares, of the graph, and of the base weights (`bk.act`)."
     L = len(wk.level)
-    bk.scale[:] = 0; bk.pre[:] = 0; bk.act[:] = 0
+    bk.scale[:] = 0; bk.pre[:] = 0; bk.act[:] = 0; bk.home[:] = 0
     for t in range(m):
         dx.share[t, 0] = dot_product(bk.w[t], wk.act0[t], L)
         for h in range(ru.hops): dx.share[t, h + 1] = dot_product(bk.w[t], pg.act[h, t], L)
@@ -187,7 +204,9 @@ def spread_backward(x, dx, pg, E, dE, wk, bk, m, ru):
         hop_backward(pg.act[h - 1] if h > 0 else wk.act0, x, pg, dE, wk, bk, m, ru.eta)
         for t in range(m):
             elementwise_product(bk.act[t], bk.src[t], wk.scale[t], L)
+            add_constant(bk.act[t], bk.kept[t])
             add_scaled(bk.act[t], x.share[t, h], bk.w[t], L)
+    for t in range(m): add_scaled(bk.act[t], bk.w.dtype.type(1), bk.home[t], L)
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #4f590192
 @jit_internal
@@ -278,7 +297,7 @@ def version_backward(t, a, x, dx, s, gs, pg, bk, forgetting):
         return gw
     u, keep, top = v - N, one - min(g, one - low), g <= one - low
     if v < N:
-        was, lg, since, slope = pg.strength[v], pg.logit[v], pg.age[v] + one + tf, softplus_slope(pg.logit[v])
+        was, lg, since, slope = pg.strength[v], pg.logit[v], pg.age[v] + one + tf, rate_slope(pg.logit[v])
         dg = content_backward(t, bk.contents, dx.value, gs.values, s.values, v, x.value, g, keep, top, d)
     else:
         was, lg, since, slope = pg.strengths[u], pg.logits[u], f.type(t - u), bk.slope[u]
@@ -350,7 +369,7 @@ def versions_backward(x, dx, s, gs, pg, bk, m, ru):
     "Gradient of all writes, and of levels and rates, through what later tokens read."
     f = x.gate.dtype
     for l in range(len(bk.level)): bk.level[l], bk.rate[l] = 0, 0
-    for t in range(m): bk.strengths[t], bk.logits[t], bk.slope[t] = 0, 0, softplus_slope(pg.logits[t])
+    for t in range(m): bk.strengths[t], bk.logits[t], bk.slope[t] = 0, 0, rate_slope(pg.logits[t])
     for k in range(m):
         t = m - 1 - k
         a = pg.entry[t]
@@ -363,17 +382,12 @@ def versions_backward(x, dx, s, gs, pg, bk, m, ru):
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #44bf8a01
 @jit_internal
-def add_constant(x, a):
-    "x += a"
-    for i in range(len(x)): x[i] += a
-
-@jit_internal
 def slots_backward(pg, gs, bk, ru):
     "What is left belongs to the slots of the start."
     f, N = gs.strength.dtype, len(gs.strength)
     for n in range(N):
         if pg.strength[n] >= f.type(1e-6): gs.strength[n] += bk.level[n]/pg.strength[n]
-        if ru.forgetting: gs.logit[n] += (bk.rate[n] - (pg.age[n] + f.type(1))*bk.level[n])*softplus_slope(pg.logit[n])
+        if ru.forgetting: gs.logit[n] += (bk.rate[n] - (pg.age[n] + f.type(1))*bk.level[n])*rate_slope(pg.logit[n])
     if ru.hops == 0: return
     for n in range(N):
         gs.trace[n] += bk.trace[n]

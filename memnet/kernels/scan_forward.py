@@ -12,40 +12,39 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from memnet.kernels.vector_operations import VECTOR_WIDTH, add_scaled, copy_row, dot_product, jit_inlined, jit_internal, jit_pass, matmul_add, matmul_nt, matmul_nt_transposing, simd_loop
 from memnet.kernels.scan_records import new_workspace, row_chunk, row_slots, row_tokens, save_slots
-from memnet.memory.strength import interpolated, updated_strength
+from memnet.memory.addressing import SCORE_STEPS
+from memnet.memory.allocation import COSINE_STEPS, STRENGTH_STEPS, match_steps, strength_steps, to_steps
+from memnet.memory.strength import MAX_DECAY_LOGIT, interpolated, logit_to_rate, updated_strength
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #28592f72
 @jit_internal
-def softplus_kernel(x):
-    "softplus"
-    return x if x > 20 else np.log1p(np.exp(x))
-
-@jit_internal
-def softplus_slope(x):
-    "Derivative of `softplus_kernel`."
+def rate_slope(x):
+    "Derivative of `logit_to_rate`, at the bound also beyond it."
     one = x - x + 1
-    return one/(one + np.exp(-x))
+    return one/(one + np.exp(-min(x, MAX_DECAY_LOGIT)))
 
 @jit_internal
 def nearest_entry_kernel(cos, alive, match):
     "The live entry that is most similar and above `match`; -1 = none."
-    best, at, near = match, -1, 0
-    for l in range(len(cos)): near += cos[l] > match
+    best, at, near = match_steps(match), -1, 0
+    low = best/COSINE_STEPS - 1/COSINE_STEPS
+    for l in range(len(cos)): near += cos[l] > low
     if near == 0: return at
     for l in range(len(cos)):
-        if cos[l] > best and alive[l]: best, at = cos[l], l
+        if cos[l] > low and alive[l] and to_steps(cos[l], COSINE_STEPS) > best: best, at = to_steps(cos[l], COSINE_STEPS), l
     return at
 
 @jit_internal
 def weakest_slot_kernel(b, step):
     "The slot to give away: empty, then least strength left, then longest unread."
-    n, lowest, longest = 0, np.inf, np.inf
+    n, best, lowest, longest = 0, np.inf, np.inf, np.inf
     for m in range(len(b.full)):
         if not b.full[m]: return m
         x = b.rate[m]*(b.since[m] + step)
-        if b.held[m]*(1 - x) > lowest: continue
+        if b.held[m]*(1 - x) > 1.0001*lowest: continue
         left = b.held[m]*np.exp(-x)
-        if left < lowest or (left == lowest and b.read_at[m] < longest): n, lowest, longest = m, left, b.read_at[m]
+        steps = strength_steps(left)
+        if steps < best or (steps == best and b.read_at[m] < longest): n, best, lowest, longest = m, steps, left, b.read_at[m]
     return n
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #9421f44d
@@ -82,7 +81,7 @@ def plan_write(b, t, x, wk, ru, evict):
         b.held[n] = updated_strength(g, 1 - g, b.held[n], np.exp(-b.rate[n]*since))
         b.logit[n] = interpolated(g, 1 - g, b.logit[n], x.logit[t])
     b.since[n] = -t
-    if ru.forgetting: b.rate[n] = softplus_kernel(b.logit[n])
+    if ru.forgetting: b.rate[n] = logit_to_rate(b.logit[n])
     return at, n, allocates, evicts, since
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #1801f956
@@ -186,8 +185,8 @@ def insertion_topk(order, held, count, topk):
         order[j], found = i, min(found + 1, topk)
 
 @jit_internal
-def topk_softmax(score, at, p, topk, masked, wk):
-    "Softmax over the best `topk` readable scores."
+def topk_softmax(score, at, p, topk, masked, base, temperature, now, wk):
+    "Softmax over the best `topk` readable scores; `score` has them in steps, which decide who is chosen."
     zero, held, order, total = score.dtype.type(0), wk.held, wk.order, score.dtype.type(0)
     count = topk_candidates(score, topk_threshold(score, wk.best, topk, masked), masked, wk.some, held)
     if count > 4*VECTOR_WIDTH: insertion_topk(order, held, count, topk)
@@ -195,9 +194,12 @@ def topk_softmax(score, at, p, topk, masked, wk):
         for j in range(count, (count + VECTOR_WIDTH - 1)//VECTOR_WIDTH*VECTOR_WIDTH): held[j] = masked
         for i in range(count): order[candidate_rank(held, count, i)] = i
     found = min(count, topk)
-    for i in range(found): p[i], at[i] = held[order[i]], wk.some[order[i]]
+    for i in range(found):
+        l = wk.some[order[i]]
+        p[i], at[i] = temperature*base[l] + wk.level[l] - now*wk.rate[l], l
     for i in range(found, topk): p[i], at[i] = zero, -1
     top = p[0]
+    for i in range(found): top = max(top, p[i])
     for i in range(found):
         p[i] = np.exp(max(p[i] - top, score.dtype.type(-50)))
         total += p[i]
@@ -224,7 +226,7 @@ def record_version(b, t, a, allocates, x, s, pg, wk, ru):
         pg.fades[t] = np.exp(-wk.rate[a]*since) if ru.forgetting else one
         pg.strengths[t] = updated_strength(g, keep, was, pg.fades[t])
     b.last[a] = t
-    if ru.forgetting: wk.rate[a] = softplus_kernel(pg.logits[t])
+    if ru.forgetting: wk.rate[a] = logit_to_rate(pg.logits[t])
     wk.level[a] = np.log(max(pg.strengths[t], low)) + wk.rate[a]*tf
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #6f775375
@@ -262,14 +264,14 @@ def entry_levels(s, wk):
 def plan_and_address(b, x, s, pg, wk, base, temperature, m, ru):
     "Token by token: look up, then write."
     f, L = wk.level.dtype, len(wk.level)
-    masked, gone = f.type(-5000), f.type(-1e30)
+    masked, gone = f.type(-5000*SCORE_STEPS), f.type(-1e30)
     reset_planner(b, s, wk)
     entry_levels(s, wk)
     pg.contents[:] = 0
     for t in range(m):
         tf = f.type(t)
-        for l in range(L): wk.score[l] = temperature*base[t, l] + wk.level[l] - tf*wk.rate[l]
-        topk_softmax(wk.score, pg.at[t], pg.p[t], ru.topk, masked, wk)
+        for l in range(L): wk.score[l] = np.rint((temperature*base[t, l] + wk.level[l] - tf*wk.rate[l])*f.type(SCORE_STEPS))
+        topk_softmax(wk.score, pg.at[t], pg.p[t], ru.topk, masked, base[t], temperature, tf, wk)
         many = mark_readable(pg.readable[t], wk.score, masked)
         pg.n_readable[t], pg.sampled[t] = many, -1
         if x.sampled_weight[t] > 0 and many > 0: pg.sampled[t] = sampled_entry(wk.score, masked, min(int(x.sample[t]*f.type(many)), many - 1))
@@ -360,6 +362,13 @@ def clear_evicted(y, evicts, m):
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #4c437224
 @jit_internal
+def lost_activation(act, raw, scale):
+    "What leaves no slot: the share of each that its edges do not carry."
+    one, s = act.dtype.type(1), act.dtype.type(0)
+    for l in range(len(act)): s += act[l]*(one - raw[l]*scale[l])
+    return max(s, act.dtype.type(0))
+
+@jit_internal
 def hop_forward(y, act, x, pg, wk, E, m, eta):
     "One hop of all tokens of the chunk."
     N, L = E.shape[0], len(wk.level)
@@ -371,6 +380,7 @@ def hop_forward(y, act, x, pg, wk, E, m, eta):
         for s in range(t):
             if pg.entry[s] >= 0: y[t, pg.entry[s]] += eta*x.gate[s]*wk.along[t, s]
     clear_evicted(y, pg.evicts, m)
+    for t in range(m): add_scaled(y[t], lost_activation(act[t], wk.raw[t], wk.scale[t]), wk.act0[t], L)   # returns to the address
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #0be39ee2
 @jit_internal
@@ -435,9 +445,9 @@ def select_committed(chosen, gate, m, floor, n_writes):
     "The most salient tokens; of equals the first."
     for t in range(m): chosen[t] = n_writes == 0 and gate[t] > floor
     for _ in range(min(n_writes, m)):
-        best, at = floor, -1
+        best, at = np.float32(-1), -1
         for t in range(m):
-            if gate[t] > best and not chosen[t]: best, at = gate[t], t
+            if gate[t] > floor and not chosen[t] and to_steps(gate[t], STRENGTH_STEPS) > best: best, at = to_steps(gate[t], STRENGTH_STEPS), t
         if at < 0: break
         chosen[at] = True
 
@@ -460,7 +470,7 @@ def commit_slot(t, n, allocates, since, x, s, wk, ru):
 @jit_internal
 def refresh_slot(n, s, wk, forgetting):
     "Decay and log strength of slot n."
-    if forgetting: wk.decay[n] = softplus_kernel(s.logit[n])
+    if forgetting: wk.decay[n] = logit_to_rate(s.logit[n])
     wk.log[n] = np.log(max(s.strength[n], s.strength.dtype.type(1e-6)))
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #682fbb3b

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from ..foundations.compilation import warn_once
 from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
 from ..foundations.validation import require
+from .addressing import bounded_logit_scale
 from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
 from .fused_path import FusedSegment, changed_members, fused_segment, kernel_obstacle, segment_events, segment_records, worth_a_warning
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
+from .plasticity import bounded_lam
 from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
 from .writing import ChunkWrite, chunk_record, commit_chunk
@@ -109,8 +111,8 @@ class MultiHeadMemoryBank(nn.Module):
 
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
-        lam = self.lam_logit.to(self.dtype).sigmoid().view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, self.log_logit_scale.to(self.dtype).exp().view(1, -1, 1, 1), lam, self.decay_rule, self.graph_rule)
+        lam = bounded_lam(self.lam_logit.to(self.dtype)).view(1, -1, 1, 1) if self.config.graph else None
+        return BankParameters(self.config, bounded_logit_scale(self.log_logit_scale.to(self.dtype)).view(1, -1, 1, 1), lam, self.decay_rule, self.graph_rule)
 
     @property
     def _decay_of_layer(self)->DecayRule:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
-from .addressing import POLICIES
+from .addressing import LOGIT_SCALE_RANGE, POLICIES
+from .plasticity import LAM_RANGE
 
 _Tiny = TypeVar('_Tiny', bound='MemoryConfig')
 
@@ -30,12 +31,13 @@ class AddressingConfig(Config):
         super().__post_init__()
 
     def check(self)->None:
-        "Raises ValueError where a size is not positive, a policy is unknown, or the logit scale is not positive."
+        "Raises ValueError where a size is not positive, a policy is unknown, or the logit scale is out of range."
         super().check()
         require_positive(d_key=self.d_key, topk=self.topk)
         require(len(self.policies) > 0, f"policies must name at least one of {sorted(POLICIES)}, got none")
         for p in self.policies: require(p in POLICIES, f"unknown policy {p!r}: known are {sorted(POLICIES)}; add yours with register_policy")
-        require(self.logit_scale > 0, f"logit_scale must be > 0, got logit_scale={self.logit_scale}")
+        low, high = LOGIT_SCALE_RANGE
+        require(low <= self.logit_scale <= high, f"logit_scale must lie in [{low:g}, {high:g}], got logit_scale={self.logit_scale}")
 
 # %% ../../nbs/memory/03_config.ipynb #416246c8
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class GraphConfig(Config):
         "Raises ValueError where a rate is out of range, or two of them exclude each other."
         super().check()
         require_positive(hops=self.hops)
-        require(0 < self.lam < 1, f"lam must lie in (0, 1), got lam={self.lam}")
+        require(LAM_RANGE[0] <= self.lam <= LAM_RANGE[1], f"lam must lie in [{LAM_RANGE[0]:g}, 1 - {LAM_RANGE[0]:g}], got lam={self.lam}")
         require(0 < self.gamma <= 1, f"gamma must lie in (0, 1], got gamma={self.gamma}")
         require(0 <= self.rho < 1, f"rho must lie in [0, 1), got rho={self.rho}")
         require(self.rho == 0 or self.eta_minus == 0, f"rho and eta_minus cannot be combined, got rho={self.rho}, eta_minus={self.eta_minus}: set one of them to 0")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.compilation import COMPILER_FAULT, is_transformed
+from ..foundations.compilation import COMPILER_FAULT, is_traced, is_transformed
 from ..foundations.trees import tree_map
 from ..foundations.validation import require
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
@@ -46,6 +46,7 @@ def kernel_obstacle(
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"
     for name, value in (('gamma', 1), ('eta_minus', 0)):
         if getattr(cfg, name) != value: return f"{name}={getattr(cfg, name)}"
+    if not (is_traced() or bool(torch.stack([y.detach().sum() for y in f]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it
     return None
 
 def worth_a_warning(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .config import GraphConfig
 from .plasticity import EdgeEvents, power_kernel
-from .spreading import row_scale
+from .spreading import return_lost, row_scale
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #48dbd9dd
 class PendingGraph(NamedTuple):
@@ -65,6 +65,7 @@ def hop_pending(
     act:Tensor,        # activation over n slots and w pending allocations, `b h t l`
     g:PendingGraph,    # the graph of each token
     scale:Tensor,      # `row_scale(outgoing_weight(g))`, `b h t l`
+    w:Tensor,          # the address, to which lost activation returns, `b h t l`
 )->Tensor:             # `b h t l`
     "One step along the edges, each token on its own version of the graph. Source: Katharopoulos et al. 2020, section 3, for the masked product."
     B, H, T, W = g.seen.shape
@@ -75,9 +76,8 @@ def hop_pending(
     out = torch.baddbmm(F.pad(old, (0, W)).flatten(0, 1), carried.flatten(0, 1), g.address.flatten(0, 1), alpha=g.eta_plus).unflatten(0, (B, H))
     if g.eta_minus: out = out - g.eta_minus*(((source @ g.address.mT)*g.seen) @ g.pre)   # eq-hop-pending
     if g.masked is not None: out = out.masked_fill(g.masked, 0)
-    if not g.eta_minus: return out
-    out = out.relu()
-    return out/out.sum(-1, keepdim=True).clamp(min=1)
+    if g.eta_minus: out = out.relu(); out = out/out.sum(-1, keepdim=True).clamp(min=1)
+    return return_lost(out, act, w)
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #8847a2c2
 def spread_pending(
@@ -88,6 +88,6 @@ def spread_pending(
     "Spreading activation, each token on its own version of the graph."
     scale, act, out = row_scale(outgoing_weight(g)), w, hop_weights[..., :1]*w
     for k in range(1, hop_weights.shape[-1]):
-        act = hop_pending(act, g, scale)
+        act = hop_pending(act, g, scale, w)
         out = torch.addcmul(out, hop_weights[..., k:k + 1], act)
     return out

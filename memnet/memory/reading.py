@@ -18,7 +18,7 @@ from .config import MemoryConfig
 from .pending_graph import pending_graph, spread_pending
 from .plasticity import EdgeEvents, edge_events
 from .state import MemoryState
-from .strength import DecayRule, decay_logit, decay_rate, log_strength
+from .strength import DecayRule, decay_logit, decay_rate, log_strength, logits_to_rates
 from .versions import EntryVersions, write_versions
 
 # %% ../../nbs/memory/09_reading.ipynb #766326c9
@@ -125,7 +125,7 @@ def place_writes(
     cfg, requests = p.config, candidates.requests
     with torch.no_grad():
         logit = decay_logit(state.values, p.decay)
-        rate = F.softplus(logit) if cfg.forgetting else torch.zeros_like(logit)
+        rate = logits_to_rates(logit) if cfg.forgetting else torch.zeros_like(logit)
         plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
         address = entry_onehot(plan, requests.active, cfg.n_slots, candidates.key.dtype)
     return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay), tokens)

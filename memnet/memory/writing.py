@@ -14,7 +14,7 @@ from torch import Tensor
 from ..foundations.compilation import is_traced
 from .plasticity import EdgeEvents, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
-from .allocation import WriteRequests
+from .allocation import STRENGTH_STEPS, WriteRequests
 from .state import READ_THRESHOLD, MemoryState
 
 # %% ../../nbs/memory/11_writing.ipynb #139fb0ab
@@ -46,7 +46,7 @@ def select_writes(
     "All writes, or the `n_writes` with the highest gates. Of equal gates the first."
     if p.config.n_writes == 0: return writes
     requests = writes.candidates.requests
-    order = torch.where(requests.active, requests.gate, -1.).argsort(dim=-1, descending=True, stable=True)
+    order = torch.where(requests.active, (requests.gate.to(torch.promote_types(requests.gate.dtype, torch.float32))*float(STRENGTH_STEPS)).round(), -1.).argsort(dim=-1, descending=True, stable=True)
     tokens = order[..., :min(p.config.n_writes, requests.gate.shape[-1])].sort(-1).values
     few = WriteRequests(*(gather_writes(x, tokens) for x in requests))
     few = few._replace(write_cosine=few.write_cosine.gather(-1, tokens.unsqueeze(-2).expand(*tokens.shape, tokens.shape[-1])))

@@ -19,13 +19,13 @@ def rotary(
     position:Tensor,    # of every token, `… t`
     base:float=10000.,  # longest wavelength, in tokens over 2π
 )->Tensor:              # rotated features, `… t d`
-    "Rotate every pair of features by an angle that grows with the position, @eq-rotary. Source: Su et al. 2021, section 3.2."
-    half = x.shape[-1]//2
-    frequency = base**(-torch.arange(half, device=x.device, dtype=x.dtype)/half)
-    angle = position.unsqueeze(-1).to(x.dtype)*frequency
+    "Rotate every pair of features by an angle that grows with the position, in single precision at least, @eq-rotary. Source: Su et al. 2021, section 3.2."
+    half, exact = x.shape[-1]//2, torch.promote_types(x.dtype, torch.float32)
+    frequency = base**(-torch.arange(half, device=x.device, dtype=exact)/half)
+    angle = position.unsqueeze(-1).to(exact)*frequency
     c, s = angle.cos(), angle.sin()
     x1, x2 = x[..., :half], x[..., half:]
-    return torch.cat([x1*c - x2*s, x2*c + x1*s], -1)
+    return torch.cat([x1*c - x2*s, x2*c + x1*s], -1).to(x.dtype)
 
 # %% ../../nbs/models/02_attention.ipynb #9ae33fdc
 class AttentionCache(NamedTuple):
@@ -96,10 +96,10 @@ class LocalAttention(nn.Module):
         T, w, n = x.shape[1], self.window, -(-x.shape[1]//self.window)
         q, k, v = self.qkv(x).chunk(3, -1)
         keys, values = torch.cat([cache.keys, k], 1), torch.cat([cache.values, v], 1)
-        position = torch.arange((n + 1)*w, device=x.device).view(-1, w)
-        q = rotary(self.split_blocks(q, 0, n*w - T), position[1:])
-        k, v = (self.split_blocks(y, 1, n*w - T) for y in (keys, values))
-        k, v = with_previous_block(rotary(k, position)), with_previous_block(v)
+        position = torch.arange(-w, w, device=x.device)   # of the keys of a block, counted from its first token
+        q = rotary(self.split_blocks(q, 0, n*w - T), position[w:])
+        k, v = (with_previous_block(self.split_blocks(y, 1, n*w - T)) for y in (keys, values))
+        k = rotary(k, position)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.attention_mask(n, cache.length))
         y = y.flatten(2, 3)[:, :, :T].transpose(1, 2).flatten(2)
         return self.out(y), self.next_cache(keys, values, cache.length, length)

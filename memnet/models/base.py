@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..foundations.compilation import is_traced
 from ..foundations.config import Config
 from ..foundations.trees import tree_leaves, tree_map
-from ..foundations.validation import IGNORE_INDEX, require
+from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require
 from .model_files import build_from_files, load_model_weights, read_model_info, write_model_files
 
 # %% ../../nbs/models/00_base.ipynb #615e19de
@@ -114,7 +114,7 @@ class SequenceModel(nn.Module):
         if cfg.input_dim is None:
             unknown = inputs[(inputs < 0) | (inputs >= cfg.vocab_size)]
             require(unknown.numel() == 0, f"tokens must lie in 0 … {cfg.vocab_size - 1}, got {unknown[:1].tolist()}: raise vocab_size or map the tokens")
-        else: require(bool(inputs.isfinite().all()), "inputs contain NaN or infinity: clean them, and put 0 where they are padding")
+        else: require(bool((inputs.abs() <= MAX_INPUT).all()), f"inputs must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale them, and put 0 where they are padding")
         if mask is not None: check_mask(mask, inputs)
 
     def term_weights(self)->dict[str,float]:  # name of the term -> weight

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import is_traced
-from ..foundations.validation import require
+from ..foundations.validation import MAX_INPUT, require
 from ..memory.bank import BankChoice, make_bank
 from ..memory.config import MemoryConfig
 from ..memory.state import MemoryState
@@ -45,7 +45,7 @@ class MemoryLayer(nn.Module):
         require(x.ndim == 3 and x.shape[2] == dim and x.dtype == want, f"x must be {want} (b, t, {dim}), got {x.dtype} {tuple(x.shape)}")
         require(x.numel() > 0, f"x must hold at least one row and one token, got {tuple(x.shape)}")
         if is_traced(): return   # what follows looks at numbers
-        require(bool(x.isfinite().all()), "x contains NaN or infinity: clean it, and put 0 where it is padding")
+        require(bool((x.abs() <= MAX_INPUT).all()), f"x must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale it, and put 0 where it is padding")
         if mask is not None: check_mask(mask, x)
 
     def forward(self,
