@@ -98,8 +98,8 @@ def test_output_of_every_kind(root):
         assert b"Traceback" not in r.stderr and b"Error" not in r.stderr, r.stderr
         return r.stdout.decode().strip()
     refused = '"$1" -c "$2" "$3" run "≥[red]é"; echo $?'
-    assert "unknown experiment '≥[red]é'" in shell(refused, PYTHONIOENCODING="utf-8")
-    assert r"unknown experiment '\u2265[red]\xe9'" in shell(refused, LC_ALL="POSIX", PYTHONIOENCODING="ascii") and "\x1b" not in shell(refused, NO_COLOR="1")
+    plain = shell(refused, LC_ALL="POSIX", PYTHONIOENCODING="ascii", NO_COLOR="1")
+    assert r"unknown experiment '\u2265[red]\xe9'" in plain and "\x1b" not in plain
     assert shell('"$1" -c "$2" "$3" list | head -c1 >/dev/null; echo ${PIPESTATUS[0]}') == "0"
     assert shell('"$1" -c "$2" "$3" list >&-; echo $?') == "0" and shell('"$1" -c "$2" "$3" list >/dev/full; echo $?') == "0"
     assert shell('"$1" -c "$2" "$3" list; echo $?', COLUMNS="12").endswith("0")
