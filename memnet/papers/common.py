@@ -22,7 +22,9 @@ import yaml
 # %% ../../papers/common.ipynb #02d7479c
 from ..analysis.statistics import student_interval
 from ..foundations.validation import require
-from ..runs.execution import read_record, run_environment, write_record
+from ..foundations.files import write_json
+from ..runs.execution import run_environment
+from ..runs.records import read_record
 
 # %% ../../papers/common.ipynb #5c51f083
 class Claim(NamedTuple):
@@ -190,7 +192,7 @@ def record_paper(
     judged = judge_criteria(load_measurements(slug, root), module.CRITERIA)
     _write_table(judged, folder/"verdict.csv")
     code, digest = papers_code(Path(inspect.getfile(module))), hashlib.sha256((folder/"metrics.csv").read_bytes()).hexdigest()
-    write_record(folder/"run.json", run_environment(root) | dict(seeds=module.SEEDS, seconds=round(seconds, 1), code=code, sha256=digest, verdict=overall_verdict(judged)))
+    write_json(folder/"run.json", run_environment(root) | dict(seeds=module.SEEDS, seconds=round(seconds, 1), code=code, sha256=digest, verdict=overall_verdict(judged)))
     return overall_verdict(judged)
 
 # %% ../../papers/common.ipynb #baa9269b
