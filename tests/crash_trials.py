@@ -8,7 +8,7 @@ from memnet.runs.execution import run_all
 from memnet.runs.experiments import list_experiments
 from memnet.runs.planning import plan_runs
 from memnet.runs.records import check_run
-from memnet.runs.tables import collect_runs, complete_runs, recorded_runs
+from memnet.runs.tables import collect_runs, complete_runs, recorded_runs, survey_runs
 from memnet.runs.verification import check_tables
 
 VICTIMS = ("command", "command", "worker", "kernel")   # which of the three processes of a run is killed
@@ -95,6 +95,7 @@ class Collections:
         self.raw = runs[0].folder.parent, root/"_runs"/"fewer"/"coin"
         shutil.copytree(runs[0].folder, self.raw[1]/runs[0].folder.name)
         self.whole = [self.collect(i) for i in (1, 0)][::-1]
+        self.metrics = {r.id: r.metrics for r in complete_runs(self.raw[0])}
         start = time.time()
         for i in range(4): self.collect(i % 2)
         self.span = (time.time() - start)/4
@@ -110,24 +111,26 @@ class Collections:
         time.sleep(delay)
         child.kill()
         end(child)
-        expected = {r.id: r.metrics for r in complete_runs(self.raw[0])}
-        try: half = sum(not r.metrics.equals(expected[r.id]) for r in recorded_runs(self.folder))
+        try: half = sum(not r.metrics.equals(self.metrics[r.id]) for r in recorded_runs(self.folder))
         except ValueError: half = 1
-        different = (self.collect(0) != self.whole[0]) + len(check_tables(self.coin))
-        return dict(what="results", killed="command", after=round(delay, 4), complete=len(expected), lost=2 - len(expected), half=half, orphans=0, different=different)
+        try: different = (self.collect(0) != self.whole[0]) + len(check_tables(self.coin))
+        except ValueError: different = 1
+        return dict(what="results", killed="command", after=round(delay, 4), complete=2, lost=2 - len(survey_runs(self.raw[0], "").complete), half=half, orphans=0, different=different)
 
 def crash_trials(
-    n=200,         # kills: half of them in sweeps, half while results are written
+    n=200,         # kills
     seed=0,        # of moments and victims
     say=None,      # called with every row
+    n_runs=4,      # of a sweep
+    every=2,       # one kill in so many is in a sweep, the others are while results are written
 ):                 # a row for each kill; lost, half, orphans and different are 0 where all is well
     "Kill, look, resume, compare. The last row is the end of the last sweep."
     rng, rows = random.Random(seed), []
     with tempfile.TemporaryDirectory() as scratch:
         root = write_coin(Path(scratch)/"checkout")
-        sweeps, results = Sweeps(root, rng), Collections(root, rng)
+        sweeps, results = Sweeps(root, rng, n_runs), Collections(root, rng)
         for i in range(n):
-            rows.append(dict(trial=i) | (sweeps if i % 2 else results).kill())
+            rows.append(dict(trial=i) | (results if (i + 1) % every else sweeps).kill())
             if say: say(rows[-1])
         rows.append(dict(trial=n, what="resume", killed="nothing", after=0, complete=len(sweeps.runs), lost=0, half=0, orphans=0, different=int(not sweeps.finish())))
     return pd.DataFrame(rows)

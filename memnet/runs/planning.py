@@ -53,7 +53,9 @@ def recorded_configs(
     if not table.exists(): return {}
     try:
         with open(table, newline="", encoding="utf-8") as f:
-            for row in csv.DictReader(f, strict=True):
+            rows = csv.DictReader(f, strict=True)
+            if "run" not in (rows.fieldnames or ()): raise ValueError("it has no column run")
+            for row in rows:
                 if None in row or None in row.values(): raise ValueError(f"line {len(found) + 2} has another number of cells than the first")
                 found[row["run"]] = {k.removeprefix("config."): setting_from_text(v) for k, v in row.items() if k.startswith("config.") and v}
     except (ValueError, KeyError, csv.Error) as e:

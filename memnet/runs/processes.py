@@ -194,7 +194,7 @@ def stop_workers(
 
 @contextmanager
 def signals_as_interrupt()->Iterator[None]:
-    "Inside the block SIGTERM and SIGHUP act as Ctrl-C does: an orderly end instead of a sudden one."
+    "Inside the block SIGTERM and SIGHUP act as Ctrl-C does: an orderly end instead of a sudden one. Raises KeyboardInterrupt when one of them comes."
     def stop(number, frame): raise KeyboardInterrupt(signal.Signals(number).name)
     names = [s for s in ("SIGTERM", "SIGHUP") if hasattr(signal, s)] if threading.current_thread() is threading.main_thread() else []
     before = {getattr(signal, s): signal.signal(getattr(signal, s), stop) for s in names}

@@ -59,7 +59,7 @@ def check_run(
         changed = changed_files(folder, made["files"])
     except OSError as e: return RunCheck("unfinished" if isinstance(e, FileNotFoundError) else "damaged", f"{Path(e.filename or '').name} cannot be read ({e.strerror})")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        why = f"{type(e).__name__} {e}" if not isinstance(e, ValueError) else str(e).partition(": ")[0].replace(f"{folder}{os.sep}", "")
+        why = f"{type(e).__name__} {e}" if not isinstance(e, ValueError) else str(e).rpartition(": ")[0].replace(f"{folder}{os.sep}", "")
         return RunCheck("damaged", f"its record cannot be used ({why})")
     if changed: return RunCheck("changed", f"{changed[0]} is not the file that was recorded")
     if code and made.get("program") != code: return RunCheck("outdated", "it was made by other code")

@@ -18,7 +18,7 @@ import pandas as pd
 from ..foundations.files import file_digest, read_json, replace_file, write_json
 
 # %% ../../nbs/runs/04_result_files.ipynb #671f4701
-RESTORE = "restore it from the repository, or collect the runs again"
+RESTORE = "restore it from the repository, or make the tables again from all run folders with memnet collect --replace"
 
 def _result_digest(
     path:Path,  # of committed results
@@ -51,9 +51,10 @@ def replace_result(
     name:str,        # of a file in it
     write:Callable,  # writes a file at the path it is given
 )->None:
-    "Replace a file of the committed results and its digest. Both digests are recorded while we are in between."
+    "Replace a file of the committed results and its digest. Both digests are recorded while we are in between. A record that cannot be read is begun anew."
     path, record = folder/name, folder/"digests.json"
-    known = read_json(record, RESTORE) if record.exists() else {}
+    try: known = read_json(record)
+    except (OSError, ValueError): known = {}
     made = path.with_name(f".next-{path.name}")
     replace_file(made, write)
     digest = _result_digest(made)
@@ -71,7 +72,7 @@ def read_result(
         raise ValueError(f"results/{path.relative_to(path.parents[2 if path.parent.name == 'artifacts' else 1]).as_posix()} is damaged ({' '.join(str(e).split())[:100]}): {RESTORE}") from e
 
 def parquet_writer(
-    table:pd.DataFrame,
+    table:pd.DataFrame,  # to be written
 )->Callable:             # writes a file at the path it is given
     "Write a table as small as it gets."
     return lambda path: table.to_parquet(path, index=False, compression="zstd", compression_level=19)

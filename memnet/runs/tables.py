@@ -106,11 +106,12 @@ def recorded_runs(
     check:bool=True,     # compare rows with their digests
 )->list[CompleteRun]:    # in the order of `runs.csv`
     "Read all runs from the committed tables. Raises ValueError where a table is damaged or its rows are not those that were recorded."
-    folder, configs = Path(folder), recorded_configs(folder)
+    folder = Path(folder)
+    if check: require_unchanged(folder, "runs.csv", "metrics.parquet")
+    configs = recorded_configs(folder)
     if not configs or not (folder/"metrics.parquet").exists(): return []
     lines = pd.read_csv(folder/"runs.csv", dtype=str, keep_default_na=False).set_index("run")
     lines = lines[[c for c in lines if not c.startswith("config.")]]
-    if check: require_unchanged(folder, "runs.csv", "metrics.parquet")
     found = []
     for name, rows in read_result(folder/"metrics.parquet").groupby("run", sort=False):
         if check and name not in configs: continue           # collecting was stopped before it was listed; its folder is still there
@@ -246,7 +247,8 @@ def _collect_artifacts(
     folder, patterns = exp.root/"results"/exp.name, getattr(load_module(exp), "ARTIFACTS", ())
     files = sorted({f.name for name in ids for f in (raw/name).glob("*") if any(fnmatch(f.name, p) for p in patterns)})
     for file in files:
-        found = _collected(folder, file) | {name: _read_table(raw/name/file) for name in ids if (raw/name/file).exists()}
+        old = _collected(folder, file) if any(not (raw/name).is_dir() for name in ids) else {}
+        found = old | {name: _read_table(raw/name/file) for name in ids if (raw/name/file).exists()}
         table = pd.concat([t.assign(run=k) for k, t in sorted(found.items()) if k in ids], ignore_index=True)
         replace_result(folder, f"artifacts/{Path(file).stem}.parquet", parquet_writer(table))
 
