@@ -18,17 +18,16 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
-from .benchmark import benchmark_memory
 from .console import Console, tolerant_output
 from .execution import Outcome, run_all, runs_in_use
 from .experiments import Experiment, choose_experiments, find_experiments, find_root, load_module
+from .package_commands import add_package_commands, needs_no_checkout
 from .parameters import parse_overrides
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
 from .records import run_status
 from .reports import execute_report, markdown_outputs, select_runs
 from .tables import collect_runs, current_program, survey_runs
 from .verification import provenance_notes, verify_results
-from ..soundness.soak import SOAK_PARTS, package_digest, repeat_case, run_soak, soak_units, summarise_units
 
 # %% ../../nbs/runs/09_command_line.ipynb #4c43fa44
 _console = Console(highlight=False)
@@ -260,45 +259,6 @@ def _verify(
     _console.say(f"{len(exps)} experiment{'s' if len(exps) != 1 else ''} {verb}, {marked} marked numbers in prose: " + (f"{len(wrong)} disagree" if wrong else "all agree"))
     return 1 if wrong else 0
 
-def _warmup(
-    args:argparse.Namespace,
-    root:Path,
-)->int:
-    "Compile the memory kernels beforehand; takes a second where that was done before."
-    from memnet.foundations.compilation import code_folders
-    from memnet.kernels.warmup import PRECISIONS, compile_kernels
-    for name, seconds in compile_kernels(PRECISIONS if args.precision == "all" else (args.precision,)).items(): _console.print(f"{name}: {seconds:.1f} s of processor time")
-    _console.print(f"machine code: {next((str(f) for f in code_folders() if any(f.glob('*.code'))), 'not kept')}", markup=False)
-    return 0
-
-def _bench(
-    args:argparse.Namespace,
-    root:Path,
-)->int:
-    "What the memory costs per training step."
-    _, summary = benchmark_memory(root, repeats=args.repeats)
-    _console.show_table("CPU seconds per training step, median, one thread", summary)
-    _console.say(f"  table: {_relative(results_folder('bench', root, 'full'), root)}")
-    return 0
-
-def _soak(
-    args:argparse.Namespace,
-    root:Path,
-)->int:
-    "Thousands of random cases: equivalences, invariants, stress."
-    if args.case is not None or args.check is not None:
-        if args.case is None or args.check is None: raise ValueError("--check and --case go together: --check fused_is_reference --case '{\"graph\": true}'")
-        found = repeat_case(args.check, args.case)
-        _console.say(found.failure or f"{args.check} holds")
-        return 1 if found.failure else 0
-    folder = root/"_runs"/"soak"/f"s{args.seed}-{package_digest()}"
-    result = run_soak(folder, soak_units((args.only,) if args.only else SOAK_PARTS), args.seed, args.minutes, _console.is_terminal)
-    _console.show_table("Soak", summarise_units(result.units))
-    _console.say(f"  table: {_relative(folder/'units.csv', root)}")
-    for f in result.failures.itertuples(): _console.say(f"{f.check}: {f.failure}\n  again: memnet soak --check {f.check} --case {shlex.quote(f.case)}")
-    if result.missing: _console.say(f"{result.missing} units are not done. To go on: {args.again}")
-    return 1 if len(result.failures) else 0
-
 # %% ../../nbs/runs/09_command_line.ipynb #13e5489e
 _MOST = 10_000   # of anything that is counted on the command line
 
@@ -344,14 +304,7 @@ def _parser()->argparse.ArgumentParser:
     collect.add_argument("--replace", action="store_true", help="forget recorded runs that have no folder")
     verify.add_argument("--tables-only", action="store_true", help="do not execute the reading notebooks")
     threads(verify)
-    command("warmup", _warmup).add_argument("--precision", choices=("float32", "float64", "all"), default="float32", help="of the models that will run (default float32)")
-    command("bench", _bench).add_argument("--repeats", type=_positive, default=15, help="timed steps of each (default 15)")
-    soak = command("soak", _soak)
-    soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
-    soak.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
-    soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
-    soak.add_argument("--check", help="with --case: the check of one case")
-    soak.add_argument("--case", help="one case again, as a failure prints it")
+    add_package_commands(command, _positive)
     return parser
 
 # %% ../../nbs/runs/09_command_line.ipynb #2843a9fe
@@ -363,8 +316,8 @@ def main(
     words = sys.argv[1:] if argv is None else argv
     with tolerant_output():
         args = _parser().parse_args(words)
-        args.again = "memnet " + shlex.join(words)
-        try: return args.function(args, root or (Path() if args.function is _warmup else find_root()))   # a warm-up needs no checkout
+        args.again, args.console = "memnet " + shlex.join(words), _console
+        try: return args.function(args, root or (Path() if needs_no_checkout(args.function) else find_root()))
         except ValueError as error:
             _console.say(f"memnet: {error}", style="red")
             return 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterable, NamedTuple, Optional, Sequence
 import numpy as np
 from ..foundations.config import Config
-from .records import KINDS, Record, check_choice, check_count, check_number
+from .records import RECORD_KINDS, Record, check_choice, check_count, check_number
 from .view import NamespaceView
 
 # %% ../../nbs/text/10_consolidation.ipynb #1b5bc828
@@ -51,7 +51,7 @@ def retention(
     now:float,      # seconds
 )->float:           # >= 0
     "A record's right to stay, eq-retention."
-    half_life = KINDS[record.kind].half_life
+    half_life = RECORD_KINDS[record.kind].half_life
     used = record.created if record.last_read is None else record.last_read
     fade = 1. if half_life is None else 2**(-max(now - used, 0)/half_life)
     return record.strength*fade*(.5 + record.importance)
@@ -106,7 +106,7 @@ def propose_conflicts(
     "Records with one key, of a kind where a new one replaces the old."
     groups:dict[tuple,list[Record]] = defaultdict(list)
     for r in records:
-        if r.key and KINDS[r.kind].replaces: groups[r.kind, r.key].append(r)
+        if r.key and RECORD_KINDS[r.kind].replaces: groups[r.kind, r.key].append(r)
     out = []
     for group in groups.values():
         group.sort(key=lambda r: (r.valid_from, r.id))

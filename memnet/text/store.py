@@ -78,7 +78,7 @@ _FROM = 'record r JOIN status s ON s.record_id = r.id JOIN namespace n ON n.id =
 class NewRecord(NamedTuple):
     "What is fixed when a text is written."
     text:str                    # what it says
-    kind:str                    # one of `KINDS`
+    kind:str                    # one of `RECORD_KINDS`
     namespace:str               # whose memory
     key:str                     # what it is about
     role:str                    # who said it

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..foundations.validation import require
 from .consolidation import PARTS
 from .notes import add_notes, export_records, read_notes
-from .records import KINDS, Record
+from .records import RECORD_KINDS, Record
 from .text_memory import TextMemory
 
 # %% ../../nbs/text/15_text_command.ipynb #a4df1c40
@@ -55,7 +55,7 @@ def text_parser(
     sub = parser.add_subparsers(dest='text_command', required=True, metavar='command')
     add = lambda name, help: sub.add_parser(name, parents=[shared], help=help, description=help)
     p = add('add', 'write notes: a .md, .txt or .jsonl file, a folder of them, or --text')
-    p.add_argument('path', nargs='?', help='file or folder'); p.add_argument('--text', help='one record'); p.add_argument('--kind', choices=sorted(KINDS), help='of the records'); p.add_argument('--key', default='', help='what --text is about, as entity.attribute'); p.add_argument('--importance', type=float, default=.5, help='of --text, 0 to 1')
+    p.add_argument('path', nargs='?', help='file or folder'); p.add_argument('--text', help='one record'); p.add_argument('--kind', choices=sorted(RECORD_KINDS), help='of the records'); p.add_argument('--key', default='', help='what --text is about, as entity.attribute'); p.add_argument('--importance', type=float, default=.5, help='of --text, 0 to 1')
     p = add('recall', 'what a question brings up')
     p.add_argument('query'); p.add_argument('-k', type=int, default=8, help='records at most'); p.add_argument('--spread', type=float, default=.8, help='share of activation that travels over links, 0 to below 1'); p.add_argument('--at', type=float, help='what held at this time, in seconds since 1970')
     p.add_argument('--no-learn', action='store_true', help='write nothing'); p.add_argument('--why', action='store_true', help='show the parts of each score')

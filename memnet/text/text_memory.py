@@ -15,7 +15,7 @@ from .links import linked, shared_names, strengthen_recalled
 from .memory_file import MemoryFile
 from .names import find_names, key_name
 from .recall import Recall, RecallConfig, count_tokens, recall_records
-from .records import EDGE_TYPES, KINDS, MemoryOp, Record, check_choice, check_label, check_meta, check_number, check_text
+from .records import EDGE_TYPES, RECORD_KINDS, MemoryOp, Record, check_choice, check_label, check_meta, check_number, check_text
 from .store import NewRecord
 
 # %% ../../nbs/text/12_text_memory.ipynb #419ae512
@@ -39,7 +39,7 @@ class TextMemory(MemoryFile):
     # --- writing
     def write(self,
         text:str,                        # what it says
-        kind:str='semantic',             # one of `KINDS`
+        kind:str='semantic',             # one of `RECORD_KINDS`
         key:str='',                      # what it is about, "entity.attribute": of most kinds a new record with the same key replaces the old one
         namespace:str='default',         # whose memory
         importance:float=.5,             # in [0,1]
@@ -48,14 +48,14 @@ class TextMemory(MemoryFile):
         details:Details=Details(),       # what is rarely said
     )->Record:                           # the new record, or the one that said exactly this before
         "Write a text. A fact from the past takes its place between the versions before and after it. Raises ValueError."
-        check_text(text); check_choice('kind', kind, KINDS); check_label('key', key); check_label('namespace', namespace, empty=False); check_label('source', source); check_label('role', details.role)
+        check_text(text); check_choice('kind', kind, RECORD_KINDS); check_label('key', key); check_label('namespace', namespace, empty=False); check_label('source', source); check_label('role', details.role)
         importance, now = check_number('importance', importance, 0, 1), self._now()
         since = now if valid_from is None else check_number('valid_from', valid_from)
         ttl = None if details.ttl is None else check_number('ttl', details.ttl, 0)
         names = find_names(text) if details.names is None else tuple(check_label('name', n, empty=False).casefold() for n in details.names)
         entity = key_name(key)
         names = tuple(dict.fromkeys([*names, *([entity] if entity else [])]))
-        chain = self.store.records("n.name = ? AND r.key = ? AND r.kind = ? AND s.state NOT IN ('archived', 'expired')", (namespace, key, kind), 'r.valid_from, r.id') if key and KINDS[kind].replaces else []
+        chain = self.store.records("n.name = ? AND r.key = ? AND r.kind = ? AND s.state NOT IN ('archived', 'expired')", (namespace, key, kind), 'r.valid_from, r.id') if key and RECORD_KINDS[kind].replaces else []
         before, after = [r for r in chain if r.valid_from <= since], [r for r in chain if r.valid_from > since]
         if before and before[-1].text == text: return before[-1]
         if before: require(not before[-1].frozen, f"record {before[-1].id} with the key {key!r} is frozen: call freeze({before[-1].id}, False) first")
