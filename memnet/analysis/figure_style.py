@@ -118,7 +118,7 @@ def use_style()->None:
 # %% ../../nbs/analysis/06_figure_style.ipynb #67791514
 @validated()
 def save_figure(
-    ax:plt.Axes,    # axes (or an array of them) on the figure to save
+    ax:plt.Axes|np.ndarray|list, # axes, or an array of them, on the figure to save
     path:str|Path,  # where to; folders are made
 )->Path:            # the file written
     "Write the figure of `ax`; the same figure gives the same bytes."

@@ -21,9 +21,9 @@ def linear_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     half = len(answer)//2
-    require(half > 0 and len(answer[:half].unique()) > 1, f"answer must have two classes in its first half, got {answer[:half].unique().tolist()}")
     x, y = states.numpy(), answer.numpy()
     x = x[:, x.std(0) > 1e-8]
     if not x.shape[1]: return float(np.mean(y[half:] == np.bincount(y[:half]).argmax()))
+    require(half > 0 and len(answer[:half].unique()) > 1, f"answer must have two classes in its first half, got {answer[:half].unique().tolist()}")
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=.01, max_iter=200)).fit(x[:half], y[:half])
     return float(classifier.score(x[half:], y[half:]))

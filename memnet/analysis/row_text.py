@@ -30,7 +30,7 @@ class TokenVocabulary(NamedTuple):
         return known[i] if i < len(known) else f"#{i}"
 
 # %% ../../nbs/analysis/10_row_text.ipynb #9ba5140d
-@validated(vocab_size="≥ 1")
+@validated(vocab_size="≥ 0")
 def token_vocabulary(
     vocab_size:int,            # number of token ids of the model; not used where the task lists vectors
     task:Optional[Task]=None,  # the task that gives the words; None = characters for 256 ids, else numbers
