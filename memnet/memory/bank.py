@@ -120,8 +120,8 @@ class MultiHeadMemoryBank(nn.Module):
     def decay_rule(self)->Optional[DecayRule]:  # None = nothing is forgotten
         "How a chunk computes the decay of contents: what `decay_rate` says, where a subclass has its own."
         if not self.config.forgetting: return None
-        if not changed_members(self, dict(decay_rate=_LIBRARY_METHODS['decay_rate'])): return self._decay_of_layer
-        return lambda values: _softplus_inverse(self.decay_rate(values))
+        own = changed_members(self, dict(decay_rate=_LIBRARY_METHODS['decay_rate']))
+        return (lambda values: _softplus_inverse(self.decay_rate(values))) if own else self._decay_of_layer
 
     def decay_rate(self,
         values:Tensor,  # contents, `b h n d`

@@ -143,7 +143,7 @@ class SequenceModel(nn.Module):
         folder:str|Path,   # where `save` wrote
         **parts:Any,       # what else it was built with, as `bank=` of a `MemNet`
     )->'SequenceModel':    # a model of this class, in single precision on the CPU
-        "Read a model back. Raises ValueError where the folder holds no such model."
+        "Read a model back. Raises ValueError where the folder holds no such model, or one that was built with other parts."
         about = read_model_info(folder, cls.__name__)
         model = cls(cls.config_class.from_dict(about['config']), **parts)
         require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
