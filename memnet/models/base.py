@@ -15,7 +15,7 @@ from ..foundations.compilation import is_traced
 from ..foundations.config import Config
 from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require
-from .model_files import build_from_files, load_model_weights, read_model_info, write_model_files
+from .model_files import build_from_files, load_model_weights, model_kind, read_model_info, write_model_files
 
 # %% ../../nbs/models/00_base.ipynb #615e19de
 class ModelOutput(NamedTuple):
@@ -136,24 +136,15 @@ class SequenceModel(nn.Module):
         folder:str|Path,  # made where it is missing
     )->None:
         "Write `model.safetensors` and `model.json`."
-        write_model_files(folder, self.state_dict(), self.kind, self.config.to_dict())
+        write_model_files(folder, self.state_dict(), model_kind(self), self.config.to_dict())
 
     @classmethod
     def load(cls,
         folder:str|Path,   # where `save` wrote
+        **parts:Any,       # what else it was built with, as `bank=` of a `MemNet`
     )->'SequenceModel':    # a model of this class, in the precision it was saved in, on the CPU
-        "Read a model back. Raises ValueError where the folder holds no such model."
-        return cls._load(folder)
-
-    @classmethod
-    def _load(cls, folder:str|Path, **parts)->'SequenceModel':
-        "Read a model that was built with these further arguments."
+        "Read a model back. Raises ValueError where the folder holds no such model, or one that was built with other parts."
         about = read_model_info(folder, cls.__name__)
         model = build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config']), **parts))
-        require(model.kind == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model.kind}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
+        require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
         return load_model_weights(model, folder, about)
-
-    @property
-    def kind(self)->str:  # name of the class, with what else it takes to build the model again
-        "What the files of a model say that it is."
-        return type(self).__name__

@@ -7,8 +7,7 @@ __all__ = ['ReplayedWalks', 'MemNet']
 
 # %% ../../nbs/models/05_memnet.ipynb #947a3f4e
 from functools import partial
-from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional, cast
+from typing import Any, Callable, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from ..dreaming.replay import read_along_walks
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.layers import make_layer
 from ..foundations.validation import require
-from ..memory.bank import BankChoice, MultiHeadMemoryBank, make_bank
+from ..memory.own_bank import BankChoice, make_bank
 from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
 from .generation import GeneratedText, SamplingConfig, generate
@@ -55,20 +54,6 @@ class MemNet(SequenceModel):
         self.reset_parameters(generator)
         self.dreamer = MemorySynthesizer(cfg.d_value, cfg.n_heads, generator, cfg.graph, cfg.part(ConsolidationConfig)) if cfg.memory and cfg.dream_every else None
 
-    @property
-    def kind(self)->str:  # such as "MemNet", or "MemNet(bank=OwnBank)"
-        "What the files of a model say that it is: a bank of one's own is part of it."
-        bank = self.controller.bank
-        return super().kind if bank is None or type(bank) is MultiHeadMemoryBank else f"{super().kind}(bank={type(bank).__name__})"
-
-    @classmethod
-    def load(cls,
-        folder:str|Path,                 # where `save` wrote
-        bank:Optional[BankChoice]=None,  # as it was given when the model was built
-    )->'MemNet':                         # a model of this class, on the CPU
-        "Read a model back. Raises ValueError where the folder holds no such model, or one with another bank."
-        return cast(MemNet, cls._load(folder, bank=bank))
-
     @torch.no_grad()
     def reset_parameters(self,
         generator:torch.Generator,  # the only source of randomness
@@ -84,15 +69,6 @@ class MemNet(SequenceModel):
     )->ControllerState:    # empty memory, empty caches
         "State of a stream that has seen nothing."
         return self.controller.empty_state(batch_size, self.norm.weight)
-
-    def initial_state(self,
-        batch_size:int=1,                       # rows
-        state:Optional[ControllerState]=None,   # state that was passed; None = a new stream
-        reset:Optional[Tensor]=None,            # rows to empty, bool `b`; None = none
-    )->ControllerState:                         # the state before the first token
-        "The state that a call starts from. In a new stream nothing waits to be written, and that is known without a look at a number, so that tools can trace it."
-        start = super().initial_state(batch_size, state, reset)
-        return start if state is not None or start.memory is None else start._replace(memory=start.memory._replace(pending=None))
 
     def reconstruct(self,
         read:Tensor,  # read vectors, `… (h d)`
@@ -117,7 +93,8 @@ class MemNet(SequenceModel):
         B, T = inputs.shape[:2]
         tokens = None if reset is None or reset.ndim != 2 else reset
         require(tokens is None or (tokens.dtype == torch.bool and tokens.shape == (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {None if reset is None else (reset.dtype, tuple(reset.shape))}")
-        state = self.initial_state(B, state, reset if tokens is None else None)
+        new, state = state is None, self.initial_state(B, state, reset if tokens is None else None)
+        if new and state.memory is not None: state = state._replace(memory=state.memory._replace(pending=None))   # nothing waits, known without a look at a number
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)
         features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every, tokens)

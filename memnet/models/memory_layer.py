@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import is_traced
 from ..foundations.validation import MAX_INPUT, require
-from ..memory.bank import BankChoice, make_bank
+from ..memory.own_bank import BankChoice, make_bank
 from ..memory.config import MemoryConfig
 from ..memory.state import MemoryState
 from .base import check_mask, check_state
