@@ -36,7 +36,6 @@ class ConsolidationConfig(Config):
     def check(self)->None:
         "Raises ValueError where a setting is out of its range."
         super().check()
-        require(not isinstance(self.dream_stages, str), f"dream_stages must be a tuple of names, got the string {self.dream_stages!r}: write ({self.dream_stages!r},)")
         require(isinstance(self.dream_stages, (tuple, list)), f"dream_stages must be a tuple of names, got {self.dream_stages!r}")
         object.__setattr__(self, 'dream_stages', tuple(self.dream_stages))
         for stage in self.dream_stages: require(stage in CONSOLIDATION_STAGES, f"unknown stage in dream_stages {stage!r}: known are {', '.join(CONSOLIDATION_STAGES)}")

@@ -40,11 +40,13 @@ class ChunkCut(NamedTuple):
     aligned:bool    # nothing waited and nothing is padding, so the tokens stand where they are
     sizes:Optional[tuple[int,int]]=None # tokens of the whole chunks and of the rest, where they are known before a number is looked at
 
-    def parts(self)->Iterator[CallPart]:  # at most two
-        "Whole chunks first, then what is over."
+    def parts(self)->Iterator[CallPart]:  # one or two
+        "Whole chunks first, then what is over; of a call that is all padding, one token that is not real."
+        some = False
         for i, (start, count, whole) in enumerate(((torch.zeros_like(self.whole), self.whole, True), (self.whole, self.rest, False))):
             n = int(count.max()) if self.sizes is None else self.sizes[i]
-            if n == 0: continue
+            if n == 0 and (whole or some): continue
+            n, some = max(n, 1), True
             real = None if self.aligned or bool((count == n).all()) else torch.arange(n, device=count.device) < count.unsqueeze(-1)
             yield CallPart(start, n, real, whole)
 

@@ -108,7 +108,8 @@ def join_infos(
     n_tokens:list[int],            # real tokens of each piece
 )->dict[str,Tensor]:               # for the whole call
     "The info of a call that came in pieces."
-    joined = {name: torch.cat([info[name] for info in infos], 2) for name in infos[0] if name not in ('gate_mean', 'read_mass')}
+    slowest = next((info for info in infos if info.get('path') != 'fused'), infos[0])   # a call is on the fused path if all of it is
+    joined = {name: slowest[name] if name in ('path', 'path_reason') else torch.cat([info[name] for info in infos], 2) for name in infos[0] if name not in ('gate_mean', 'read_mass')}
     if 'read_mass' not in infos[0]: return joined
     share = infos[0]['gate_mean'].new_tensor(n_tokens)/max(sum(n_tokens), 1)
     return joined | dict(read_mass=torch.stack([info['read_mass'] for info in infos]).sum(0), gate_mean=(torch.stack([info['gate_mean'] for info in infos])*share).sum())
