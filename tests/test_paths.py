@@ -311,7 +311,7 @@ def test_a_bank_of_ones_own_goes_in_and_is_part_of_the_file(tmp_path):
     with pytest.raises(ValueError, match="got int"): MemoryLayer(12, bank=3)
     with pytest.raises(ValueError, match="memory=False"): MemNet(MemNetConfig.tiny(memory=False), bank=Own)
     m.save(tmp_path)
-    assert torch.equal(MemNet.load(tmp_path, Own).double()(x).logits, m(x).logits)
+    assert torch.equal(MemNet.load(tmp_path, bank=Own).double()(x).logits, m(x).logits)
     with pytest.raises(ValueError, match=r"MemNet\(bank=Own\), not a MemNet: .*bank="): MemNet.load(tmp_path)
 
 # --- the process

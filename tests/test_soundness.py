@@ -86,7 +86,7 @@ def huge_inputs():
     terms = model.objective(out, torch.zeros(1, 3, dtype=torch.long))
     assert all(t.isfinite() for t in terms.values())
 
-KNOWN_FAULTS = {
+MENDED_FAULTS = {
     "match=1 and a repeated token": lambda: holds("record_changes_nothing", match=1., tokens=3, seed=1),
     "equal gates": equal_gates_choose_alike,
     "bfloat16 autocast takes its own state": lambda: stress_mixed_precision(simplest_case() | dict(graph=True, seed=0, chunk_size=3, tokens=8), 6),
@@ -97,8 +97,8 @@ KNOWN_FAULTS = {
     "inputs of 1e30": huge_inputs,
 }
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=f"{n}: see the page on reliability")) for n in KNOWN_FAULTS])
-def test_known_faults(name): KNOWN_FAULTS[name]()
+@pytest.mark.parametrize("name", MENDED_FAULTS)
+def test_faults_that_were_mended_stay_mended(name): MENDED_FAULTS[name]()
 
 # --- the command
 def test_a_soak_goes_on_where_it_stopped(tmp_path):

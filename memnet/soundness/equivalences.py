@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EQUIVALENCE_TOLERANCE', 'EQUIVALENCES', 'largest_difference', 'ReadOutcome', 'outcome_of', 'read_at_once',
-           'fused_is_reference', 'record_changes_nothing', 'observer_changes_nothing', 'cut_place', 'pieces_are_whole',
-           'rows_of', 'padded_is_alone', 'batch_order_is_free', 'reset_is_fresh', 'nothing_looks_ahead', 'memory_of',
+           'fused_is_reference', 'record_changes_nothing', 'observer_changes_nothing', 'pieces_are_whole', 'rows_of',
+           'padded_is_alone', 'batch_order_is_free', 'reset_is_fresh', 'nothing_looks_ahead', 'memory_of',
            'permute_slots', 'sort_slots', 'slot_order_is_free', 'chunk_size_is_speed', 'dreaming_is_per_row',
            'dreaming_ignores_slot_order', 'model_file_round_trip', 'wider_type_round_trip', 'repeated_call_is_the_same',
            'state_is_left_alone', 'device_round_trip']
@@ -122,19 +122,12 @@ def observer_changes_nothing(
     return largest_difference(alone, outcome_of(model, data, read))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #c42193e4
-def cut_place(
-    case:Case,  # of `random_case`
-)->int:         # tokens of the first piece
-    "Where the stream of a case is cut."
-    cfg, place = case_config(case), case['place']
-    anywhere = not cfg.memory or cfg.n_writes == 0 and not cfg.dream_every and not case['sampling']
-    return place if anywhere else -(-place//cfg.chunk_size)*cfg.chunk_size
-
 def pieces_are_whole(
     case:Case,  # of `random_case`
 )->float:       # largest difference
     "A row in two calls with the state carried on, and in one."
-    model, cut = case_model(case), cut_place(case)
+    if case['sampling']: case = case | dict(lengths='full')
+    model, cut = case_model(case), case['place']
     data = case_data(case, model, cut + case['tokens'])
     def read(model, data):
         masks = (None, None) if data.mask is None else (data.mask[:, :cut], data.mask[:, cut:])
