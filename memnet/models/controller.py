@@ -108,7 +108,7 @@ def join_infos(
     n_tokens:list[int],            # real tokens of each piece
 )->dict[str,Tensor]:               # for the whole call
     "The info of a call that came in pieces."
-    joined = {name: torch.cat([info[name] for info in infos], 2) for name in infos[0] if name not in ('gate_mean', 'read_mass')}
+    joined = {name: y if isinstance(y, str) else torch.cat([info[name] for info in infos], 2) for name, y in infos[-1].items() if name not in ('gate_mean', 'read_mass')}
     if 'read_mass' not in infos[0]: return joined
     share = infos[0]['gate_mean'].new_tensor(n_tokens)/max(sum(n_tokens), 1)
     return joined | dict(read_mass=torch.stack([info['read_mass'] for info in infos]).sum(0), gate_mean=(torch.stack([info['gate_mean'] for info in infos])*share).sum())
