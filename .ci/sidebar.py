@@ -15,6 +15,7 @@ PARTS = {   # folder -> title, what a reader finds there; in reading order
     "analysis":    ("Analysis", "measures, the event log, survival of slots, plots, the explorer"),
     "runs":        ("Runs", "experiments as runs: plan, run, collect, verify; the command line"),
     "experiments": ("Experiments", "one question each: `<name>_run` makes the runs, `<name>` reads them and concludes"),
+    "howto":       ("How-to", "one short page a job"),
     "papers":      ("Papers", "one executable chapter a paper"),
 }
 

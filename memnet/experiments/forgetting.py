@@ -283,8 +283,7 @@ def forget_tests(
     small, rows = with_slots(model, 2*task.n_pairs + 4), []
     for name, place in dict(first=0, middle=task.n_pairs//2, last=task.n_pairs - 1).items():
         facts, keys, values = fact_rows(task, n, place, generator)
-        with evaluating(small): out = small(facts, record=True)
-        memory:Any = small.commit(out.state).memory
+        with evaluating(small): out = small(facts, record=True); memory:Any = small.commit(out.state).memory
         order = torch.rand(keys.shape, generator=generator).argsort(1)
         questions = torch.stack([keys.gather(1, order), torch.zeros_like(keys)], 2).flatten(1)
         for removed, tokens in REMOVED.items():

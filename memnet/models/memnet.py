@@ -8,7 +8,7 @@ __all__ = ['MemNetConfig', 'ReplayedWalks', 'MemNet']
 # %% ../../nbs/models/05_memnet.ipynb #947a3f4e
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ..memory.own_bank import BankChoice, make_bank
 from ..memory.config import MemoryConfig
 from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
-from .generation import GeneratedText, generate
+from .generation import GeneratedText, SamplingConfig, generate
 from .model_stream import ModelStream
 from .controller import ControllerConfig, ControllerState, TransformerController
 from .objective import ObjectiveConfig, memory_losses
@@ -156,12 +156,15 @@ class MemNet(SequenceModel):
         with full_precision(state.memory.clock): return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
 
     def generate(self,
-        prompt:Tensor,  # tokens that are read first, `b t`
-        n_tokens:int,   # to be written
-        **how,          # further arguments of `generate`: state, config, generator, on_token
-    )->GeneratedText:   # tokens `b n` and the state after them
+        prompt:Tensor,                              # tokens that are read first, `b t`
+        n_tokens:int,                               # to be written
+        state:Optional[ControllerState]=None,       # where to go on; None = a new stream
+        config:SamplingConfig=SamplingConfig(),     # how tokens are chosen; the best one unless told otherwise
+        generator:Optional[torch.Generator]=None,   # of the samples
+        on_token:Optional[Callable[[Tensor],Any]]=None, # called with each new token of all rows, `b`; None = not called
+    )->GeneratedText:                               # tokens `b n` and the state after them
         "Read a prompt and write on. Raises ValueError as `generate` does."
-        return generate(self, prompt, n_tokens, **how)
+        return generate(self, prompt, n_tokens, state, config, generator, on_token)
 
     def stream(self,
         state:Optional[ControllerState]=None,     # where to go on; None = a new stream
