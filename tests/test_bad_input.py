@@ -80,7 +80,7 @@ LAYER = [(torch.zeros(2, 12), "(2, 12)"), (torch.zeros(2, 3, 11), "(2, 3, 11)"),
 @pytest.mark.parametrize("x, message", LAYER, ids=[m for _, m in LAYER])
 def test_layer(x, message): refused(message, MemoryLayer(12, n_heads=2), x)
 
-@pytest.mark.parametrize("change, message", [(dict(format="x"), "format"), (dict(version=2), "version 2"), (dict(model="GRUModel"), "GRUModel.load"), (dict(config=dict(slots=1)), "no field 'slots'")],
+@pytest.mark.parametrize("change, message", [(dict(format="x"), "format"), (dict(version=9), "version 9"), (dict(model="GRUModel"), "GRUModel.load"), (dict(config=dict(slots=1)), "no field 'slots'")],
                          ids=["format", "version", "model", "config"])
 def test_load(tmp_path, change, message):
     model().save(tmp_path)

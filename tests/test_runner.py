@@ -4,8 +4,9 @@ import pytest
 from coin_experiment import write_coin
 from memnet.runs import command_line, experiments
 from memnet.runs.benchmark import benchmark_memory
-from memnet.runs.execution import run_all, run_status
+from memnet.runs.execution import run_all
 from memnet.runs.planning import plan_runs
+from memnet.runs.records import run_status
 from memnet.runs.reports import execute_report
 from memnet.runs.tables import load_metrics
 
@@ -49,11 +50,12 @@ def test_a_second_call_keeps_and_overwrite_replaces(root, command):
     assert code == 0 and "1 made" in out and "kept as" not in out
     (folder,) = (root/"_runs"/"smoke"/"coin").glob("0-s0-*")
     assert (root/"_runs"/"smoke"/"coin"/"figures"/"heads.svg").exists() and "heads.svg" in out and "Does the share" in out
-    (folder/"metrics.csv").write_text((folder/"metrics.csv").read_text() + "mine,0,0,x,1,all\n")
+    before = (folder/"environment.json").read_bytes()
     code, out = command(root, "run", "coin", "--profile", "smoke")
-    assert code == 0 and "1 kept" in out and "1 made" not in out and "mine" in (folder/"metrics.csv").read_text()
+    assert code == 0 and "1 kept" in out and "1 made" not in out and (folder/"environment.json").read_bytes() == before
     code, out = command(root, "run", "coin", "--profile", "smoke", "--overwrite")
-    assert code == 0 and "1 made" in out and "mine" not in (folder/"metrics.csv").read_text()
+    assert code == 0 and "1 made" in out and (folder/"environment.json").read_bytes() != before
+    assert [f.name for f in folder.parent.iterdir() if f.is_dir()] in (["figures", folder.name], [folder.name, "figures"])   # what was replaced is gone
 
 def test_broken_runs_are_reported_and_the_others_go_on(root, command):
     code, out = command(root, "sweep", "coin", "-p", "fail", "die,raise,", "--jobs", "2")
@@ -121,7 +123,7 @@ def test_bench_writes_its_tables(root):
 def test_a_fresh_clone_keeps_the_committed_runs(root, command):
     assert command(root, "run", "coin", "--profile", "full", "--seeds", "2", "--jobs", "2")[0] == 0
     before = {f.name: f.read_bytes() for f in (root/"results"/"coin").rglob("*") if f.is_file()}
-    assert {"metrics.parquet", "runs.csv", "summary.csv", "heads.svg", "sides.parquet"} == set(before)
+    assert {"metrics.parquet", "runs.csv", "digests.json", "summary.csv", "heads.svg", "sides.parquet"} == set(before)
     shutil.rmtree(root/"_runs")
     code, out = command(root, "run", "coin", "--profile", "full", "--seeds", "2")
     assert code == 0 and "6 kept" in out and "made" not in out.split("kept")[0] and not made(root)

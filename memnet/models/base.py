@@ -15,7 +15,7 @@ from ..foundations.compilation import is_traced
 from ..foundations.config import Config
 from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, require
-from .model_files import load_model_weights, model_kind, read_model_info, write_model_files
+from .model_files import build_from_files, load_model_weights, model_kind, read_model_info, write_model_files
 
 # %% ../../nbs/models/00_base.ipynb #615e19de
 class ModelOutput(NamedTuple):
@@ -142,10 +142,9 @@ class SequenceModel(nn.Module):
     def load(cls,
         folder:str|Path,   # where `save` wrote
         **parts:Any,       # what else it was built with, as `bank=` of a `MemNet`
-    )->'SequenceModel':    # a model of this class, in single precision on the CPU
+    )->'SequenceModel':    # a model of this class, in the precision it was saved in, on the CPU
         "Read a model back. Raises ValueError where the folder holds no such model, or one that was built with other parts."
         about = read_model_info(folder, cls.__name__)
-        model = cls(cls.config_class.from_dict(about['config']), **parts)
-        require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
-        load_model_weights(model, folder)
-        return model
+        model = build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config']), **parts))
+        require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model'][:80]}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
+        return load_model_weights(model, folder, about)

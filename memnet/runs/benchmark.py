@@ -14,8 +14,9 @@ __all__ = ['interleaved_cpu_times', 'summarise_times', 'benchmark_memory']
 # %% ../../nbs/runs/07_benchmark.ipynb #c0172894
 import pandas as pd
 
-# %% ../../nbs/runs/07_benchmark.ipynb #4ab4a075
-from .execution import run_environment, write_record
+# %% ../../nbs/runs/07_benchmark.ipynb #3c0ae420
+from ..foundations.files import replace_file, write_json
+from .provenance import run_environment
 from .experiments import find_root
 from .planning import results_folder
 
@@ -75,7 +76,7 @@ def benchmark_memory(
     try: times = interleaved_cpu_times({n: _training_step(m, over, batch) for n, m in (("memory", True), ("no memory", False))}, repeats)
     finally: torch.set_num_threads(threads)
     summary, folder = summarise_times(times, batch), results_folder("bench", root, "full")
-    times.to_csv(folder/"times.csv", index=False, float_format="%.4f")
-    summary.to_csv(folder/"summary.csv", index=False, float_format="%.4f")
-    write_record(folder/"environment.json", run_environment(root) | dict(threads=1))
+    for name, table in (("times.csv", times), ("summary.csv", summary)):
+        replace_file(folder/name, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
+    write_json(folder/"environment.json", run_environment(root) | dict(threads=1))
     return times, summary

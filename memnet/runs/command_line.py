@@ -4,7 +4,7 @@
 
 # %% ../../nbs/runs/09_command_line.ipynb #cca90afa
 from __future__ import annotations
-import argparse, itertools, os, sys
+import argparse, itertools, os, shlex, sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Optional
@@ -14,43 +14,23 @@ __all__ = ['main']
 
 # %% ../../nbs/runs/09_command_line.ipynb #0bd00bb1
 import pandas as pd
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
 from .benchmark import benchmark_memory
-from .execution import Outcome, run_all, run_status
-from .experiments import Experiment, checked_name, find_root, list_experiments, load_module
+from .console import Console, tolerant_output
+from .execution import Outcome, run_all, runs_in_use
+from .experiments import Experiment, choose_experiments, find_experiments, find_root, load_module
 from .parameters import parse_overrides
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
-from .reports import execute_report, markdown_outputs
-from .tables import collect_runs
-from .verification import verify_results
+from .records import run_status
+from .reports import execute_report, markdown_outputs, select_runs
+from .tables import collect_runs, current_program, survey_runs
+from .verification import provenance_notes, verify_results
 
 # %% ../../nbs/runs/09_command_line.ipynb #4c43fa44
-_console = Console(soft_wrap=True, highlight=False)
-
-def _cell_text(
-    value:Any,  # of a data frame
-)->str:
-    "A value as text: four digits, whole numbers whole, nothing for nothing."
-    if value is None or value != value: return ""
-    if not isinstance(value, float): return str(value)
-    return str(int(value)) if value.is_integer() else f"{value:.4g}"
-
-def _print_table(
-    title:str,           # above it
-    frame:pd.DataFrame,
-    most:int=40,         # rows shown
-)->None:
-    "Print a data frame as a table."
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for c in frame: table.add_column(str(c), justify="right" if pd.api.types.is_numeric_dtype(frame[c]) else "left", overflow="fold")
-    for row in frame.head(most).itertuples(index=False): table.add_row(*map(_cell_text, row))
-    _console.print(table)
-    if len(frame) > most: _console.print(f"... and {len(frame) - most} rows more")
+_console = Console(highlight=False)
 
 def _relative(
     path:Path,
@@ -65,14 +45,14 @@ def _run_with_progress(
     **kwargs:Any,           # of `run_all`
 )->list[Outcome]:
     "`run_all` with a line for every run that ended and, in a terminal, a bar."
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     printed = set()
     with Progress(*columns, console=_console, disable=not _console.is_terminal) as bar:
         task = bar.add_task("runs", total=len(runs))
         def progress(done, busy):
             bar.update(task, completed=len(done), description=", ".join(busy) or "runs")
             for o in done:
-                if o.status != "kept" and o.run.folder not in printed: _console.print(f"{o.status:8} {o.run.id} {o.seconds:.0f} s", markup=False)
+                if o.status != "kept" and o.run.folder not in printed: _console.say(f"{o.status:8} {o.run.id} {o.seconds:.0f} s")
                 printed.add(o.run.folder)
         return run_all(runs, progress=progress, **kwargs)
 
@@ -89,10 +69,11 @@ def _print_outcomes(
     "Count the outcomes, name the failures and how to go on."
     count = {s: sum(o.status == s for o in done) for s in ("complete", "kept", "failed", "interrupted", "not begun")}
     words = dict(complete="made", kept="kept as they were (--overwrite makes them again)")
-    _console.print(", ".join(f"{n} {words.get(s, s)}" for s, n in count.items() if n) or "nothing to run")
+    _console.say(", ".join(f"{n} {words.get(s, s)}" for s, n in count.items() if n) or "nothing to run")
     for o in done:
-        if o.status == "failed": _console.print(f"  {o.run.id}: {o.message}\n    partial results: {_relative(o.run.folder, o.run.exp.root)}", markup=False)
-    if _interrupted(done): _console.print(f"Finished runs are whole. To go on: {again}", markup=False)
+        if o.status == "failed": _console.say(f"  {o.run.id}: {o.message}\n    partial results: {_relative(o.run.folder, o.run.exp.root)}")
+        if o.status == "complete" and o.message: _console.say(f"  {o.run.id}: {o.message}")
+    if _interrupted(done): _console.say(f"Finished runs are whole. To go on: {again}")
     return not (count["failed"] or _interrupted(done))
 
 def _print_report(
@@ -102,17 +83,17 @@ def _print_report(
     "Print what comes out of an experiment and where its figures are."
     exp, folder = outcome.run.exp, outcome.run.folder
     if outcome.status == "failed":
-        _console.print(f"{exp.read_nb.name} failed: {outcome.message}", markup=False)
+        _console.say(f"{exp.read_nb.name} failed: {outcome.message}")
         return False
-    _console.print(f"\n[bold]{exp.title}: {exp.question}[/]")
+    _console.say(f"\n{exp.title}: {exp.question}", style="bold")
     executed = runs_folder(exp.name, exp.root, outcome.run.profile)/"_report.ipynb"
     if executed.exists():
-        for text in markdown_outputs(executed): _console.print(Markdown(text), soft_wrap=False)
+        for text in markdown_outputs(executed): _console.print(Markdown(text))
     summary = folder/"summary.csv"
     if summary.exists():
-        if rows: _print_table("", pd.read_csv(summary), rows)
-        _console.print(f"  table: {_relative(summary, exp.root)}", markup=False)
-    for f in sorted((folder/"figures").glob("*.*")): _console.print(f"  figure: {_relative(f, exp.root)}", markup=False)
+        if rows: _console.show_table("", pd.read_csv(summary), rows)
+        _console.say(f"  table: {_relative(summary, exp.root)}")
+    for f in sorted((folder/"figures").glob("*.*")): _console.say(f"  figure: {_relative(f, exp.root)}")
     return True
 
 # %% ../../nbs/runs/09_command_line.ipynb #230f2fc3
@@ -129,7 +110,7 @@ def _print_overview(
         figures = len(list((r.run.folder/"figures").glob("*.*")))
         rows.append(dict(experiment=r.run.exp.name, **count, seconds=round(sum(o.seconds for o in mine)), report=r.status, figures=figures,
                          where=_relative(r.run.folder/"figures", root) if figures else ""))
-    _print_table("Results", pd.DataFrame(rows))
+    _console.show_table("Results", pd.DataFrame(rows))
 
 def _print_last_values(
     runs:list[PlannedRun],  # made or not
@@ -146,7 +127,7 @@ def _print_last_values(
     differ = [c for c in config if table[c].nunique() > 1]
     values = table.drop(columns=config).T
     values.columns = table[differ].agg(", ".join, axis=1) if differ else [r.id for r in runs if run_status(r.folder) == "complete"]
-    _print_table("Last value of every metric", values.rename_axis("metric").reset_index())
+    _console.show_table("Last value of every metric", values.rename_axis("metric").reset_index())
 
 # %% ../../nbs/runs/09_command_line.ipynb #4e823066
 def _chosen(
@@ -154,9 +135,23 @@ def _chosen(
     root:Path,             # the checkout
 )->list[Experiment]:
     "The experiments that are meant."
-    found = list_experiments(root)
-    if names in ([], ["all"]): return list(found.values())
-    return [found[checked_name(name, list(found), "experiment")] for name in names]
+    for why in find_experiments(root)[1].values(): _console.say(f"passed over: {why}")
+    return choose_experiments(names, root)
+
+def _print_left_out(
+    exp:Experiment,
+    profile:str,      # of its runs
+)->None:
+    "Name the runs on disk that are not whole, or were made by other code."
+    found = survey_runs(runs_folder(exp.name, exp.root, profile), current_program(exp.name, exp.root))
+    for name, why in (found.changed | found.left_out).items(): _console.say(f"  {exp.name}/{name} ({profile}) does not count: {why}")
+
+def _wait_for_others(
+    runs:list[PlannedRun],
+    wait:bool,              # as told
+)->None:
+    "Say who is at work before we wait."
+    for name, who in runs_in_use(runs).items() if wait else (): _console.say(f"waiting for {name}: {who}")
 
 def _list(
     args:argparse.Namespace,
@@ -164,35 +159,43 @@ def _list(
 )->int:
     "What there is, and what has been run."
     rows = []
-    for exp in list_experiments(root).values():
-        made = {p: {f.name[-8:] for f in runs_folder(exp.name, root, p).glob("[!_.]*-s*-*") if run_status(f) == "complete"} for p in PROFILES}
-        made["full"] |= {name[-8:] for name in recorded_configs(root/"results"/exp.name)}
+    exps = _chosen([], root)
+    for exp in exps:
+        program = current_program(exp.name, root)
+        made = {p: {f.name[-8:] for f in survey_runs(runs_folder(exp.name, root, p), program).complete if run_status(f, program) == "complete"} for p in PROFILES}
+        try: made["full"] |= {name[-8:] for name in recorded_configs(root/"results"/exp.name)}
+        except ValueError as e: _console.say(f"  {e}")
         rows.append(dict(experiment=exp.name, question=exp.question, **{p: len(m) for p, m in made.items()}))
-    _print_table("Experiments (complete runs by profile)", pd.DataFrame(rows, columns=["experiment", "question", *PROFILES]))
+    _console.show_table("Experiments (complete runs by profile)", pd.DataFrame(rows, columns=["experiment", "question", *PROFILES]))
+    for exp in exps:
+        for p in PROFILES: _print_left_out(exp, p)
     return 0
 
 def _run(
     args:argparse.Namespace,
     root:Path,
 )->int:
-    "The experiment's own grid, then its figures."
+    "The experiment's own grid, then its figures; with -p the same grid with a parameter changed, and the figures of exactly those runs."
+    if args.seeds and "seed" in dict(args.p): raise ValueError(f"seeds are given twice: --seeds {args.seeds} and -p seed {dict(args.p)['seed']}; leave one out")
     exps, runs = _chosen([args.experiment], root), []
     profile = "custom" if args.p else args.profile
     for exp in exps:
         module = load_module(exp)
         over = parse_overrides(module, args.p)
         runs += plan_runs(exp, [s | over for s in module.settings(args.profile, args.seeds or PROFILES[args.profile])], profile)
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads)
+    _wait_for_others(runs, args.wait)
+    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
-    if args.p:
-        _print_last_values(runs)
-        return 0 if ok else 1
+    if args.p: _print_last_values(runs)
     if profile == "full":
         for exp in exps: collect_runs(exp)
+        for note in provenance_notes(exps): _console.say(f"note: {note}")
     reports = []
     for exp in exps:
-        reports.append(execute_report(exp, profile, args.threads))
+        made = [r.folder.name for r in runs if r.exp.name == exp.name and run_status(r.folder) == "complete"]
+        if args.p and not made: continue
+        reports.append(execute_report(exp, select_runs(exp, made) if args.p else profile, args.threads))
         ok = _print_report(reports[-1], 40 if len(exps) == 1 else 0) and ok
     _print_overview(done, reports, root)
     return 0 if ok else 1
@@ -202,14 +205,17 @@ def _sweep(
     root:Path,
 )->int:
     "Every combination of the values given, from the defaults of `Config`."
+    if args.experiment == "all": raise ValueError("a sweep is of one experiment, got 'all': name one from `memnet list`")
     if not args.p: raise ValueError("a sweep needs at least one -p name value,value,...")
+    if args.seeds and "seed" in dict(args.p): raise ValueError(f"seeds are given twice: --seeds {args.seeds} and -p seed {dict(args.p)['seed']}; leave one out")
     (exp,) = _chosen([args.experiment], root)
     module = load_module(exp)
     axes = parse_overrides(module, args.p, many=True)
     if "seed" not in axes and "seed" in {f.name for f in fields(module.Config)}: axes["seed"] = list(range(args.seeds or 1))
     grid = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
     runs = plan_runs(exp, grid, "custom")
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads)
+    _wait_for_others(runs, args.wait)
+    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
     _print_last_values(runs)
@@ -219,8 +225,12 @@ def _report(
     args:argparse.Namespace,
     root:Path,
 )->int:
-    "Draw the figures again from what is on disk."
-    return 0 if all([_print_report(execute_report(e, args.profile, args.threads)) for e in _chosen([args.experiment], root)]) else 1
+    "Draw the figures again from what is on disk: of a profile, or of the runs that are named."
+    exps = _chosen([args.experiment], root)
+    if args.runs and (args.profile or args.experiment == "all"): raise ValueError(f"the runs of one experiment are named, so there is neither --profile nor `all`: got {args.experiment!r} and {', '.join(args.runs)}")
+    for exp in () if args.runs else exps: _print_left_out(exp, args.profile or "full")
+    profiles = [select_runs(e, args.runs) if args.runs else args.profile or "full" for e in exps]
+    return 0 if all([_print_report(execute_report(e, profile, args.threads)) for e, profile in zip(exps, profiles)]) else 1
 
 def _collect(
     args:argparse.Namespace,
@@ -228,11 +238,12 @@ def _collect(
 )->int:
     "Write the committed tables from the complete runs of the full profile."
     rows = []
+    if args.runs and not args.runs.is_dir(): raise ValueError(f"--runs must be a folder, {args.runs} is none: give the folder that holds one folder for each experiment")
     for exp in _chosen(args.experiments, root):
         n, new = collect_runs(exp, args.runs.resolve()/exp.name if args.runs else None, args.replace)
         folder = root/"results"/exp.name
         rows.append(dict(experiment=exp.name, runs=n, read=new, kB=round(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())/1000)))
-    _print_table("Committed tables (read: runs read from folders; kB: with figures)", pd.DataFrame(rows))
+    _console.show_table("Committed tables (read: runs read from folders; kB: with figures)", pd.DataFrame(rows))
     return 0
 
 def _verify(
@@ -242,9 +253,10 @@ def _verify(
     "Check committed tables, what is derived from them, and marked numbers in prose."
     exps = _chosen(args.experiments, root)
     wrong, marked = verify_results(exps, root, not args.tables_only, args.threads)
-    for line in wrong: _console.print(line, markup=False)
+    for line in wrong: _console.say(line)
+    for note in provenance_notes(exps): _console.say(f"note: {note}")
     verb = "checked" if args.tables_only else "checked and computed again"
-    _console.print(f"{len(exps)} experiment{'s' if len(exps) != 1 else ''} {verb}, {marked} marked numbers in prose: " + (f"{len(wrong)} disagree" if wrong else "all agree"))
+    _console.say(f"{len(exps)} experiment{'s' if len(exps) != 1 else ''} {verb}, {marked} marked numbers in prose: " + (f"{len(wrong)} disagree" if wrong else "all agree"))
     return 1 if wrong else 0
 
 def _warmup(
@@ -254,8 +266,8 @@ def _warmup(
     "Compile the memory kernels beforehand; takes a second where that was done before."
     from memnet.foundations.compilation import code_folders
     from memnet.kernels.warmup import PRECISIONS, compile_kernels
-    for name, seconds in compile_kernels(PRECISIONS if args.precision == "all" else (args.precision,)).items(): _console.print(f"{name}: {seconds:.1f} s of processor time")
-    _console.print(f"machine code: {next((str(f) for f in code_folders() if any(f.glob('*.code'))), 'not kept')}", markup=False)
+    for name, seconds in compile_kernels(PRECISIONS if args.precision == "all" else (args.precision,)).items(): _console.say(f"{name}: {seconds:.1f} s of processor time")
+    _console.say(f"machine code: {next((str(f) for f in code_folders() if any(f.glob('*.code'))), 'not kept')}")
     return 0
 
 def _bench(
@@ -264,39 +276,49 @@ def _bench(
 )->int:
     "What the memory costs per training step."
     _, summary = benchmark_memory(root, repeats=args.repeats)
-    _print_table("CPU seconds per training step, median, one thread", summary)
-    _console.print(f"  table: {_relative(results_folder('bench', root, 'full'), root)}")
+    _console.show_table("CPU seconds per training step, median, one thread", summary)
+    _console.say(f"  table: {_relative(results_folder('bench', root, 'full'), root)}")
     return 0
 
 # %% ../../nbs/runs/09_command_line.ipynb #13e5489e
+_MOST = 10_000   # of anything that is counted on the command line
+
 def _positive(
     text:str,  # as typed
 )->int:
-    "A whole number of at least 1."
-    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    "A whole number from 1."
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= _MOST): raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST}, got {text!r}")
     return int(text)
+
+_EXIT_CODES = "Exit codes: 0 everything that was asked for is done; 1 something failed, what is finished is kept; 2 refused before anything was started; 130 interrupted."
+_VALUES = "VALUE is read by the annotation of the field: 0.01, 3, yes, topk, None where it is allowed, (256,512) for a tuple. "
+_ONE = _VALUES + "One value each; several are for `memnet sweep`. Text is taken as it is."
+_SEVERAL = _VALUES + "Several values are divided by the commas outside of brackets and quotes: 0.01,0.03 are two numbers, (256,512) is one tuple, (256,),(512,) are two, 'a,b' is one text."
 
 def _parser()->argparse.ArgumentParser:
     "The command line, as data."
-    parser = argparse.ArgumentParser(prog="memnet", description="Run MemNet's experiments, draw their figures, keep and check their tables.")
+    parser = argparse.ArgumentParser(prog="memnet", description="Run MemNet's experiments, draw their figures, keep and check their tables.", epilog=_EXIT_CODES, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    def command(name, function):
-        c = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+    def command(name, function, more=""):
+        c = commands.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=" ".join([more, _EXIT_CODES]).strip(), allow_abbrev=False)
         c.set_defaults(function=function)
         return c
     def threads(c): c.add_argument("--threads", type=_positive, default=1, help="torch threads per run (default 1: same numbers for any --jobs)")
-    def experiment(c, profile=None, choices=PROFILES):
-        c.add_argument("experiment", help="a name from `memnet list`" + (", or `all`" if profile else ""))
-        if profile: c.add_argument("--profile", choices=choices, default=profile, help=f"default: {profile}")
+    def experiment(c, all_=True):
+        c.add_argument("experiment", help="a name from `memnet list`" + (", or `all`" if all_ else ""))
         threads(c)
         return c
     command("list", _list)
-    for c in (experiment(command("run", _run), "quick"), experiment(command("sweep", _sweep))):
+    run, sweep, report = experiment(command("run", _run, _ONE)), experiment(command("sweep", _sweep, _SEVERAL), False), experiment(command("report", _report))
+    run.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
+    for c in (run, sweep):
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
         c.add_argument("--seeds", type=_positive, help="how many seeds (default: full 5, else 1)")
         c.add_argument("--jobs", type=_positive, default=1, help="how many runs at once")
         c.add_argument("--overwrite", action="store_true", help="make complete runs again")
-    experiment(command("report", _report), "full", [*PROFILES, "custom"])
+        c.add_argument("--wait", action="store_true", help="for runs that another process is making (default: say which, and end with 2)")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, as `memnet run` and `sweep` print them (default: all of the profile)")
+    report.add_argument("--profile", choices=[*PROFILES, "custom"], help="default: full; custom = all runs that were made with -p")
     collect, verify = command("collect", _collect), command("verify", _verify)
     for c in (collect, verify): c.add_argument("experiments", nargs="*", help="names from `memnet list` (default: all)")
     collect.add_argument("--runs", type=Path, help="where the folders of runs are, one folder for each experiment (default: _runs/full)")
@@ -313,12 +335,17 @@ def main(
     root:Optional[Path]=None,       # the checkout
 )->int:                             # 0: everything is done; 1: something failed; 2: refused before anything ran; 130: interrupted
     "The command `memnet`."
-    args = _parser().parse_args(argv)
-    args.again = "memnet " + " ".join(sys.argv[1:] if argv is None else argv)
-    try: return args.function(args, root or (Path() if args.function is _warmup else find_root()))   # a warm-up needs no checkout
-    except ValueError as error:
-        _console.print(f"memnet: {error}", markup=False, style="red")
-        return 2
-    except KeyboardInterrupt:
-        _console.print(f"Interrupted. To go on: {args.again}", markup=False)
-        return 130
+    words = sys.argv[1:] if argv is None else argv
+    with tolerant_output():
+        args = _parser().parse_args(words)
+        args.again = "memnet " + shlex.join(words)
+        try: return args.function(args, root or (Path() if args.function is _warmup else find_root()))   # a warm-up needs no checkout
+        except ValueError as error:
+            _console.say(f"memnet: {error}", style="red")
+            return 2
+        except OSError as error:
+            _console.say(f"memnet: {error}. What is finished is kept; to go on: {args.again}", style="red")
+            return 1
+        except KeyboardInterrupt as stopped:
+            _console.say(f"Interrupted. {stopped or 'What is finished is kept'}. To go on: {args.again}")
+            return 130

@@ -11,10 +11,13 @@ from types import ModuleType
 from typing import NamedTuple, Optional
 
 # %% auto #0
-__all__ = ['find_root', 'checked_name', 'Experiment', 'list_experiments', 'load_module']
+__all__ = ['find_root', 'checked_name', 'Experiment', 'find_experiments', 'list_experiments', 'choose_experiments', 'load_module']
 
 # %% ../../nbs/runs/00_experiments.ipynb #597dae98
 import nbformat
+
+# %% ../../nbs/runs/00_experiments.ipynb #cd28f3e7
+from ..foundations.validation import require
 
 # %% ../../nbs/runs/00_experiments.ipynb #c7ab3f28
 def find_root(
@@ -63,19 +66,43 @@ def _experiment(
     title, question = (re.search(p, head, re.M) for p in (r"^# (.+)$", r"^> (.+)$"))
     return Experiment(name, title[1] if title else name, question[1] if question else "", run_nb, read_nb, run_nb.parents[2])
 
+_UNREADABLE = (OSError, UnicodeDecodeError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError, nbformat.reader.NotJSONError)
+
+def find_experiments(
+    root:Optional[Path]=None,   # the checkout
+)->tuple[dict[str, Experiment], dict[str, str]]:  # by name; name -> why its notebook cannot be read
+    "Every experiment of the checkout, and what is passed over because a notebook of it is half-written or damaged."
+    found, broken = {}, {}
+    for nb in sorted((Path(root or find_root())/"nbs"/"experiments").glob("[!_.]*_run.ipynb")):
+        name = nb.stem.removesuffix("_run")
+        try:
+            nbformat.read(nb, 4)
+            found[name] = _experiment(nb)
+        except _UNREADABLE as e:
+            broken[name] = f"{nb.name} or {name}.ipynb cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:80]}): restore it, or remove it"
+    return found, broken
+
 def list_experiments(
     root:Optional[Path]=None,   # the checkout
 )->dict[str, Experiment]:       # by name
-    "Every experiment of the checkout."
-    root = root or find_root()
-    found = [_experiment(nb) for nb in sorted((Path(root)/"nbs"/"experiments").glob("[!_.]*_run.ipynb"))]
-    return {e.name: e for e in found}
+    "Every experiment of the checkout whose notebooks can be read."
+    return find_experiments(root)[0]
+
+def choose_experiments(
+    names:list[str],   # of experiments; none of them, or "all", for every one
+    root:Path,         # the checkout
+)->list[Experiment]:
+    "The experiments that are meant. Raises ValueError for an unknown name and for one whose notebook cannot be read."
+    found, broken = find_experiments(root)
+    if names in ([], ["all"]): return list(found.values())
+    for name in names: require(name not in broken, f"experiment {name!r}: {broken.get(name)}")
+    return [found[checked_name(name, list(found), "experiment")] for name in names]
 
 # %% ../../nbs/runs/00_experiments.ipynb #5d60dc0a
 def load_module(
     exp:Experiment,  # of some checkout
 )->ModuleType:       # with `Config`, `settings`, `run`, and perhaps `ARTIFACTS`
-    "Import `memnet/experiments/<name>.py` of the experiment's own checkout. Raises ValueError where it was not exported."
+    "Import `memnet/experiments/<name>.py` of the experiment's own checkout. Raises ValueError where it was not exported, cannot be imported, or lacks a name."
     path = exp.root/"memnet"/"experiments"/f"{exp.name}.py"
     if not path.exists():
         raise ValueError(f"experiment {exp.name!r} has a run notebook but no {path.relative_to(exp.root)}: call nbdev_export")
@@ -83,6 +110,14 @@ def load_module(
     if Path(getattr(sys.modules.get(name), "__file__", None) or "") == path: return sys.modules[name]
     spec = util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None: raise ValueError(f"{path.relative_to(exp.root)} is not a Python module")
+    before = sys.modules.get(name)
     sys.modules[name] = module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+        missing = [n for n in ("Config", "settings", "run") if not hasattr(module, n)]
+        require(not missing, f"it has no {' and no '.join(missing)}")
+    except Exception as e:
+        if before is None: del sys.modules[name]
+        else: sys.modules[name] = before
+        raise ValueError(f"{path.relative_to(exp.root)} cannot be used ({type(e).__name__}: {e}): correct {exp.run_nb.name}, then call nbdev_export") from e
     return module

@@ -4,52 +4,148 @@
 
 # %% ../../nbs/runs/01_parameters.ipynb #2cdbca45
 from __future__ import annotations
-import ast, hashlib, json
-from dataclasses import fields
+import ast, hashlib, json, math, re, types
+from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # %% auto #0
-__all__ = ['parse_value', 'parse_overrides', 'config_hash', 'setting_to_text', 'setting_from_text']
+__all__ = ['split_values', 'type_text', 'parse_value', 'field_types', 'parse_overrides', 'config_hash', 'setting_to_text',
+           'setting_from_text']
 
 # %% ../../nbs/runs/01_parameters.ipynb #7da9df38
 from .experiments import checked_name
 
 # %% ../../nbs/runs/01_parameters.ipynb #54d787f2
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
-def parse_value(
-    text:str,     # as typed
-    default:Any,  # the field's default value
-    name:str,     # for the message
-)->Any:           # a value of the default's type
-    "Read `text` as what `default` is. Raises ValueError where it does not fit."
-    wrong = ValueError(f"{name} must be {type(default).__name__}, as its default {default!r}, got {text!r}")
-    if isinstance(default, str): return text
-    if isinstance(default, bool):
-        if text.lower() not in _BOOLS: raise wrong
-        return _BOOLS[text.lower()]
-    try: value = ast.literal_eval(text)
-    except (ValueError, SyntaxError): value = text
-    if default is None: return value
-    if isinstance(default, (tuple, list)): return list(value) if isinstance(value, (tuple, list)) else [value]
-    if isinstance(default, float) and isinstance(value, int): value = float(value)
-    if type(value) is not type(default): raise wrong
+def split_values(
+    text:str,  # as typed
+    name:str,  # for the message
+)->list[str]:  # at least one
+    "Divide text at the commas that stand outside of brackets and quotes. Raises ValueError where one is not closed."
+    parts, quote = [""], ""
+    open_:list[str] = []
+    for c in text:
+        if c == "," and not open_ and not quote:
+            parts.append("")
+            continue
+        parts[-1] += c
+        if quote: quote = "" if c == quote else quote
+        elif c in "\"'" and not parts[-1][:-1].strip("([ ,") : quote = c
+        elif c in _CLOSING: open_.append(_CLOSING[c])
+        elif c in _CLOSING.values():
+            if not open_ or open_.pop() != c: raise ValueError(f"{name} has a {c!r} too many in {text!r}")
+    if open_ or quote: raise ValueError(f"{name} lacks a closing {(open_ or [quote])[-1]!r} in {text!r}")
+    return [part.strip() for part in parts]
+
+# %% ../../nbs/runs/01_parameters.ipynb #1aebf985
+def type_text(
+    kind:Any,  # an annotation
+)->str:        # for a message
+    "What values of a type look like, in words."
+    parts = get_args(kind)
+    if get_origin(kind) is Literal: return "one of " + ", ".join(map(str, parts))
+    if get_origin(kind) in (Union, types.UnionType): return " or ".join(type_text(k) for k in parts)
+    if kind in (None, type(None)): return "None"
+    if get_origin(kind) in (tuple, list):
+        items = [type_text(k) for k in parts if k is not Ellipsis]
+        return f"{get_origin(kind).__name__} of {' and '.join(items) or 'nothing'}{' each' if Ellipsis in parts else ''}, in brackets"
+    return getattr(kind, "__name__", str(kind))
+
+def _items(text:str, kind:Any, name:str)->list[str]:
+    "The texts of the items of a tuple or list; brackets may be left out."
+    text = text.strip()
+    if text[:1] in ("(", "[") and text[-1:] == _CLOSING[text[0]] and len(split_values(text, name)) == 1: text = text[1:-1].strip()
+    parts = split_values(text, name)
+    return parts[:-1] if parts[-1] == "" else parts
+
+def _sequence(text:str, kind:Any, name:str)->Any:
+    "A tuple or list, each item by its own type."
+    of, texts = get_args(kind), _items(text, kind, name)
+    if get_origin(kind) is list or of[1:] == (Ellipsis,): of = of[:1]*len(texts)
+    if len(of) != len(texts): raise ValueError
+    return get_origin(kind)(parse_value(t, k, name) for t, k in zip(texts, of))
+
+def _unquoted(text:str)->str:
+    "Text without the quotes around it."
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+def _number(text:str, kind:type)->Any:
+    "A finite number in plain digits."
+    if not re.fullmatch(r"[-+]?[\d_]+" if kind is int else r"[-+.\d_eE]+", text.strip(), re.A): raise ValueError
+    value = kind(text)
+    if not math.isfinite(value): raise ValueError
     return value
 
+# %% ../../nbs/runs/01_parameters.ipynb #44d15838
+_LAST = (type(None), bool, int, float)   # of several types the narrowest is tried first, text last
+
+def _read(text:str, kind:Any, name:str)->Any:
+    "A value of a type. Raises ValueError, KeyError or OverflowError where the text is none."
+    if kind in (None, type(None)): return {"None": None}[text.strip()]
+    if kind is str: return _unquoted(text)
+    if kind is bool: return _BOOLS[text.strip().lower()]
+    if kind in (int, float): return _number(text, kind)
+    if get_origin(kind) is Literal: return {str(v): v for v in get_args(kind)}[_unquoted(text)]
+    if get_origin(kind) in (tuple, list): return _sequence(text, kind, name)
+    if get_origin(kind) in (Union, types.UnionType):
+        for one in sorted(get_args(kind), key=lambda k: (k is str, _LAST.index(k) if k in _LAST else 9)):
+            try: return _read(text, one, name)
+            except (ValueError, KeyError, OverflowError): continue
+        raise ValueError
+    if kind is Any:
+        try: return ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError): return text
+    raise ValueError
+
+def parse_value(
+    text:str,  # as typed
+    kind:Any,  # the annotation of the field
+    name:str,  # for the message
+)->Any:        # a value of that type
+    "Read text as a value of a type. Raises ValueError where it is none."
+    try: return _read(text, kind, name)
+    except (ValueError, KeyError, OverflowError) as e: raise ValueError(f"{name} must be {type_text(kind)}, got {text!r}" + (f" ({e})" if name in str(e) and len(str(e)) < 200 else "")) from None
+
 # %% ../../nbs/runs/01_parameters.ipynb #f3aebb0e
+def field_types(
+    config:type,       # an experiment's `Config`
+)->dict[str, Any]:     # name -> type
+    "The annotations of a config; for a bare `tuple` or `list` completed from the default. Raises ValueError where an annotation cannot be resolved."
+    try: found, defaults = get_type_hints(config), config()
+    except (NameError, TypeError) as e: raise ValueError(f"the fields of {config.__name__} need annotations that resolve, and defaults: {e}") from e
+    kinds = {f.name: found[f.name] for f in fields(config)}
+    for name, kind in kinds.items():
+        default = getattr(defaults, name)
+        items = {type(v) for v in default} if kind in (tuple, list) and default else set()
+        if kind in (tuple, list): kinds[name] = kind[(*items, ...) if kind is tuple else (*items,)] if len(items) == 1 else kind[(Any, ...) if kind is tuple else (Any,)]   # type: ignore[index]
+        elif default is None and get_origin(kind) not in (Union, types.UnionType) and kind is not Any: kinds[name] = Union[kind, None]
+    return kinds
+
+def _several(text:str, kind:Any, name:str)->list:
+    "Every value of a sweep."
+    texts = split_values(text, name)
+    one_of = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if any(get_origin(k) in (tuple, list) for k in one_of) and not all(t[:1] in ("(", "[") or t == "None" for t in texts):
+        raise ValueError(f"{name} takes {type_text(kind)}: write each value with its brackets, ({text},) is one value, {','.join(f'({t},)' for t in texts)} are {len(texts)}; got {text!r}")
+    return [parse_value(t, kind, name) for t in texts]
+
 def parse_overrides(
     module:ModuleType,  # an experiment's module
     pairs:list,         # (name, text) as typed after `-p`
-    many:bool=False,    # comma lists: every value of a sweep
+    many:bool=False,    # several values each, for a sweep
 )->dict[str, Any]:      # name -> value, or list of values
-    "Check names and read values against the defaults of `Config`. Raises ValueError for an unknown name and for one that is given twice."
-    defaults = {f.name: getattr(module.Config(), f.name) for f in fields(module.Config)}
+    "Check names and read values by the annotations of `Config`. Raises ValueError for an unknown name, for one that is given twice or is a group of settings, and where text does not fit."
+    kinds = field_types(module.Config)
     read: dict[str, Any] = {}
     for name, text in pairs:
-        checked_name(name, list(defaults), "parameter")
-        if name in read: raise ValueError(f"parameter {name!r} is given twice: give it once")
-        read[name] = [parse_value(t, defaults[name], name) for t in text.split(",")] if many else parse_value(text, defaults[name], name)
+        kind = kinds[checked_name(name, list(kinds), "parameter")]
+        if name in read: raise ValueError(f"parameter {name!r} is given twice: give it once" + (", its values divided by commas" if many else ""))
+        if is_dataclass(kind): raise ValueError(f"parameter {name!r} is a group of settings ({type_text(kind)}) and cannot be typed: change it in the experiment")
+        try: read[name] = _several(text, kind, name) if many else parse_value(text, kind, name)
+        except ValueError as e: raise ValueError(f"{e}{': several values are for `memnet sweep`' if not many and ',' in text and 'brackets' not in str(e) else ''}") from None
     return read
 
 # %% ../../nbs/runs/01_parameters.ipynb #62e546d9

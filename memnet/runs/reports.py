@@ -4,20 +4,23 @@
 
 # %% ../../nbs/runs/06_reports.ipynb #36a7d52b
 from __future__ import annotations
-import subprocess, sys, time
+import hashlib, os, shutil, subprocess, sys, time
 from pathlib import Path
 from typing import Optional
 
 # %% auto #0
-__all__ = ['execute_report', 'markdown_outputs']
+__all__ = ['execute_report', 'select_runs', 'markdown_outputs']
 
 # %% ../../nbs/runs/06_reports.ipynb #8c546f34
 import nbformat
 
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
-from .execution import Outcome, failure_message, start_notebook, stop_workers, tidy_executed
-from .experiments import Experiment
+from ..foundations.files import WorkLock, replace_file
+from .execution import Outcome, failure_message, tidy_executed
+from .experiments import Experiment, checked_name
 from .planning import PlannedRun, results_folder, runs_folder
+from .processes import start_notebook, stop_workers
+from .records import run_status
 
 # %% ../../nbs/runs/06_reports.ipynb #5af6ad42
 def _install(
@@ -30,9 +33,11 @@ def _install(
         if cell.cell_type == "code": cell.execution_count = None
         for o in cell.get("outputs", []):
             if "execution_count" in o: o["execution_count"] = None
-    nbformat.write(nb, target)
     clean = Path(sys.executable).with_name("nbdev_clean")
-    if clean.exists(): subprocess.run([clean, "--fname", target], check=True, cwd=target.parents[2])
+    def write(temp):
+        nbformat.write(nb, temp)
+        if clean.exists(): subprocess.run([clean, "--fname", temp], check=True, cwd=target.parents[2])
+    replace_file(target, write)
 
 def execute_report(
     exp:Experiment,               # whose reading notebook is executed
@@ -40,7 +45,7 @@ def execute_report(
     threads:int=1,                # of torch and its libraries
     output:Optional[Path]=None,   # a folder that takes tables and figures instead of their usual place; the notebook of the book then stays as it is
 )->Outcome:                       # its folder is where tables and figures are
-    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`."
+    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`. Raises ValueError where another process is executing it."
     start, place = time.time(), runs_folder(exp.name, exp.root, profile)
     home = output/exp.name if output else results_folder(exp.name, exp.root, profile)
     for folder in (place, home): folder.mkdir(parents=True, exist_ok=True)
@@ -48,14 +53,45 @@ def execute_report(
     run = PlannedRun(exp, profile, {}, {}, home)
     if not exp.read_nb.exists(): return Outcome(run, "kept", 0., f"there is no {exp.read_nb.name}")
     environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""))
-    proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
-    try: proc.wait()
-    except KeyboardInterrupt: stop_workers([proc]); raise
+    lock = output/".locks"/exp.name if output else exp.root/"_runs"/".locks"/f"{profile}-{exp.name}-report"
+    with WorkLock(lock, f"executing {exp.read_nb.name}"):
+        proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
+        try: proc.wait()
+        except BaseException:
+            stop_workers([proc])
+            raise
     failed, log = tidy_executed(copy, proc.returncode), copy.with_suffix(".log")
     if proc.returncode or failed: return Outcome(run, "failed", time.time() - start, failure_message(failed, proc.returncode, log))
     log.unlink(missing_ok=True)
     if profile == "full" and not output: _install(copy, exp.read_nb)
     return Outcome(run, "complete", time.time() - start, "")
+
+# %% ../../nbs/runs/06_reports.ipynb #5c27af2b
+def select_runs(
+    exp:Experiment,   # whose runs they are
+    names:list[str],  # of run folders, of any profile
+)->str:               # a profile for `execute_report`
+    "Make a profile of given runs. Raises ValueError where a name is unknown, or its run is not complete."
+    everywhere = sorted((exp.root/"_runs").glob(f"[!_.]*/{exp.name}/[!_.]*-s*-*"))
+    known = {f.name: f for f in everywhere if not f.is_symlink() and not f.parents[1].name.startswith(_SELECTION) and f.is_dir()}
+    if not names: raise ValueError("no runs are given: name at least one")
+    chosen = [known[checked_name(n.rstrip("/").rpartition("/")[2], list(known), "run")] for n in dict.fromkeys(names)]
+    for f in chosen:
+        if run_status(f) != "complete": raise ValueError(f"{exp.name}/{f.name} is not complete: run it again, or leave it out")
+    profile = _SELECTION + hashlib.sha256("\n".join(sorted(f.name for f in chosen)).encode()).hexdigest()[:8]
+    place = runs_folder(exp.name, exp.root, profile)
+    place.mkdir(parents=True, exist_ok=True)
+    for f in chosen: _show_there(f, place/f.name)
+    return profile
+
+_SELECTION = "selection-"   # how the profile of given runs begins
+
+def _show_there(folder:Path, link:Path)->None:
+    "A link to a folder; where the file system has none, a copy."
+    if link.is_symlink(): link.unlink()
+    if link.exists(): shutil.rmtree(link)
+    try: link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+    except OSError: shutil.copytree(folder, link)
 
 # %% ../../nbs/runs/06_reports.ipynb #38cbe9bf
 def markdown_outputs(

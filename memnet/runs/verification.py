@@ -9,40 +9,73 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional
 
 # %% auto #0
-__all__ = ['check_tables', 'table_differences', 'check_summaries', 'check_benchmark', 'MarkedNumbers', 'find_marks', 'agrees',
-           'check_mark', 'check_prose', 'verify_results']
+__all__ = ['check_tables', 'provenance_notes', 'table_differences', 'check_summaries', 'check_benchmark', 'MarkedNumbers',
+           'find_marks', 'agrees', 'check_mark', 'check_prose', 'verify_results']
 
 # %% ../../nbs/runs/08_verification.ipynb #3996257d
 import nbformat
 import pandas as pd
 
-# %% ../../nbs/runs/08_verification.ipynb #20cb4938
+# %% ../../nbs/runs/08_verification.ipynb #47206c6a
 from .benchmark import summarise_times
-from .execution import run_status
 from .experiments import Experiment, find_root, list_experiments
 from .parameters import config_hash
 from .planning import recorded_configs, runs_folder
+from .provenance import notebook_digest, without_checks
 from .reports import execute_report
-from .tables import metrics_digest, recorded_runs
+from .result_files import changed_results
+from .tables import current_program, metrics_digest, recorded_runs, survey_runs
 
 # %% ../../nbs/runs/08_verification.ipynb #9f9b6cde
 def check_tables(
     exp:Experiment,  # whose committed tables are checked
 )->list[str]:        # what does not agree
-    "Check `metrics.parquet` and `runs.csv` against each other, and whether complete runs are missing from them."
+    "Check `metrics.parquet` and `runs.csv` against each other and against their digests, and whether complete runs are missing from them."
     folder, place = exp.root/"results"/exp.name, f"results/{exp.name}"
+    try:
+        changed = [f"{place}/{n} {why}" for n, why in changed_results(folder).items()]
+        return changed + _table_faults(exp, folder, place)
+    except ValueError as e: return [str(e)]
+
+def _table_faults(
+    exp:Experiment,
+    folder:Path,     # of its committed tables
+    place:str,       # the same, for the reader
+)->list[str]:        # what does not agree
+    "Check the tables run by run. Raises ValueError where one of them cannot be read."
     configs = recorded_configs(folder)
     if not configs and not (folder/"metrics.parquet").exists(): return []
     if not configs or not (folder/"metrics.parquet").exists(): return [f"{place}: metrics.parquet and runs.csv belong together, one is missing or empty"]
-    runs, wrong = recorded_runs(folder), []
+    runs, wrong = recorded_runs(folder, check=False), []
     for name in sorted(set(configs) ^ {r.id for r in runs}): wrong.append(f"{place}: run {name} is in only one of metrics.parquet and runs.csv")
     for run in runs:
         if run.id not in configs: continue
         if not run.id.endswith(config_hash(run.config)): wrong.append(f"{place}/runs.csv: {run.id} does not have the settings that its name says")
         if run.record.get("sha256") != metrics_digest(run.metrics): wrong.append(f"{place}/metrics.parquet: the rows of {run.id} are not those that were recorded")
-    raw = {f.name.rsplit("-", 1)[-1] for f in runs_folder(exp.name, exp.root, "full").glob("[!_.]*-s*-*") if run_status(f) == "complete"}
+    raw = {f.name.rsplit("-", 1)[-1] for f in survey_runs(runs_folder(exp.name, exp.root, "full"), current_program(exp.name, exp.root)).complete}
     if late := raw - {name.rsplit("-", 1)[-1] for name in configs}: wrong.append(f"{place}: {len(late)} complete run{'s are' if len(late) > 1 else ' is'} not in the tables: call memnet collect {exp.name}")
     return wrong
+
+# %% ../../nbs/runs/08_verification.ipynb #5519fabc
+def provenance_notes(
+    exps:list[Experiment],  # whose committed tables are looked at
+)->list[str]:               # a sentence for each experiment whose runs were not made by the code that is there now
+    "By which code were the committed runs made?"
+    notes = []
+    for exp in exps:
+        table = exp.root/"results"/exp.name/"runs.csv"
+        if not table.exists(): continue
+        try: lines, nb = pd.read_csv(table, dtype=str, keep_default_na=False), without_checks(nbformat.read(exp.run_nb, 4))
+        except (OSError, ValueError, nbformat.reader.NotJSONError): continue      # named by the checks
+        program, known = current_program(exp.name, exp.root), lines["program"] if "program" in lines else pd.Series([""]*len(lines))
+        other, unknown = int(((known != "") & (known != program)).sum()), known == ""
+        cells = int((unknown & (lines.get("code", "") != notebook_digest(nb))).sum())
+        commits = ", ".join(sorted(set(lines["commit"][(known != program)]) - {""})) if "commit" in lines else ""
+        said = [f"{other} of {len(lines)} runs were made by other code than this checkout has"] if other else []
+        if unknown.any(): said.append(f"{int(unknown.sum())} of {len(lines)} runs did not record which modules they imported; {cells or 'none'} of them executed another run notebook")
+        if len(set(known)) > 1: said.append("the table mixes runs of different code")
+        if said: notes.append(f"results/{exp.name}: {'; '.join(said)}" + (f" (commit {commits})" if commits else "") + f": memnet run {exp.name} --profile full --overwrite makes them again")
+    return notes
 
 # %% ../../nbs/runs/08_verification.ipynb #45611bc0
 def _number(

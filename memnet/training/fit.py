@@ -17,7 +17,8 @@ from ..foundations.files import WorkLock
 from ..foundations.validation import require
 from .metric_log import MetricLog
 from .schedule import TrainConfig
-from .training_run import TrainingRun, isolated_global_generator
+from .run_state import isolated_global_generator
+from .training_run import TrainingRun
 
 # %% ../../nbs/training/05_fit.ipynb #b798649d
 class StopSignals:
@@ -53,7 +54,8 @@ class TrainingInterrupted(KeyboardInterrupt):
         number:Optional[int]=None,  # of the signal; None = raised by other code
     ):
         super().__init__(message)
-        self.number, self.result = number, None
+        self.number = number
+        self.result:Optional[FitResult] = None
 
 def save_stopped(
     run:TrainingRun,      # that is not going on

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.layers import make_layer
@@ -20,7 +18,7 @@ from ..foundations.validation import require, require_positive
 from ..memory.addressing import MASKED_SCORE, topk_policy, unit_rows
 from ..memory.state import nbytes
 from ..memory.strength import log_strength
-from ..models.model_files import read_model_info, write_model_files
+from ..models.model_files import read_model_info, read_model_tensors, write_model_files
 from ..tasks.streams import StreamBatch
 from .prototype_edges import dense_prototype_edges, rows_summing_to_one, strengthen_read_together
 from .prototype_slots import PrototypeState, build_merge_table, check_prototypes, empty_prototypes, n_slots_within, write_prototypes
@@ -230,16 +228,16 @@ class PrototypeMemory:
         generator:Optional[torch.Generator]=None,  # of what is drawn from now on; None = a fixed one
     )->"PrototypeMemory":                          # answers as the one that was saved
         "Read a learner back; its optimiser starts anew. Raises ValueError where the files are missing, damaged or do not agree."
-        path, config = Path(folder)/"model.safetensors", read_model_info(folder, cls.__name__)["config"]
+        path, about = Path(folder)/"model.safetensors", read_model_info(folder, cls.__name__)
         try:
-            learner, found = cls(PrototypeConfig.from_dict(config), torch.Generator().manual_seed(0)), load_file(path)
+            learner, found = cls(PrototypeConfig.from_dict(about["config"]), torch.Generator().manual_seed(0)), read_model_tensors(folder, about)
             own = learner.named_tensors()
             odd = sorted(k for k in own.keys() | found.keys() if k not in own or k not in found or found[k].shape != own[k].shape or found[k].dtype != own[k].dtype)
             require(not odd, f"{', '.join(odd)} missing, unknown or of another size")
             require(bool(torch.cat([v.flatten() for k, v in found.items() if k == "basis" or k.startswith("head.")]).isfinite().all()), "weights must be finite")
             learner.state = PrototypeState(**{k: found[f"state.{k}"] for k in PrototypeState._fields})
             check_prototypes(learner.state, learner.config.n_classes)
-        except (SafetensorError, OSError, TypeError, ValueError) as e:
+        except (OSError, TypeError, ValueError) as e:
             raise ValueError(f"{path} is missing, damaged, or not what model.json describes: make the run again ({e})") from e
         learner.head.load_state_dict({k.removeprefix("head."): v for k, v in found.items() if k.startswith("head.")})
         learner.basis, learner.merge_table = found["basis"], build_merge_table(learner.state)
