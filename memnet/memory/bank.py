@@ -16,7 +16,7 @@ from ..foundations.validation import require
 from .addressing import bounded_logit_scale
 from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
-from .fused_path import FusedSegment, changed_members, choose_path, fused_segment, segment_events, segment_records
+from .fused_path import FusedSegment, changed_members, choose_path, fused_segment, breaks_graph, segment_events, segment_records
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
 from .plasticity import bounded_lam
@@ -266,6 +266,7 @@ class MultiHeadMemoryBank(nn.Module):
         for event in segment_events(seen, f.gate[:n_rows].detach(), real[:n_rows], clock[:n_rows], p): emit_chunk_event(observer, n_rows, *event)
         return out
 
+    @breaks_graph
     def forward(self,
         x:Tensor,                                 # features, `b t c`
         state:Optional[MemoryState]=None,         # what goes on; None = empty

@@ -146,5 +146,5 @@ class SequenceModel(nn.Module):
         "Read a model back. Raises ValueError where the folder holds no such model, or one that was built with other parts."
         about = read_model_info(folder, cls.__name__)
         model = build_from_files(folder, lambda: cls(cls.config_class.from_dict(about['config']), **parts))
-        require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model']}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
+        require(model_kind(model) == about['model'], f"{Path(folder)/'model.json'} holds a {about['model'][:80]}, not a {model_kind(model)}: pass what it was built with, as {cls.__name__}.load(folder, bank=...)")
         return load_model_weights(model, folder, about)

@@ -83,7 +83,7 @@ def _checked_about(path:Path, model:str, digest:Optional[str]=None)->dict[str,An
     require(isinstance(about, dict) and about.get('format') == MODEL_FORMAT, f"{path} has no field format={MODEL_FORMAT!r}, so {folder} is no saved model")
     require(about.get('version') == MODEL_VERSION, f"{path} has version {str(about.get('version'))[:20]}, this package reads version {MODEL_VERSION}: save the model again with it")
     found = ascii(about.get('model'))[1:-1][:80]
-    require(found.split('(')[0] == model, f"{path} holds a {found}, not a {model}: load it with {found}.load")
+    require(str(about.get('model')).split('(')[0] == model, f"{path} holds a {found}, not a {model}: load it with {found}.load")
     require(isinstance(about.get('config'), dict), f"{path} has no config, so {folder} is no saved model: save the model again")
     require(isinstance(about.get('sha256'), str), f"{path} has no digest of the weights: {_REMEDY}")
     require(digest is None or about['sha256'] == digest, f"{path} and model.safetensors are not of one save: {_REMEDY}")
