@@ -111,10 +111,10 @@ EXEMPT = {
     "foundations.trees.tree_leaves": "calls itself at every branch, and refuses what is not a branch", "foundations.trees.tree_map": "calls itself at every branch"}
 EXEMPT_PARTS = {
     "analysis.event_log.": "is called by the bank at every chunk; what a user gives is checked with require",
-    "foundations.files": "written with require", "foundations.compilation": "written with require", "memory.": "conditions are checked by the bank, for all paths, before its loop", "kernels.": "called by the bank alone",
+    **{f"foundations.{m}": "written with require" for m in ("files", "compilation", "layers", "state_files", "tensor_files")}, "memory.": "conditions are checked by the bank, for all paths, before its loop", "kernels.": "called by the bank alone",
     "dreaming.": "conditions are checked by the synthesizer", "runs.": "what the command line gives is parsed and checked there", "models.base": "is the check of all models",
-    **{f"models.{m}": "is checked by `SequenceModel`" for m in ("attention.", "controller", "memnet", "memory_layer", "model_files")},
-    **{f"training.{m}": "is checked by `fit`" for m in ("schedule", "metric_log", "checkpoint", "evaluate", "training_run", "fit")}}
+    **{f"models.{m}": "is checked by `SequenceModel`" for m in ("attention.", "controller", "memnet", "memory_layer", "model_files", "model_stream", "generation")},
+    **{f"training.{m}": "is checked by `fit`" for m in ("schedule", "metric_log", "checkpoint", "evaluate", "run_state", "training_run", "fit")}}
 
 def reason(name): return EXEMPT.get(name) or next((why for part, why in EXEMPT_PARTS.items() if name.startswith(part)), None)
 

@@ -112,6 +112,7 @@ def windowed_forgetting(
     falls = [accuracies[:-k] - accuracies[k:] for k in range(1, min(window, len(accuracies)))]
     return torch.cat(falls).max(0).values.clamp(min=0).mean().item() if falls else 0.
 
+@validated()
 def windowed_plasticity(
     accuracies:Tensor,  # accuracy of each task at each evaluation, `e n`
     window:int=10,      # evaluations that a rise may take, ≥ 2

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..memory.addressing import MASKED_SCORE
 from ..memory.strength import log_strength
-from ..memory.state import MemoryState
+from ..memory.state import MemoryState, state_dtype
 from ..memory.spreading import row_scale
 from ..foundations.validation import require, require_positive
 from .arguments import require_between, require_generator, require_memory_state, require_tensor
@@ -100,8 +100,9 @@ class SlotRefinement(nn.Module):
         state:MemoryState,  # left alone
     )->MemoryState:         # the same with other contents
         "Every slot adds what it attends to. Raises ValueError where the dtype or the device of the state is not that of the module."
-        require(state.values.dtype == self.query.dtype and state.values.device == self.query.device,
-            f"the state must be {self.query.dtype} on {self.query.device}, as the module is, got {state.values.dtype} on {state.values.device}: cast one of them with .to(...)")
+        want = state_dtype(self.query)   # a memory is never in half precision
+        require(state.values.dtype == want and state.values.device == self.query.device,
+            f"the state must be {want} on {self.query.device}, as the module is, got {state.values.dtype} on {state.values.device}: cast one of them with .to(...)")
         x, used = rms_unit(state.values), (state.strength > 0).unsqueeze(-1)
         query, key, value, gate = (w.to(x.dtype) for w in (self.query, self.key, self.value, self.gate))   # a memory is never in half precision
         attention = slot_attention(x @ query, x @ key, state.strength, self.attention_bias(state.edges))

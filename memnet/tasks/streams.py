@@ -120,6 +120,7 @@ def split_digits(
                   tuple((d.held_inputs[at], d.held_targets[at]) for at in tested), **stream_settings)
 
 # %% ../../nbs/tasks/08_streams.ipynb #e4e252e4
+@validated()
 def recurring_digits(
     seed:int,                # draws the classes of each task
     held:str='test',         # what the test sets are drawn from, see `load_digit_split`
