@@ -115,7 +115,8 @@ def read(
     model, rows, state = stream.model, len(stream.clock), stream.state
     tokens, g = rng.randint(1, 2*model.config.chunk_size + 1), torch.Generator().manual_seed(rng.randrange(2**31))
     if rng.random() < .5: state = model.commit(state)
-    on_border = state.memory.pending is None or not bool(state.memory.pending.n_tokens.any())   # there a record says all that is read and written
+    waiting = memory_of(state).pending
+    on_border = waiting is None or not bool(waiting.n_tokens.any())   # there a record says all that is read and written
     inputs = random_inputs(model.config, rows, tokens, g, stream.memory.values.dtype)
     mask = torch.arange(tokens) < torch.randint(tokens + 1, (rows, 1), generator=g) if rng.random() < .4 else None
     reset = torch.rand(rows, generator=g) < .5 if rng.random() < .2 else None
