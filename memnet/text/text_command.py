@@ -7,12 +7,15 @@ __all__ = ['graph_html', 'text_parser', 'run_text', 'text_main', 'run_text_safel
 
 # %% ../../nbs/text/15_text_command.ipynb #c53d8d31
 import argparse, html, json, math, os, sys, time
+from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 from tqdm.auto import tqdm
+from ..foundations.files import write_text
 from ..foundations.validation import require
 from .consolidation import PARTS
 from .notes import add_notes, export_records, read_notes
-from .records import RECORD_KINDS, Record
+from .probes import recall_ablations
+from .records import RECORD_KINDS, Record, check_count
 from .text_memory import TextMemory
 
 # %% ../../nbs/text/15_text_command.ipynb #a4df1c40
@@ -69,6 +72,8 @@ def text_parser(
     p = add('graph', 'a page with records and links'); p.add_argument('page', help='.html file to write')
     p = add('stats', 'counts and bytes')
     p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', help='file to write')
+    p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
+    p.add_argument('--seeds', type=int, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=int, default=100, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', help='.csv file to write')
     return parser
 
 def _line(r:Record)->str:
@@ -76,10 +81,21 @@ def _line(r:Record)->str:
     ended = '' if r.valid_to is None else f" (until {time.strftime('%Y-%m-%d %H:%M', time.localtime(r.valid_to))})"
     return f"{r.id:6}  {r.kind:10} {' '.join(r.text.split())[:160]}{ended}"
 
+def _run_probe(args:argparse.Namespace)->tuple[int,dict[str,Any],list[str]]:
+    "Probes of recall, as a table of means and ranges over the worlds."
+    check_count('seeds', args.seeds)
+    rows = recall_ablations(tqdm(range(args.first, args.first + args.seeds), unit='world', disable=None))
+    table = rows.groupby(['ablation', 'kind'], sort=False)[['found', 'answered']].agg(['mean', 'min', 'max']).round(4)
+    table.columns = ['_'.join(c) for c in table.columns]
+    table = table.assign(questions=rows.groupby(['ablation', 'kind'], sort=False).n.sum(), worlds=args.seeds).reset_index()
+    if args.table: write_text(Path(args.table), table.to_csv(index=False))
+    return 0, dict(rows=table.to_dict('records')), [table.to_string(index=False)]
+
 def run_text(
     args:argparse.Namespace,  # as `text_parser` reads them
 )->tuple[int,dict[str,Any],list[str]]: # exit code, result for json, lines for a person
     "Carry out one command. Raises ValueError where the call is wrong."
+    if args.text_command == 'probe': return _run_probe(args)
     reads = args.text_command in ('history', 'log', 'graph', 'stats', 'export') or args.text_command == 'recall' and args.no_learn or args.text_command == 'sleep' and args.dry_run
     require(args.text_command == 'add' or os.path.exists(args.file), f"there is no memory in {args.file!r}: write one with `memnet text add`, or name it with --file")
     with TextMemory(args.file, read_only=reads) as mem:
