@@ -46,12 +46,13 @@ def open_file(
     require(path == ':memory:' or place.parent.is_dir(), f"the folder of {path!r} does not exist: make it first")
     require(not read_only or exists, f"{path!r} cannot be opened for reading: there is no such file")
     if exists:
-        with open(path, 'rb') as f: head = f.read(72)
-        require(head[:16] == b'SQLite format 3\0' and head[68:72] == APPLICATION_ID.to_bytes(4, 'big'), f"{path!r} is not a memory of text: choose another file")
+        with open(path, 'rb') as f: require(f.read(16) == b'SQLite format 3\0', f"{path!r} is not a memory of text: choose another file")
     try:
         con = sqlite3.connect(f"{place.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if path != ':memory:' else path, uri=path != ':memory:', timeout=timeout, isolation_level=None, check_same_thread=False)
         for pragma in ('foreign_keys=ON', 'secure_delete=ON', 'trusted_schema=OFF'): con.execute(f'PRAGMA {pragma}')
-        if not exists: _make(con)
+        empty = con.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] == 0   # new, or its maker was killed before the tables were there
+        require(empty or con.execute('PRAGMA application_id').fetchone()[0] == APPLICATION_ID, f"{path!r} is not a memory of text: choose another file")
+        if empty and not read_only: _make(con)
         version = con.execute('PRAGMA user_version').fetchone()[0]
         require(version == SCHEMA_VERSION, f"{path!r} is of schema version {version}, this package reads {SCHEMA_VERSION}: use the version of memnet that wrote it")
         problem = con.execute('PRAGMA quick_check(1)').fetchone()[0] if exists else 'ok'
