@@ -29,7 +29,7 @@ class RecallConfig(Config):
     rank_offset:float=5.   # larger = the first ranks count less
     names:bool=True        # activation starts from names and travels over them
     resemblance:float=.05  # of records that resemble the question but are not connected to its names, >= 0
-    epsilon:float=1e-4     # activation below which a node passes nothing on
+    epsilon:float=3e-4     # activation below which a node passes nothing on
     diversity:float=.3     # how much a record loses for being like one that was picked, in [0,1]
     threshold:float=.2     # confidence below which recall abstains
 
