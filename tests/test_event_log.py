@@ -76,7 +76,7 @@ def test_a_stream_in_pieces_is_one_stream():
                 for x in tokens.split(size, 1): state = model(x, state=state, record=size == 7).state
             return log
         pieces = cut(32)
-        for size in (1, 7): pd.testing.assert_frame_equal(whole.frame(), cut(size).frame(), atol=1e-5)     # a chunk is told once, when it is written
+        for size in (1, 7): pd.testing.assert_frame_equal(whole.frame(), cut(size).frame(), atol=1e-5)     # a chunk is recorded once, when it is written
         with log_events(model, EventLog(n_rows=3)) as first: state = model(tokens[:, :48]).state
         with log_events(model, first): model(tokens[:, 48:], state=state)
     pd.testing.assert_frame_equal(whole.frame(), pieces.frame()); pd.testing.assert_frame_equal(whole.frame(), first.frame())

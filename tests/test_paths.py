@@ -95,7 +95,7 @@ def test_rules_and_policies_of_ones_own_rule_the_kernel_out(monkeypatch):
     assert m(x).info['path_reason'] == "the policy 'topk' is not a built-in one" and calls
 
 def test_a_record_and_an_observer_change_no_bit():
-    class Watcher:
+    class Recorder:
         events = 0
         def n_rows(self, clock, next_clock): return 1
         def on_chunk(self, event): self.events += 1
@@ -103,7 +103,7 @@ def test_a_record_and_an_observer_change_no_bit():
         m, long = tiny(n_writes=2).to(dtype), torch.randint(11, (2, 8*66 + 3), generator=gen(3))   # longer than a segment that is observed at once
         out = m(long, generator=gen(4))
         recorded = m(long, generator=gen(4), record=True)
-        m.controller.bank.observer = observer = Watcher()
+        m.controller.bank.observer = observer = Recorder()
         observed = m(long, generator=gen(4))
         assert observer.events == 66 and recorded.info['read'].shape[2] == long.shape[1]
         for other in (recorded, observed):

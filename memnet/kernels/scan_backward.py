@@ -144,13 +144,13 @@ def contents_backward(dread, real, s, pg, gs, wk, bk, m):
 
 # %% ../../nbs/kernels/03_scan_backward.ipynb #243c7f41
 @jit_internal
-def event_coefficients(along, gated, act, gate, lineage, t, eta):
+def event_coefficients(along, gated, act, gate, chain, t, eta):
     "Gradient of what token t read along the events before it; the same times their gates."
     zero = act.dtype.type(0)
     for s in range(len(along)): along[s], gated[s] = zero, zero
     for s in range(t):
-        if lineage[s] < 0: continue
-        along[s] = eta*act[lineage[s]]
+        if chain[s] < 0: continue
+        along[s] = eta*act[chain[s]]
         gated[s] = gate[s]*along[s]
 
 @jit_internal

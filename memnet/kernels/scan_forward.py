@@ -406,10 +406,10 @@ def read_statistics(real, wk, m, clock, seen):
 
 # %% ../../nbs/kernels/02_scan_forward.ipynb #91d25af0
 @jit_internal
-def last_reader(u, lineage, m):
+def last_reader(u, chain, m):
     "The first token that no longer reads what token u wrote."
     for t in range(u + 1, m):
-        if lineage[t] == lineage[u]: return t + 1
+        if chain[t] == chain[u]: return t + 1
     return m
 
 @jit_internal

@@ -35,7 +35,7 @@ _HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_stat
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
 class MultiHeadMemoryBank(nn.Module):
     "Slots with a graph, read by a mixture of policies and by spreading activation, written through a bottleneck."
-    observer:Optional[Observer] = None     # is told of every chunk; None = nothing is recorded
+    observer:Optional[Observer] = None     # is called after every chunk; None = nothing is recorded
     graph_rule:Optional[GraphRule] = None  # a plasticity rule of your own; None = spike-timing plasticity in event time
     path:str = 'auto'                      # who chooses the path, see `set_memory_path`
 
@@ -210,7 +210,7 @@ class MultiHeadMemoryBank(nn.Module):
         read_mass:Optional[Tensor]=None,          # read weight so far in this call, `b h n`; None = 0
         record:bool=False,                        # also say what happened, over physical slots
         consolidation:Optional[ConsolidationSchedule]=None, # what happens between chunks, and when; None = nothing
-        observer:Optional[Observer]=None,         # is told of every chunk; None = nobody
+        observer:Optional[Observer]=None,         # is called after every chunk; None = none
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with tensors, chunk by chunk, on any device."
         C, T, mass = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass
@@ -233,7 +233,7 @@ class MultiHeadMemoryBank(nn.Module):
         read_mass:Optional[Tensor]=None,          # read weight so far in this call, `b h n`; None = 0
         record:bool=False,                        # also say what happened, over physical slots
         consolidation:Optional[ConsolidationSchedule]=None, # what happens between chunks, and when; None = nothing
-        observer:Optional[Observer]=None,         # is told of every chunk; None = nobody
+        observer:Optional[Observer]=None,         # is called after every chunk; None = none
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where nothing is in the way, see `kernel_obstacle`."
         C, T, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], [], [], None, 0

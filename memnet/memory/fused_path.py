@@ -48,7 +48,7 @@ def kernel_obstacle(
     return None
 
 def choose_path(
-    path:str,              # what the bank was told, one of `MEMORY_PATHS`
+    path:str,              # the setting of the bank, one of `MEMORY_PATHS`
     changed:str,           # what was put in the place of the library's methods; '' = nothing
     f:Features,            # of the whole segment
     state:MemoryState,     # at its start

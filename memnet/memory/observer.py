@@ -26,7 +26,7 @@ class WriteEvents(NamedTuple):
     gate:Tensor       # write gate, `b h w`
 
 class ChunkEvent(NamedTuple):
-    "All that an observer is told of one chunk, without gradients."
+    "What an observer receives of one chunk, without gradients."
     weights:Tensor      # read weights over slots at the start and pending allocations, 0 where padded, `b h t l`
     writes:WriteEvents  # what was written
     before:Snapshot  # the state at the start of the chunk

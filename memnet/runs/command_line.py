@@ -148,7 +148,7 @@ def _print_left_out(
 
 def _wait_for_others(
     runs:list[PlannedRun],
-    wait:bool,              # as told
+    wait:bool,              # as typed
 )->None:
     "Say who is at work before we wait."
     for name, who in runs_in_use(runs).items() if wait else (): _console.say(f"waiting for {name}: {who}")

@@ -122,7 +122,7 @@ def _how_it_ended(
     run:PlannedRun,     # whose process has ended
     returncode:int,     # of the process
     code:RunCode,       # what it was to execute
-    interrupted:bool,   # it was told to stop
+    interrupted:bool,   # a signal has stopped it
 )->tuple[str, str]:     # status, message
     "Complete only if every cell was executed by the code that was meant, and the metrics are there."
     failed = tidy_executed(run.folder/"_run.ipynb", returncode)
@@ -137,7 +137,7 @@ def finish_run(
     returncode:int,          # of the process
     seconds:float,           # wall time
     peak_mb:float,           # most resident memory seen, process and kernel
-    interrupted:bool=False,  # it was told to stop
+    interrupted:bool=False,  # a signal has stopped it
 )->Outcome:                  # also in `environment.json`
     "Write down how a run ended; partial results stay where they are."
     record, kernel = read_record(run.folder/"environment.json"), read_record(run.folder/"_kernel.json")

@@ -148,15 +148,15 @@ def with_reference_path(
     model:MemNet,  # left alone
 )->MemNet:         # shares every parameter with it
     "The same model, read and written with tensor code."
-    twin = MemNet.__new__(MemNet)
-    twin.__dict__ = model.__dict__ | dict(_modules=dict(model._modules))
-    if model.controller.bank is None: return twin
+    reference = MemNet.__new__(MemNet)
+    reference.__dict__ = model.__dict__ | dict(_modules=dict(model._modules))
+    if model.controller.bank is None: return reference
     controller, bank = (x.__class__.__new__(x.__class__) for x in (model.controller, model.controller.bank))
     bank.__class__ = ReferenceBank
     bank.__dict__ = dict(model.controller.bank.__dict__)
     controller.__dict__ = model.controller.__dict__ | dict(_modules=model.controller._modules | dict(bank=bank))
-    twin._modules['controller'] = controller
-    return twin
+    reference._modules['controller'] = controller
+    return reference
 
 # %% ../../nbs/soundness/00_random_cases.ipynb #03fd381b
 def case_text(

@@ -17,7 +17,7 @@ from .random_cases import Case, case_generator, case_model, random_case, random_
 
 # %% ../../nbs/soundness/03_stress.ipynb #6faf2cf3
 class NonFinite(AssertionError):
-    "A number is NaN or infinite, and nobody was told."
+    "A number is NaN or infinite, and no error was raised."
 
 class StressResult(NamedTuple):
     "What a run under stress came to."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBE_KINDS', 'Ask', 'ABLATIONS', 'Sentence', 'Probe', 'WorldConfig', 'World', 'invented_names', 'text_world',
-           'Clock', 'probe_memory', 'recall_ablations']
+           'Clock', 'probe_memory', 'oracle_ask', 'chance_ask', 'recall_ablations']
 
 # %% ../../nbs/text/13_probes.ipynb #d81babb2
 import random
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterable, NamedTuple, Optional
 import pandas as pd
 from ..foundations.config import Config
-from .recall import Recall, RecallConfig
+from .recall import Hit, Recall, RecallConfig
 from .records import check_count, check_number
 from .text_memory import TextMemory
 
@@ -138,7 +138,7 @@ class Clock:
 Ask = Callable[[str,Optional[float]],Recall]   # question, time that it is about -> what came up
 
 def probe_memory(
-    world:World,                          # what is told and asked
+    world:World,                          # what is stated and asked
     memory:TextMemory,                    # an empty one; is filled
     ask:Ask,                              # how it is asked
     kinds:Iterable[str]=PROBE_KINDS,   # which questions
@@ -160,6 +160,29 @@ def probe_memory(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/text/13_probes.ipynb #c0e53656
+def oracle_ask(
+    world:World,        # whose evidence is handed out
+    memory:TextMemory,  # filled with that world alone: sentence i is record i + 1
+)->Ask:
+    "The ceiling: exactly the records that a question needs, and abstention where there are none."
+    evidence = {(p.question, p.at is not None): p.evidence for p in world.probes}
+    def ask(question, at):
+        needed = evidence[question, at is not None]
+        return Recall([Hit(memory.get(i + 1), 1., {}) for i in needed], not needed, 1., ())
+    return ask
+
+def chance_ask(
+    memory:TextMemory,  # filled
+    k:int,              # records that come back
+    seed:int,           # of the choice
+)->Ask:
+    "The floor: records at random, never abstaining."
+    rng = random.Random(seed)
+    def ask(question, at):
+        ids = [r.id for r in memory.store.records()]
+        return Recall([Hit(memory.get(i), 1., {}) for i in rng.sample(ids, min(k, len(ids)))], False, 1., ())
+    return ask
+
 ABLATIONS:dict[str,tuple[float,dict]] = dict(   # name -> (spread, changes of `RecallConfig`)
     full=(.8, {}), no_graph=(0., {}), no_names=(.8, dict(names=False)), vectors_only=(0., dict(vector_weight=1.)), words_only=(0., dict(vector_weight=0.)))
 
@@ -167,13 +190,16 @@ def recall_ablations(
     seeds:Iterable[int],             # of the worlds
     k:int=8,                         # records that come back
     config:WorldConfig=WorldConfig(),# how large the worlds are
-)->pd.DataFrame:                     # seed, ablation, kind, found, answered, n
-    "The same worlds, with parts of recall left out."
+)->pd.DataFrame:                     # seed, ablation, kind, found, answered, n, bytes of the memory
+    "The same worlds, with parts of recall left out, between chance and an oracle."
     tables = []
     for seed in seeds:
         world = text_world(seed, config)
+        def measure(name:str, memory:TextMemory, ask:Ask)->None:
+            rows = probe_memory(world, memory, ask)
+            tables.append(rows.groupby('kind')[['found', 'answered']].mean().assign(n=rows.groupby('kind').size(), bytes=memory.stats()['bytes'], ablation=name, seed=seed).reset_index())
+        for name, memory in (('oracle', TextMemory(clock=Clock())), ('chance', TextMemory(clock=Clock()))): measure(name, memory, oracle_ask(world, memory) if name == 'oracle' else chance_ask(memory, k, seed))
         for name, (spread, changes) in ABLATIONS.items():
             memory, settings = TextMemory(clock=Clock()), RecallConfig(**changes)
-            rows = probe_memory(world, memory, lambda q, at: memory.recall(q, k=k, spread=spread, learn=False, at=at, config=settings))
-            tables.append(rows.groupby('kind')[['found', 'answered']].mean().assign(n=rows.groupby('kind').size(), ablation=name, seed=seed).reset_index())
-    return pd.concat(tables, ignore_index=True)[['seed', 'ablation', 'kind', 'found', 'answered', 'n']]
+            measure(name, memory, lambda q, at: memory.recall(q, k=k, spread=spread, learn=False, at=at, config=settings))
+    return pd.concat(tables, ignore_index=True)[['seed', 'ablation', 'kind', 'found', 'answered', 'n', 'bytes']]

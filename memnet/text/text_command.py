@@ -87,7 +87,8 @@ def _run_probe(args:argparse.Namespace)->tuple[int,dict[str,Any],list[str]]:
     rows = recall_ablations(tqdm(range(args.first, args.first + args.seeds), unit='world', disable=None))
     table = rows.groupby(['ablation', 'kind'], sort=False)[['found', 'answered']].agg(['mean', 'min', 'max']).round(4)
     table.columns = ['_'.join(c) for c in table.columns]
-    table = table.assign(questions=rows.groupby(['ablation', 'kind'], sort=False).n.sum(), worlds=args.seeds).reset_index()
+    groups = rows.groupby(['ablation', 'kind'], sort=False)
+    table = table.assign(questions=groups.n.sum(), worlds=args.seeds, bytes=groups['bytes'].mean().round().astype(int)).reset_index()
     if args.table: write_text(Path(args.table), table.to_csv(index=False))
     return 0, dict(rows=table.to_dict('records')), [table.to_string(index=False)]
 
