@@ -46,7 +46,7 @@ def segment(lines, node):
 def faults(source):
     "(line, column, end, kind, before, after) of every fault that can be put into the functions of a module."
     lines, found = source.split("\n"), []
-    def add(node, kind, after, before=None):
+    def add(node, kind, after):
         text = segment(lines, node)
         if text is not None and after != text: found.append((node.lineno, node.col_offset, node.end_col_offset, kind, text, after))
     for node, parents in walk(ast.parse(source)):
@@ -129,36 +129,32 @@ def users(notebooks):
 
 
 # --- running the checks of a mutant
-class Worker:
-    "A copy of the checkout, and a process that has loaded what all checks load and forks for each."
-    def __init__(self, root): self.root = root
-
-    def run(self, kind, target, limit):
-        "Run one check in a fork: True where it passes, False where it fails, None where it does not end."
-        pid = os.fork()
-        if pid == 0:
-            os.setpgid(0, 0)
-            os.chdir(self.root)
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1); os.dup2(null, 2)
-            try:
-                if kind == "chapter":
-                    from nbdev.test import test_nb
-                    ok = test_nb(self.root/target, skip_flags=["slow", "gpu"], showerr=False, basepath=self.root)[0]
-                else:
-                    import pytest
-                    ok = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *target]) == 0
-            except BaseException: ok = False
-            os._exit(0 if ok else 1)
-        end = time.time() + limit
-        while time.time() < end:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done: return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-            time.sleep(0.02)
-        try: os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError: pass
-        os.waitpid(pid, 0)
-        return None
+def run_check(root, kind, target, limit):
+    "Run one check on a copy of the checkout, in a fork of this process, which has loaded what all checks load: True where it passes, False where it fails, None where it does not end."
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.chdir(root)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1); os.dup2(null, 2)
+        try:
+            if kind == "chapter":
+                from nbdev.test import test_nb
+                ok = test_nb(root/target, skip_flags=["slow", "gpu"], showerr=False, basepath=root)[0]
+            else:
+                import pytest
+                ok = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *target]) == 0
+        except BaseException: ok = False
+        os._exit(0 if ok else 1)
+    end = time.time() + limit
+    while time.time() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done: return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+        time.sleep(0.02)
+    try: os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError: pass
+    os.waitpid(pid, 0)
+    return None
 
 def replaced(line, column, end, after):
     raw = line.encode()
@@ -198,7 +194,7 @@ def checks_of(fault, by_module, nearest, seconds, most):
 
 TESTS = [f"tests/{t}.py" for t in ("test_model", "test_numbers", "test_dreaming_calls", "test_event_log", "test_bad_input") if (ROOT/"tests"/f"{t}.py").exists()]
 
-def work(number, root, todo, done, seconds, by_module, most):
+def work(root, todo, done, by_module, most):
     "Take mutants from a queue until it is empty."
     os.chdir(root)
     sys.path.insert(0, str(root))
@@ -206,39 +202,31 @@ def work(number, root, todo, done, seconds, by_module, most):
     matplotlib.use("Agg")
     import numpy, torch, numba, pandas, IPython, fastcore.all, nbdev.test, execnb.shell, pytest, matplotlib.pyplot  # noqa: F401
     torch.set_num_threads(1)
-    worker, (_, nearest) = Worker(root), users(sorted({*by_module.values()}))
+    _, nearest = users(sorted({*by_module.values()}))
+    seconds = {}   # of each check on the whole package, -1 where it fails there
     while True:
         fault = todo.get()
         if fault is None: return
-        kernel = fault[0].parts[1] == "kernels" or fault[0].stem in ("strength", "allocation", "addressing", "plasticity", "spreading")
+        compiled = fault[0].parts[1] in ("kernels", "memory")   # their machine code is made again
         checks = []
         for kind, target in checks_of(fault, by_module, nearest, seconds, most):   # each must pass on the whole package, or its failure says nothing
             name = target if kind == "chapter" else "tests"
             if name not in seconds:
-                begin, ok = time.time(), worker.run(kind, target, 600)
+                begin, ok = time.time(), run_check(root, kind, target, 600)
                 seconds[name] = time.time() - begin if ok else -1.
                 if not ok: print(f"{name} fails without any fault: it is left out", file=sys.stderr, flush=True)
             if seconds[name] >= 0: checks.append((kind, target, name))
         old, start = mutate(root, fault), time.time()
         if old is None: done.put((fault, "skipped", "", 0.)); continue
-        if kernel:
-            for f in (root/"memnet").rglob("__pycache__"):
-                if f.parent.name in ("kernels", "memory"): shutil.rmtree(f, ignore_errors=True)
         result, by = "survived", ""
         for kind, target, name in checks:
-            ok = worker.run(kind, target, (300 if kernel else 30) + 5*seconds[name])
+            ok = run_check(root, kind, target, (300 if compiled else 30) + 5*seconds[name])
             if ok is not True:
                 result, by = ("killed" if ok is False else "no end"), name
                 break
         for path, content, stamp in old:
             path.write_bytes(content)
             os.utime(path, ns=(stamp, stamp))
-        if kernel:
-            for f in (root/"memnet").rglob("__pycache__"):
-                if f.parent.name in ("kernels", "memory"): shutil.rmtree(f, ignore_errors=True)
-            for f in ("kernels", "memory"):
-                saved = ROOT/"memnet"/f/"__pycache__"
-                if saved.exists(): shutil.copytree(saved, root/"memnet"/f/"__pycache__", dirs_exist_ok=True, copy_function=shutil.copy2)
         done.put((fault, result, by, time.time() - start))
 
 def copy_checkout(folder):
@@ -272,7 +260,6 @@ def main():
     by_module, _ = users(notebooks)
     args.table.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        seconds = {}
         first = Path(scratch)/"0"; first.mkdir(); copy_checkout(first)
         context = mp.get_context("spawn")
         todo, done = context.Queue(), context.Queue()
@@ -280,7 +267,7 @@ def main():
         for j in range(args.jobs):
             folder = Path(scratch)/str(j)
             if j: shutil.copytree(first, folder, copy_function=shutil.copy2)
-            workers.append(context.Process(target=work, args=(j, folder, todo, done, seconds, by_module, args.most)))
+            workers.append(context.Process(target=work, args=(folder, todo, done, by_module, args.most)))
             workers[-1].start()
         for f in faulty: todo.put(f)
         for _ in workers: todo.put(None)
