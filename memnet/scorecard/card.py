@@ -95,12 +95,17 @@ def score_unit(
     except Exception as e: unit['error'] = f"{type(e).__name__}: {e}"[:300]
     return unit
 
+def _thinned(curve:tuple, n:int=25)->list[float]:
+    "Means of the curve over `n` equal parts."
+    size = max(1, len(curve)//n)
+    return [round(sum(curve[i:i + size])/len(curve[i:i + size]), 3) for i in range(0, len(curve), size)]
+
 def _trained_unit(network:Any, family:str, seed:int, recipe:RecipeConfig, questions:int, progress:bool)->dict[str,Any]:
     "Train, then ask every ability of the family."
     done, task = train_network(network, family, recipe, generator_for('data', seed), progress), FAMILIES[family][0][0]
     asked = [a for a in ABILITIES if a.family == family]
     counts = {a.name: [list(count_right(network, s, generator_for('test', seed), questions)) for s in a.settings] for a in tqdm(asked, desc='abilities', disable=not progress, leave=False)}
-    out = dict(counts=counts, trained=dict(accuracy=done.accuracy, stage_steps=list(done.stage_steps), curve=[round(x, 4) for x in done.curve]),
+    out = dict(counts=counts, trained=dict(accuracy=done.accuracy, stage_steps=list(done.stage_steps), curve=_thinned(done.curve)),
                seconds=dict(train=1000*done.seconds/done.tokens, stream=_stream_seconds(network, task.vocab_size, len(task.answers))))
     if family == 'facts' and (forgotten := count_forgotten(network, generator_for('test', seed), questions)): out['forgotten'] = {k: list(v) for k, v in forgotten.items()}
     return out
@@ -151,7 +156,7 @@ class Scorecard:
 
     def to_json(self)->str:
         "The card as text; `seconds` are in it, and differ from run to run."
-        return json.dumps(dict(card=1, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), indent=1)
+        return json.dumps(dict(card=1, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), separators=(',', ':')).replace('{"family"', '\n{"family"')
 
     def save(self,
         path:Union[str,Path],  # a file; what was there is replaced

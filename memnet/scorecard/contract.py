@@ -108,9 +108,10 @@ class BookNetwork(nn.Module):
     "A model of this package behind the contract."
     def __init__(self,
         model:SequenceModel,  # on tokens
+        n_outputs:int,        # answers: the first classes of the model
     ):
         super().__init__()
-        self.model = model
+        self.model, self.n_outputs = model, n_outputs
 
     def forward(self,
         tokens:Tensor,         # `b t`
@@ -118,7 +119,7 @@ class BookNetwork(nn.Module):
     )->tuple[Tensor,Any]:      # logits and state
         "Logits and state of the model; random reading policies draw from a fixed generator."
         out = self.model(tokens, state=state)
-        return out.logits, out.state
+        return out.logits[..., :self.n_outputs], out.state
 
 class BookMemory(BookNetwork):
     "A `MemNet` behind the contract, which can forget on request, too."
@@ -143,5 +144,6 @@ class ModelFactory(NamedTuple):
     )->BookNetwork:      # with weights from the global generator, as other libraries' modules have
         "A fresh network."
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        model = build_model(replace(self.config, vocab_size=vocab_size, n_outputs=n_outputs), generator)
-        return BookMemory(model) if isinstance(model, MemNet) and model.config.memory else BookNetwork(model)
+        sizes = dict(vocab_size=vocab_size) | (dict(n_outputs=n_outputs) if hasattr(self.config, 'n_outputs') else {})
+        model = build_model(replace(self.config, **sizes), generator)
+        return (BookMemory if isinstance(model, MemNet) and model.config.memory else BookNetwork)(model, n_outputs)
