@@ -28,11 +28,11 @@ class Setting(NamedTuple):
 
 class Ability(NamedTuple):
     "What one line of the card measures."
-    name:str
+    name:str         # on the card
     question:str     # in words
     axis:str         # what varies
     family:str       # rows it is trained on, one of `FAMILIES`
-    settings:tuple[Setting,...]
+    settings:tuple[Setting,...] # from near what was trained to far beyond
 
 # %% ../../nbs/scorecard/03_abilities.ipynb #6ae7b1e6
 def _fact_settings(axis:str, *many:dict)->tuple[Setting,...]:
@@ -85,8 +85,8 @@ def _right(network:nn.Module, batch:Batch, n_outputs:int, asked:Tensor)->int:
 # %% ../../nbs/scorecard/03_abilities.ipynb #bdf65417
 class Count(NamedTuple):
     "Right answers of one net in one setting."
-    right:int
-    questions:int
+    right:int      # answers
+    questions:int  # that were asked
 
 @validated(questions="≥ 1")
 def count_right(
@@ -135,10 +135,10 @@ class Score(NamedTuple):
     "One ability on the scale from the floor to 1."
     score:float      # @eq-score, at least 0
     low:float        # of the interval
-    high:float
+    high:float       # of the interval
     accuracy:float   # over all settings
-    floor:float
-    questions:int
+    floor:float      # mean over the settings
+    questions:int    # in all seeds
 
 @validated(floor="in [0, 1)", level="in (0, 1)")
 def score_of(

@@ -82,7 +82,7 @@ def score_unit(
     questions:int=96,            # in each setting
     progress:bool=False,         # show a progress bar
 )->dict[str,Any]:                # counts and measurements, ready for json; "error" where the network failed
-    "Train and ask one fresh network. A network that raises gives a unit that says so."
+    "Train and ask one fresh network. A network that raises gives a unit that says so. Raises ValueError where the family or the factory is unknown."
     require_known(family, FAMILIES, "family")
     make, task = find_factory(factory) if isinstance(factory, str) else factory, FAMILIES[family][0][0]
     unit:dict[str,Any] = dict(family=family, seed=seed, counts={})
@@ -116,7 +116,7 @@ class Scorecard:
     "One page about one network."
     name:str               # of the network
     recipe:dict            # settings of the training
-    seeds:int
+    seeds:int              # networks for each family
     units:tuple            # what `score_unit` gave, by family and seed
 
     def abilities(self)->dict[str,Any]:  # name -> `Score`, or the text of what went wrong
