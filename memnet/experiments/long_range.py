@@ -20,7 +20,7 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.recurrent import GRUConfig, LSTMConfig
 from memnet.models.registry import build_model, match_parameters
-from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
+from memnet.runs.tuning import train_each_model
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.curriculum import Curriculum, PlateauConfig, Stage, fit_to_plateau
 from memnet.training.evaluate import evaluating
@@ -28,20 +28,19 @@ from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
 MODELS = ("memnet", "memnet_no_graph", "delta", "no_positions", "rotary", "windowed", "lstm", "gru")
-RATES = (3e-3, 6e-3)
 
 @dataclass(frozen=True)
 class LongRangeConfig:
     "One run of the long-range experiment."
     model:str="memnet"           # one of `MODELS`, or all of them one after the other
-    lr:float|None=3e-3           # peak learning rate; None = the best of the tuning runs beside this one
+    lr:float=3e-3                # learning rate after the warm-up
     seed:int=0                   # of weights, data and random policy
     curriculum:bool=True         # shorter rows first
     steps:int=6                  # optimiser steps at most
     patience:int=300             # steps without progress on validation rows that end the training
     seq_len:int=256              # tokens per row at the end of the training
     lengths:tuple=(256,)         # tokens per row in the tests; () = a tuning run
-    rows:int=2                   # rows of each test; four times as many up to 1,024 tokens; each fact is asked twice
+    rows:int=2                   # rows of each test; twice as many up to 1,024 tokens; each fact is asked twice
     n_pairs:int=8                # facts per row in the tests; training has 4
     stream_tokens:int=0          # tokens of one endless row, to see whether memory grows; 0 = left out
 
@@ -49,7 +48,7 @@ class LongRangeConfig:
         object.__setattr__(self, "lengths", tuple(self.lengths))
         require_known(self.model, (*MODELS, "all"), "model")
         require_positive(steps=self.steps, patience=self.patience, seq_len=self.seq_len, rows=self.rows, n_pairs=self.n_pairs)
-        require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
+        require(self.lr > 0, f"lr must be > 0, got lr={self.lr}")
 
 # %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
 def long_range_memnet_config(
@@ -100,7 +99,7 @@ def accuracy_at_lengths(
     "Right answers, questions and bytes of state at every length."
     for T in cfg.lengths:
         far, span = replace(task.at_length(T, cfg.n_pairs, QUESTION_SPAN), n_queries=2*cfg.n_pairs), min(QUESTION_SPAN, T//2)
-        batch = far.sample(cfg.rows*(4 if T <= 1024 else 1), generator_for("test", cfg.seed))
+        batch = far.sample(cfg.rows*(2 if T <= 1024 else 1), generator_for("test", cfg.seed))
         at_once, right = (1 if isinstance(model, GlobalAttentionModel) and T > 4096 else len(batch.inputs)), 0   # a cache of everything is large
         for inputs, targets in zip(batch.inputs.split(at_once), batch.targets[:, -span:].split(at_once)):
             with evaluating(model): logits, state = answers_of_a_row(model, inputs, span)
@@ -188,20 +187,19 @@ def run_one_model(
 )->pd.DataFrame:       # of one model
     "Train one model, test it, keep its weights."
     rows, task = [], LongRangeRecall(seq_len=cfg.seq_len)
-    lr = tuned_rate(out.parent, "progress", RATES, label=cfg.model) if cfg.lr is None else cfg.lr
     model = make_long_range_model(cfg.model, task, generator_for("init", cfg.seed))
-    recipe, plateau = TrainConfig(lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed), PlateauConfig(steps=cfg.steps, patience=cfg.patience)
+    recipe, plateau = TrainConfig(lr=cfg.lr, warmup=min(50, cfg.steps//2), seed=cfg.seed), PlateauConfig(steps=cfg.steps, patience=cfg.patience, known_evaluations=2)
     stages = training_stages(cfg, task)
-    result = fit_to_plateau(model, Curriculum(stages), recipe, plateau, measure=lambda m: memory_measures(m, task))
+    result = fit_to_plateau(model, Curriculum(stages), recipe, plateau, eval_batches=1)
     def note(metric, value, slice="all", step=result.steps): rows.append((cfg.model, cfg.seed, step, metric, float(value), slice))
     for step, metric, value in result.rows: note(metric, value, step=step)
     seen = {(step, metric): value for step, metric, value in result.rows}
     for step in sorted({step for step, _ in seen}): note("progress", (seen[step, "stage"] + seen[step, "stage/accuracy"])/len(stages), step=step)
-    for metric, value in dict(lr_used=lr, parameters=model.num_parameters(), chance=task.chance, reason=REASONS.index(result.reason)).items(): note(metric, value)
+    for metric, value in (dict(parameters=model.num_parameters(), chance=task.chance, reason=REASONS.index(result.reason)) | memory_measures(model, task)).items(): note(metric, value)
     accuracy_at_lengths(model, cfg, task, note)
     if len(cfg.lengths) > 1 and cfg.model.startswith("memnet"):
-        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN), 8*cfg.rows, what, generator_for("test", cfg.seed)), what)
-        note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN//2), 8*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
+        for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN), 4*cfg.rows, what, generator_for("test", cfg.seed)), what)
+        note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN//2), 4*cfg.rows, "dense", generator_for("test", cfg.seed)), "dense")
     if cfg.model == "memnet" and cfg.seed == 0: save_recorded_row(model, task, out/"sequence.npz")
     if cfg.stream_tokens and cfg.model == "memnet": measure_resident_memory(model, cfg.stream_tokens, note)
     if not (out/"model").exists(): model.save(out/"model")   # of several models, the first
@@ -215,7 +213,8 @@ def run_long_range(
     return train_each_model(cfg, MODELS, run_one_model, out_dir)
 
 # %% ../../nbs/experiments/long_range_run.ipynb #bfe5eb11
-LENGTHS, LEARNERS = (256, 1024, 4096, 16_384, 262_144), MODELS[:5]   # seen to learn the task in small trials
+LENGTHS = (256, 1024, 4096, 16_384, 262_144)
+TURN = dict(memnet=0, no_positions=1, rotary=2, delta=3, memnet_no_graph=12, lstm=16, gru=25, windowed=26)   # of a model within its seed; ten a seed
 
 def long_range_settings(
     profile:str,   # smoke, quick or full
@@ -225,13 +224,11 @@ def long_range_settings(
     if profile == "smoke": return [dict(model=m, seed=s) for m in MODELS for s in range(seeds)]
     if profile == "quick": return [dict(model="all", lr=6e-3, seed=s, steps=60, seq_len=64, lengths=(64, 256, 1024), n_pairs=4) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    tuning = [dict(model="all", lr=lr, seed=TUNING_SEED, steps=100, lengths=()) for lr in RATES]
-    trained = dict(lr=None, steps=1500, rows=4)
-    def runs(models, of, **how): return [dict(model=m, seed=s, **how, **trained) for s in of for m in models]
-    every, few = range(seeds), range(min(seeds, 2))
-    staged = runs(MODELS, every[:1], lengths=LENGTHS) + runs(LEARNERS, every[1:], lengths=LENGTHS) + runs(MODELS[len(LEARNERS):], few[1:], lengths=LENGTHS)
-    direct = runs(("memnet", "memnet_no_graph"), every, lengths=LENGTHS[:1], curriculum=False) + runs(MODELS[2:], few, lengths=LENGTHS[:1], curriculum=False)
-    return tuning + [s | dict(stream_tokens=300_000) if s["model"] == "memnet" and s["seed"] == 0 else s for s in staged] + direct
+    staged = [dict(model=m, seed=s, steps=1500, rows=6, lengths=LENGTHS) for s in range(seeds) for m in MODELS]
+    staged[0] |= dict(stream_tokens=100_000)
+    direct = [dict(model=m, seed=s, steps=1500, rows=6, lengths=LENGTHS[:1], curriculum=False) for s in range(seeds) for m in MODELS if s < 2 or m.startswith("memnet")]
+    def turn(r): return 10*r["seed"] + TURN[r["model"]] + (0 if r.get("curriculum", True) else 5 if r["model"] == "memnet" else 14)
+    return sorted(staged + direct, key=turn)
 
 # %% ../../nbs/experiments/long_range_run.ipynb #fbb836ce
 Config, settings, run = LongRangeConfig, long_range_settings, run_long_range   # what `memnet run` and the explorer look for
