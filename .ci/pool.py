@@ -111,6 +111,8 @@ def in_child(kind, target, folder):
 
 
 # --- the pool
+def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
 def load():
     "What most jobs load, once."
     sys.path.insert(0, str(ROOT))
@@ -213,7 +215,7 @@ def write_seconds(outcome, tests):
 def main(arguments=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("words", nargs="*", help="only the jobs whose name holds one of these")
-    p.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    p.add_argument("--cores", type=int, default=cores())
     p.add_argument("--record", action="store_true", help="write what each took to seconds.csv")
     p.add_argument("--list", action="store_true", help="only say which jobs there are")
     args = p.parse_args(arguments)
@@ -231,8 +233,8 @@ def main(arguments=None):
             print("\nstopped; nothing is left running", flush=True)
             return 130
     if args.record: write_seconds(outcome, tests)
-    slow = sorted(outcome.items(), key=lambda o: -o[1][1])[:8]
-    print("longest: " + ", ".join(f"{n} {s:.0f} s" for n, (_, s, _) in slow))
+    print("longest, in seconds of the clock and of a processor:")
+    for n, (_, took, used) in sorted(outcome.items(), key=lambda o: -o[1][2])[:25]: print(f"  {took:6.1f} {used:6.1f}  {n}")
     bad = [n for n, (ok, *_) in outcome.items() if not ok]
     print(f"{len(outcome) - len(bad)} of {len(outcome)} jobs passed in {time.time() - start:.0f} s, {sum(c for *_, c in outcome.values()):.0f} s of processor time")
     for n in bad: print(f"  FAILED {n}")
