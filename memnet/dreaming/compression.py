@@ -68,12 +68,13 @@ def compress_slots(
     require_memory_state(state)
     N, used = state.strength.shape[-1], state.strength > 0
     require(isinstance(free, int) and not isinstance(free, bool) and 1 <= free < N, f"free must be a whole number from 1 to {N - 1}, one less than the slots, got free={free!r}")
-    require(isinstance(state.writes, Tensor), "compression weighs slots by their writes, got a state that does not count them: build the bank with count_writes=True")
+    writes = state.writes
+    if not isinstance(writes, Tensor): raise ValueError("compression weighs slots by their writes, got a state that does not count them: build the bank with count_writes=True")
     missing = (used.sum(-1) - (N - free)).clamp(min=0)
     if not missing.any(): return state
     order = leader_order(state).sum(-1).argsort(-1)                     # slots by rank, `b h n`
     def take(x, at): return x.gather(2, at.reshape(*at.shape, *[1]*(x.dim() - 3)).expand(*at.shape, *x.shape[3:]))
-    keys, values, n, occupied = (take(x, order) for x in (state.keys, state.values, state.writes.to(state.values.dtype).clamp(min=1), used))
+    keys, values, n, occupied = (take(x, order) for x in (state.keys, state.values, writes.to(state.values.dtype).clamp(min=1), used))
     target, costs = torch.arange(N, device=order.device).expand_as(order), merge_costs(keys.detach(), values.detach(), n, occupied)
     for step in range(int(missing.max())):
         best = costs.flatten(2).argmin(-1, keepdim=True)
