@@ -58,7 +58,7 @@ class LocalBlock(TransformerBlock):
     def empty_cache(self,
         batch_size:int,   # rows
         like:Tensor,      # gives dtype and device
-    )->AttentionCache:    # nothing seen
+    )->Any:               # an `AttentionCache` of nothing
         "What the layer carries before the first token."
         past = like.new_zeros(batch_size, self.attention.window - 1, self.norm1.normalized_shape[0])
         return AttentionCache(past, past.clone(), torch.zeros(batch_size, dtype=torch.long, device=like.device))
@@ -66,6 +66,7 @@ class LocalBlock(TransformerBlock):
 # %% ../../nbs/models/08_block_models.ipynb #b32e054b
 class BlockModel(SequenceModel):
     "Embedding, layers, head; a subclass says which layers. Raises ValueError where the config is of another class."
+    blocks:Any   # the layers, a `ModuleList`
     @validated()
     def __init__(self,
         cfg:BlockConfig,                          # sizes
@@ -143,7 +144,7 @@ class GlobalBlock(LocalBlock):
     def empty_cache(self,
         batch_size:int,   # rows
         like:Tensor,      # gives dtype and device
-    )->GlobalCache:       # of no tokens
+    )->Any:               # a `GlobalCache` of no tokens
         "What the layer carries before the first token."
         none = like.new_zeros(batch_size, 0, self.norm1.normalized_shape[0])
         return GlobalCache(none, none.clone(), torch.zeros(batch_size, 0, dtype=torch.bool, device=like.device))

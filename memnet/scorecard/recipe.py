@@ -24,11 +24,16 @@ from ..tasks.successor import PairedAssociates, SuccessorRecall
 def _facts(length:int, n_facts:int, n_versions:int=1, n_noise:int=0)->FactRows:
     "Rows of `length` tokens: three eighths facts, a quarter gap, three eighths questions."
     part = length*3//8
-    return FactRows(n_facts=n_facts, n_versions=n_versions, facts_in=part, gap=length - 2*part, n_noise=n_noise, asked_in=part, n_queries=part//4)
+    return FactRows(n_facts=n_facts, n_versions=n_versions, facts_in=part, gap=length - 2*part, n_noise=n_noise, asked_in=part, n_queries=part//2)
 
-def _chains(length:int, n_chains:int)->SuccessorRecall: return SuccessorRecall(seq_len=length, n_chains=n_chains, n_queries=2*n_chains)
+def _chains(length:int, n_chains:int)->SuccessorRecall:
+    "Chains of two, asked as often as fits."
+    shown = SuccessorRecall(seq_len=length, n_chains=n_chains).min_seq_len - 2*n_chains
+    return SuccessorRecall(seq_len=length, n_chains=n_chains, n_queries=max(n_chains, (length - shown)//3))
 
-def _pairs(length:int, n_triples:int)->PairedAssociates: return PairedAssociates(seq_len=length, n_triples=n_triples)
+def _pairs(length:int, n_triples:int)->PairedAssociates:
+    "Triples, asked as often as fits."
+    return PairedAssociates(seq_len=length, n_triples=n_triples, n_queries=(length - 6*n_triples)//4)
 
 # %% ../../nbs/scorecard/02_recipe.ipynb #9bc8851f
 FAMILIES:dict[str,tuple[tuple[Task,...],...]] = dict(   # family -> stages -> kinds of rows that take turns

@@ -138,7 +138,7 @@ def fit_to_plateau(
         while reason is None:
             start = time.process_time()
             run.update()
-            seen = next(value for metric, value, _ in run.pending if metric == "train/accuracy")
+            seen = next(value for metric, value, _ in run.pending or () if metric == "train/accuracy")
             spent += time.process_time() - start
             if curriculum.observe(seen): watch.restart(run.step)
             if run.step % plateau.eval_every and run.step < plateau.steps: continue
