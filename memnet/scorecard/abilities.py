@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ABILITIES', 'FORGET', 'Setting', 'Ability', 'Count', 'count_right', 'count_forgotten', 'Score', 'score_of']
 
-# %% ../../nbs/scorecard/03_abilities.ipynb #4d935021
+# %% ../../nbs/scorecard/03_abilities.ipynb #35a0e7b6
 import math
 from statistics import NormalDist
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import IGNORE_INDEX, require, validated
@@ -99,7 +99,7 @@ def count_right(
     task, found = setting.task, Count(0, 0)
     with evaluating(network):
         while found.questions < questions:
-            batch = task.sample(max(1, math.ceil(questions/task.n_queries)) if task.n_queries else 12, generator)
+            batch = task.sample(math.ceil(questions/8), generator)
             asked = batch.targets != IGNORE_INDEX
             if setting.only: asked &= batch.slices[setting.only[0]] == setting.only[1]
             found = Count(found.right + _right(network, batch, len(task.answers), asked), found.questions + int(asked.sum()))
@@ -114,6 +114,7 @@ def count_forgotten(
 )->Optional[dict[str,Count]]:   # right answers before, and after, about facts that are `kept` and `gone`; None where there is no such method
     "Ask a net that was told to forget two of four facts. Raises ContractError where it does not keep the contract."
     if not callable(getattr(network, 'forget', None)): return None
+    forgetful:Any = network
     batch, t = FORGET.sample(2*questions//FORGET.n_queries, generator), FORGET.facts_in + FORGET.gap
     x, n, gone = batch.inputs, FORGET.n_values, batch.slices['fact'][:, t:] < 2
     keys = torch.where(gone & (batch.targets[:, t:] != IGNORE_INDEX), x[:, t:], -1)
@@ -122,7 +123,7 @@ def count_forgotten(
     marked[:, FORGET.facts_in:] = False
     with evaluating(network):
         whole = call_network(network, x, n)[0][:, t:]
-        after = call_network(network, x[:, t:], n, network.forget(x[:, :t], marked))[0]
+        after = call_network(network, x[:, t:], n, forgetful.forget(x[:, :t], marked))[0]
     found = {}
     for name, which in dict(kept=~gone, gone=gone).items():
         asked = (batch.targets[:, t:] != IGNORE_INDEX) & which

@@ -84,7 +84,8 @@ def score_unit(
 )->dict[str,Any]:                # counts and measurements, ready for json; "error" where the network failed
     "Train and ask one fresh network. A network that raises gives a unit that says so. Raises ValueError where the family or the factory is unknown."
     require_known(family, FAMILIES, "family")
-    make, task = find_factory(factory) if isinstance(factory, str) else factory, FAMILIES[family][0][0]
+    make:Any = find_factory(factory) if isinstance(factory, str) else factory
+    task:Any = FAMILIES[family][0][0]
     unit:dict[str,Any] = dict(family=family, seed=seed, counts={})
     try:
         with _one_thread(), isolated_global_generator(seed, torch.device('cpu')):
@@ -102,7 +103,8 @@ def _thinned(curve:tuple, n:int=25)->list[float]:
 
 def _trained_unit(network:Any, family:str, seed:int, recipe:RecipeConfig, questions:int, progress:bool)->dict[str,Any]:
     "Train, then ask every ability of the family."
-    done, task = train_network(network, family, recipe, generator_for('data', seed), progress), FAMILIES[family][0][0]
+    task:Any = FAMILIES[family][0][0]
+    done = train_network(network, family, recipe, generator_for('data', seed), progress)
     asked = [a for a in ABILITIES if a.family == family]
     counts = {a.name: [list(count_right(network, s, generator_for('test', seed), questions)) for s in a.settings] for a in tqdm(asked, desc='abilities', disable=not progress, leave=False)}
     out = dict(counts=counts, trained=dict(accuracy=done.accuracy, stage_steps=list(done.stage_steps), curve=_thinned(done.curve)),

@@ -96,7 +96,9 @@ def write_card_tables(
     "Write `summary.csv` and `units.csv` from the cards of a folder. Raises ValueError where there is no card, or one is damaged."
     cards = read_cards(folder)
     table = card_table(cards)
-    for name, t in (('summary.csv', table.round(4)), ('units.csv', unit_table(cards))): replace_file(folder/name, lambda temp, t=t: t.to_csv(temp, index=False))
+    def write(name:str, content:pd.DataFrame)->None: replace_file(folder/name, lambda temp: content.to_csv(temp, index=False))
+    write('summary.csv', table.round(4))
+    write('units.csv', unit_table(cards))
     return table
 
 @validated()

@@ -45,7 +45,7 @@ FAMILIES:dict[str,tuple[tuple[Task,...],...]] = dict(   # family -> stages -> ki
 @dataclass(frozen=True)
 class RecipeConfig(Config):
     "How every network is trained; the card states it."
-    steps:int=400             # updates
+    steps:int=600             # updates
     tokens:int=2048           # of a batch
     lr:float=3e-3             # highest learning rate of AdamW
     warmup:int=30             # steps until it is reached
