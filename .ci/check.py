@@ -1,4 +1,8 @@
-"""What `make test` checks, in order; goes on after a failure, names each one at the end, and prints the times."""
+"""What `make test` checks, in order; goes on after a failure, names each one at the end, and prints the times.
+
+    python .ci/check.py export types      # some of them
+    python .ci/check.py pool text         # the chapters and tests whose name holds a word
+"""
 import os, subprocess, sys, time
 from pathlib import Path
 
@@ -9,7 +13,11 @@ def run(*cmd):
     "Run a command of this environment in the repository root, without a network; true if it succeeded."
     offline = os.pathsep.join(filter(None, [str(ROOT/".ci"/"offline"), os.environ.get("PYTHONPATH", "")]))
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": offline}
-    return subprocess.run(cmd, cwd=ROOT, env=env).returncode == 0
+    with subprocess.Popen(cmd, cwd=ROOT, env=env) as process:
+        try: return process.wait() == 0
+        except KeyboardInterrupt:   # it got it too, and tidies up
+            process.wait()
+            raise
 
 def contents(*patterns):
     "The bytes of every file that matches, by name."
@@ -31,21 +39,28 @@ CHECKS = {
     "readme":   lambda: unchanged([sys.executable, ".ci/readme.py"], ["README.md"], "run make readme and commit"),
     "types":    lambda: run(sys.executable, "-m", "mypy"),
     "verify":   lambda: run("memnet", "verify", "--tables-only"),
-    "chapters": lambda: run("nbdev_test", "--n_workers", "2", "--timing"),
-    "pytest":   lambda: run(sys.executable, "-m", "pytest", "--durations=5"),
+    "pool":     lambda: run(sys.executable, ".ci/pool.py", *WORDS),   # every chapter and every test, types, verify
 }
+WHOLE = ("export", "clean", "readme", "pool")
+WORDS = []   # what follows `pool` or `covered`: which of the jobs
+ASKED = {"covered": lambda: run(sys.executable, ".ci/covered.py", *WORDS)}   # only on request: which branches no check takes
 
 def main(names):
-    unknown = [n for n in names if n not in CHECKS]
-    if unknown: sys.exit(f"unknown check {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+    at = next((i + 1 for i, n in enumerate(names) if n in ("pool", "covered")), len(names))
+    WORDS[:], names = names[at:], names[:at]
+    known = CHECKS | ASKED
+    unknown = [n for n in names if n not in known]
+    if unknown: sys.exit(f"unknown check {unknown[0]!r}; there are: {', '.join(known)}")
     rows = []
-    for name in names or CHECKS:
+    for name in names or WHOLE:
         print(f"== {name}", flush=True)
         start = time.time()
-        rows.append((name, CHECKS[name](), time.time() - start))
+        rows.append((name, known[name](), time.time() - start))
     print()
     for name, ok, seconds in rows: print(f"{'ok' if ok else 'FAILED':7} {name:9} {seconds:6.1f} s")
     print(f"{'':7} {'together':9} {sum(r[2] for r in rows):6.1f} s")
     return 0 if all(r[1] for r in rows) else 1
 
-if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    try: sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt: sys.exit(130)

@@ -95,3 +95,49 @@ def test_one_writes_and_others_read(tmp_path):
             assert len(mem.store.records()) >= before + 15
             assert any("Rex" in h.record.text for h in mem.recall("What about Rex5?").hits)
     finally: p.kill(); p.wait(); p.stdout.close()
+
+def test_a_purged_record_is_in_no_summary_merge_or_export(tmp_path):
+    "Consolidation quotes and merges; what it made of a purged record goes with it, and what rests on others stays."
+    from memnet.text.notes import export_records
+    path = tmp_path/"m.db"
+    with TextMemory(str(path), clock=iter(range(10**9)).__next__) as mem:
+        for i in range(6): mem.write(f"Anna had zabaglione with Max on day {i}.", kind="episodic", source="chat:1")
+        first, second = (mem.write(t, kind="episodic").id for t in ("Eva lives in Quetzal.", "Eva lives in Quetzal!"))
+        for i in range(5): mem.write(f"Bruno fed the cat at noon {i}.", kind="episodic")
+        mem.recall("Where does Eva live?")
+        parts = {p.part for p in mem.sleep().proposals}
+        assert {"merge", "abstract"} <= parts
+        insights = {r.id: r.text for r in mem.store.records("r.kind = 'insight'")}
+        quoted = next(r for r in mem.store.records("r.kind = 'episodic'") if any(r.text in t for t in insights.values()) and "zabaglione" in r.text)
+        gone = mem.forget(lambda r: "zabaglione" in r.text and r.kind == "episodic", purge=True)
+        assert quoted.id in gone and not any("zabaglione" in r.text for r in mem.store.records())
+        assert any("Bruno" in t for i, t in insights.items() if i not in gone)                 # a summary of others stays
+        assert {first, second} <= set(mem.forget([first], purge=True))                         # merged: two forms of one memory
+        assert mem.recall("Where does Eva live?").abstained and "eva" not in mem.recall("Eva?").names
+        assert mem.store.current() == replay_log(mem.log())
+        export_records(mem, tmp_path/"all.jsonl")
+        mem.sleep()
+    for f in tmp_path.iterdir():
+        assert not [w for w in (b"zabaglione", b"quetzal", b"eva") if w in f.read_bytes().lower()], f
+
+def test_a_part_of_what_a_summary_rests_on(tmp_path):
+    "One of several supporters is purged: the summary that consolidation made goes too, and the next consolidation makes one from the rest."
+    with TextMemory(str(tmp_path/"m.db"), clock=iter(range(10**9)).__next__) as mem:
+        for i in range(6): mem.write(f"Anna had tea with Max on day {i}.", kind="episodic")
+        secret = mem.write("Anna told Max that the code is zeppelin.", kind="episodic")
+        mem.sleep(parts=["abstract"], summarise=lambda name, texts: f"{name}: days and a code, zepp-elin")        # in its own words
+        assert len(mem.store.records("r.kind = 'insight'")) == 1
+        mem.forget([secret.id], purge=True)
+        assert not mem.store.records("r.kind = 'insight'")
+        mem.sleep(parts=["abstract"])
+        assert len(mem.store.records("r.kind = 'insight'")) == 1
+
+def test_a_summary_that_was_rolled_back_is_a_trace_too(tmp_path):
+    with TextMemory(str(tmp_path/"m.db"), clock=iter(range(10**9)).__next__) as mem:
+        for i in range(5): mem.write(f"Max said on day {i} that the word is zucchini.", kind="episodic")
+        n = mem.log()[-1].seq
+        mem.sleep(parts=["abstract"])
+        mem.rollback(n)
+        assert sum("zucchini" in r.text for r in mem.store.records()) == 6
+        mem.forget(lambda r: r.kind == "episodic", purge=True)
+    assert not [f for f in tmp_path.iterdir() if b"zucchini" in f.read_bytes().lower()]

@@ -47,10 +47,3 @@ class Config:
     )->PartConfig:              # the same settings, without the others
         "The settings of one part alone."
         return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})
-
-    def _repr_pretty_(self, printer, cycle:bool)->None:
-        "How IPython shows it: on one line where it fits, on several where it does not."
-        with printer.group(4, f"{type(self).__name__}(", ")"):
-            for i, f in enumerate(fields(self)):
-                if i: printer.text(","); printer.breakable()
-                printer.text(f"{f.name}="); printer.pretty(getattr(self, f.name))

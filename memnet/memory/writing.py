@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import is_traced
+from .competition import left_of_strength
 from .plasticity import EdgeEvents, last_trace, stdp
-from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
+from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, left_at_writes, place_writes
 from .allocation import STRENGTH_STEPS, WriteRequests
 from .state import READ_THRESHOLD, MemoryState
 
@@ -62,7 +63,11 @@ def updated_slots(
     plan, stays = writes.plan, 1 - writes.plan.final.sum(2)
     keys = state.keys*(1 - plan.evicted).unsqueeze(-1) + plan.allocated.mT @ writes.candidates.key
     values = state.values*stays.unsqueeze(-1) + plan.final.mT @ writes.versions.values
-    return keys, values, state.strength*stays + (plan.final*writes.versions.strength.unsqueeze(-1)).sum(2)   # eq-commit
+    old, new = state.strength, writes.versions.strength
+    if writes.log_left is not None:
+        total = writes.log_left[:, :, -1]
+        old, new = left_of_strength(old, total[..., :old.shape[-1]]), left_of_strength(new, total.gather(2, plan.entry.clamp(min=0)) - left_at_writes(writes.log_left, plan))
+    return keys, values, old*stays + (plan.final*new.unsqueeze(-1)).sum(2)   # eq-commit
 
 # %% ../../nbs/memory/11_writing.ipynb #460bd3ee
 def updated_graph(

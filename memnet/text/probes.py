@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBE_KINDS', 'Ask', 'ABLATIONS', 'Sentence', 'Probe', 'WorldConfig', 'World', 'invented_names', 'text_world',
-           'Clock', 'probe_memory', 'oracle_ask', 'chance_ask', 'recall_ablations']
+           'Clock', 'probe_memory', 'oracle_ask', 'chance_ask', 'recall_ablations', 'threshold_gap']
 
 # %% ../../nbs/text/13_probes.ipynb #d81babb2
 import random
@@ -203,3 +203,13 @@ def recall_ablations(
             memory, settings = TextMemory(clock=Clock()), RecallConfig(**changes)
             measure(name, memory, lambda q, at: memory.recall(q, k=k, spread=spread, learn=False, at=at, config=settings))
     return pd.concat(tables, ignore_index=True)[['seed', 'ablation', 'kind', 'found', 'answered', 'n', 'bytes']]
+
+# %% ../../nbs/text/13_probes.ipynb #7d41e0ab
+def threshold_gap(
+    rows:pd.DataFrame,   # of `probe_memory`, worlds together
+    tail:float=.01,      # share of the answered probes that may lie below
+)->tuple[float,float]:   # the most where there is no answer, and what all but the tail reach where there is one
+    "Between which confidences a threshold divides questions with an answer from those without."
+    absent = rows.kind == 'absent'
+    return float(rows.confidence[absent].max()), float(rows.confidence[~absent & rows.found].quantile(tail))
+

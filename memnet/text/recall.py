@@ -31,7 +31,7 @@ class RecallConfig(Config):
     resemblance:float=.05  # of records that resemble the question but are not connected to its names, >= 0
     epsilon:float=3e-4     # activation below which a node passes nothing on
     diversity:float=.3     # how much a record loses for being like one that was picked, in [0,1]
-    threshold:float=.2     # confidence below which recall abstains
+    threshold:float=.1     # confidence below which recall abstains
 
     def check(self)->None:
         "Refuse invalid settings. Raises ValueError where a number is out of range."
@@ -121,8 +121,9 @@ def answer_confidence(
     unknown:int,                   # and that it does not
 )->float:                          # in [0,1]
     "How far the hits cover what is asked, eq-confidence."
-    total = sum(idf.values())
-    covered = sum(v*min(activation.get(w, 0.), 1.) for w, v in idf.items())/total if total else 1.
+    weight = {w: 1 + v for w, v in idf.items() if v}     # a word with weight 0 is too frequent to be looked up
+    total = sum(weight.values())
+    covered = sum(v*min(activation.get(w, 0.), 1.) for w, v in weight.items())/total if total else 1.
     return covered*(known/(known + unknown) if known + unknown else 1.)
 
 # %% ../../nbs/text/08_recall.ipynb #18389929
@@ -202,5 +203,8 @@ def recall_records(
     known = [n for n in by_form if n in view.name_ids]
     unknown = [n for n in by_form if n not in view.name_ids and words_of(n) != first]        # a capital letter at the start says nothing
     in_names = {w for n in (*ranked.names, *unknown) for w in words_of(n)}
-    confidence = answer_confidence({w: v for w, v in ranked.idf.items() if w not in in_names}, held, len(known), len(unknown))
+    idf = {w: v for w, v in ranked.idf.items() if w not in in_names}
+    numbers = {view.name_ids[n] for n in ranked.names}
+    begins = any(idf.keys() & ranked.found.get(h.record.id, set()) for h in hits if not numbers.isdisjoint(view.graph.names_of[h.record.id]))
+    confidence = answer_confidence(idf, held if begins or not numbers else {}, len(known), len(unknown))
     return Recall(hits, not hits or confidence < config.threshold, confidence, ranked.names)

@@ -73,7 +73,7 @@ def text_parser(
     p = add('stats', 'counts and bytes')
     p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', help='file to write')
     p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
-    p.add_argument('--seeds', type=int, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=int, default=100, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', help='.csv file to write')
+    p.add_argument('--seeds', type=int, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=int, default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', help='.csv file to write')
     return parser
 
 def _line(r:Record)->str:

@@ -11,7 +11,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 from ..foundations.validation import require
 from .consolidation import PARTS, ConsolidationReport, Proposal, TextConsolidationConfig, check_parts, propose_abstractions, propose_conflicts, propose_expiry, propose_merges, propose_pruning, propose_retention
 from .encoder import encode_texts
-from .links import linked, shared_names, strengthen_recalled
+from .links import SUMMARY, linked, shared_names, strengthen_recalled, with_traces
 from .memory_file import MemoryFile
 from .names import find_names, key_name
 from .recall import Recall, RecallConfig, count_tokens, recall_records
@@ -241,13 +241,13 @@ class TextMemory(MemoryFile):
         with self.store.transaction(p.part, self.actor, now):
             self.store.apply(p.changes)
             if p.text is not None and vector is not None:
-                id = self.store.add(NewRecord(p.text, 'insight', namespace, '', '', 'consolidation', {}, now, now, .5, None, find_names(p.text), vector))
+                id = self.store.add(NewRecord(p.text, 'insight', namespace, '', '', SUMMARY, {'from': list(p.ids)}, now, now, .5, None, find_names(p.text), vector))
                 for supporter in p.ids: self.store.edge(id, supporter, 'derived', 1., now)
 
     # --- forgetting
     def forget(self,
         which:Iterable[int]|Callable[[Record],bool],  # records, or a function that says of each whether to forget it
-        purge:bool=False,             # False = put aside, can be restored; True = remove every version and whatever rests on them alone, for good
+        purge:bool=False,             # False = put aside, can be restored; True = remove for good, with every version, what was merged with them, summaries made from them, and whatever rests on them alone or quotes them
     )->list[int]:                     # numbers of the records that went
         "Forget records. Raises ValueError where one is frozen, or traces may be left because another process reads the file."
         chosen = [r for r in self.store.records() if which(r)] if callable(which) else [self.get(i) for i in which]
@@ -258,14 +258,9 @@ class TextMemory(MemoryFile):
             with self.store.transaction('forget', self.actor, now):
                 for r in chosen: self.store.set(r.id, state='archived')
             return [r.id for r in chosen]
-        gone = {v.id for r in chosen for v in self.store.records('r.entry = ?', (r.entry,))}
-        while True:      # what was derived from these alone
-            rows = self.store.con.execute("SELECT src, dst FROM edge WHERE type = 'derived'").fetchall()
-            rests:dict[int,set[int]] = {}
-            for src, dst in rows: rests.setdefault(src, set()).add(dst)
-            more = {src for src, support in rests.items() if support <= gone} - gone
-            if not more: break
-            gone |= more
+        gone = with_traces(self.store, [r.id for r in chosen])
+        held = [r.id for r in self.store.get(gone).values() if r.frozen]
+        require(not held, f"record {held[0] if held else ''} holds what was to be removed and is frozen: call freeze(id, False) first")
         with self.store.transaction('forget', self.actor, now): self.store.purge(sorted(gone))
         if gone: self.store.erase_traces()
         return sorted(gone)

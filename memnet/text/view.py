@@ -79,6 +79,7 @@ class NamespaceView:
                     if 'state' in args[0]: self._shown[at] = args[0]['state'] not in HIDDEN_STATES
                 elif kind == 'edge' and args[0] in self.graph.names_of and i in self.graph.names_of: self.graph.set_edge(i, args[0], args[1], args[2])
                 elif kind == 'purge': self._shown[at] = False; self.index.remove([i]); self.graph.remove_record(i)
+        if any(change[0] == 'purge' for entry in log for change in entry.changes): self.name_ids = dict(self.store.con.execute('SELECT text, id FROM name WHERE namespace_id = ?', (self.namespace_id,)))   # a name that only they had is unknown again
         self.seq = log[-1].seq
         return self
 
