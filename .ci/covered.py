@@ -1,7 +1,9 @@
 """Which branches does no check take? Chapters and tests together, as `check.py pool` runs them, under coverage.py.
 
-    python .ci/check.py covered                     # all; writes results/coverage/coverage.csv and prints what is missing
-    python .ci/check.py covered runs test_runner    # these jobs again; what the others took counts as long as a module is unchanged
+    python .ci/check.py covered                     # all from the start
+    python .ci/check.py covered runs test_runner    # these jobs; what others took before counts for the modules that are unchanged
+
+Prints what is missing; results/coverage/coverage.csv is written when every job has run.
 
 A chapter runs its own cells and not the module that is exported from them: its exported cells count as the lines of that module.
 Compiled functions are left out, since no tracer sees machine code; mutation.py looks at them.
@@ -76,9 +78,11 @@ def covered(run, config, chapter):
 
 def digests(): return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted((ROOT/"memnet").rglob("*.py"))}
 
-def merge(folder):
-    "Add what was taken now to what was taken before, without the modules that have changed since."
-    old_code, code = json.loads(p.read_text()) if (p := FOLDER/"code.json").exists() else {}, digests()
+def known(name, other): return json.loads(p.read_text()) if (p := FOLDER/name).exists() else other
+
+def merge(folder, jobs):
+    "Add what was taken now to what was taken before, without the modules that have changed since. True where every job has run."
+    old_code, code = known("code.json", {}), digests()
     whole = CoverageData(basename=str(FOLDER/"whole"))
     whole.read()
     changed = [name for name, digest in old_code.items() if code.get(name) != digest]
@@ -88,7 +92,10 @@ def merge(folder):
         new.read()
         whole.update(new)
     whole.write()
+    ran = {j[0] for j in jobs} | set(known("ran.json", []))
     (FOLDER/"code.json").write_text(json.dumps(code))
+    (FOLDER/"ran.json").write_text(json.dumps(sorted(ran)))
+    return {j[0] for j in pool.all_jobs() if j[1] != "command"} <= ran
 
 def report(config):
     "A row for each module, and its branches that were not taken."
@@ -107,7 +114,8 @@ def report(config):
 
 def main(words):
     FOLDER.mkdir(parents=True, exist_ok=True)
-    jobs = [j for j in pool.all_jobs(pool.recorded()) if not words or any(w in j[0] for w in words)]
+    pool.LONGEST = float("inf")   # a file of tests is one job
+    jobs = [j for j in pool.all_jobs() if j[1] != "command" and not words or any(w in j[0] for w in words)]
     if not jobs: sys.exit(f"no job has {' or '.join(words)} in its name")
     if not words:
         for f in FOLDER.glob("*"): f.unlink()
@@ -119,10 +127,9 @@ def main(words):
         pool.run_chapter, pool.run_tests = covered(pool.run_chapter, config, True), covered(pool.run_tests, config, False)
         pool.load()
         outcome, _ = pool.run_pool(jobs, pool.cores(), Path(scratch)/"jobs")
-        merge(folder)
-        if not words: (FOLDER/"complete").touch()
+        complete = merge(folder, jobs)
         rows, missing = report(config)
-    if (FOLDER/"complete").exists():
+    if complete:
         TABLE.parent.mkdir(parents=True, exist_ok=True)
         with TABLE.open("w", newline="") as f:
             writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")

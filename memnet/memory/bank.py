@@ -157,7 +157,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->Features:
         "Project a whole sequence at once, eq-features; only what depends on the state is done chunk by chunk. Nothing is sampled here."
         cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
-        y = self.projections(self.norm(x.to(self.norm.weight.dtype)))
+        y = self.projections(self.norm(x.to(self.log_logit_scale.dtype)))
         y = {name: z.to(self.dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
         key = _heads(y['address'], H)
         query = key if self.query is None else _heads(y['query'], H)
@@ -319,7 +319,7 @@ class MultiHeadMemoryBank(nn.Module):
         def of_tokens(name): return place_tokens([getattr(f, name) for f in features], cut)
         gate = of_tokens('gate')
         B, H, T = gate.shape
-        info = dict(gate_mean=gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), read_mass=read_mass)
+        info = dict(gate_mean=gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), gate=gate, read_mass=read_mass)
         if not records: return info
         info |= {k: place_tokens([s[k] for s in records], cut, fill) for k, fill in dict(read=0, write_slot=-1, allocated=0).items()} | {k: torch.cat([s[k] for s in records], 2) for k in ('strength', 'age')}
         hop_weights = of_tokens('hop_weights').detach()
