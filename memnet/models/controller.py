@@ -19,6 +19,7 @@ from ..foundations.validation import require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from .attention import AttentionCache, TransformerBlock
+from ..memory.write_history import not_last
 
 # %% ../../nbs/models/03_controller.ipynb #25d78486
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class TransformerController(nn.Module):
             state = outputs[-1].state
         features, _, reads, infos = zip(*outputs)
         for info, (_, end) in zip(infos[:-1], reset_segments(reset)):   # what was kept may be asked for after the cut, in rows that go on
-            if 'write_labels' in info: info['write_labels'] = info['write_labels'].masked_fill((info['write_labels'] == 0) & ~reset[:, end].view(-1, 1, 1), -1)
+            if 'write_labels' in info: info['write_labels'] = not_last(info['write_labels'], ~reset[:, end])
         info = join_infos(list(infos), [int(real[:, a:b].sum()) for a, b in reset_segments(reset)])
         return ControllerOutput(torch.cat(features, 1), state, None if reads[0] is None else torch.cat(reads, 1), info)
 
