@@ -22,7 +22,7 @@ from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrit
 from .plasticity import bounded_lam
 from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
-from .write_history import ObserverPair, WriteHistory
+from .write_history import watch_writes
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
 # %% ../../nbs/memory/13_bank.ipynb #c6a3e75c
@@ -31,7 +31,7 @@ MAX_OBSERVED_CHUNKS = 64   # most chunks of a fused segment while an observer is
 def _heads(x, n_heads): return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 def _softmax_over_few(x): return x.movedim(-1, 0).softmax(0).movedim(0, -1)   # quicker along the first axis
 def _softplus_inverse(rate): rate = rate.clamp(min=1e-30); return rate + torch.log(-torch.expm1(-rate))
-_HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', '_write_labels', 'choose_path', 'fused_path'}   # both paths call these
+_HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
 
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
 class MultiHeadMemoryBank(nn.Module):
@@ -48,13 +48,11 @@ class MultiHeadMemoryBank(nn.Module):
         self.config = cfg
         c, H, P = cfg.dim, cfg.n_heads, len(cfg.policies)
         def make(i, o, bias=True): return make_layer(nn.Linear, i, o, bias=bias)
-        self.norm = nn.LayerNorm(c)
-        self.address = make(c, H*cfg.d_key, False)
+        self.norm, self.address = nn.LayerNorm(c), make(c, H*cfg.d_key, False)
         self.query = None if cfg.tied_addresses else make(c, H*cfg.d_key, False)
         self.bottleneck, self.content = make(c, cfg.bottleneck, False), make(cfg.bottleneck, H*cfg.d_value, False)
         self.gate, self.policy = make(c, H), make(c, H*P)
-        self.out = make(H*cfg.d_value, c, False)
-        self.log_logit_scale = nn.Parameter(torch.full((H,), math.log(cfg.logit_scale)))
+        self.out, self.log_logit_scale = make(H*cfg.d_value, c, False), nn.Parameter(torch.full((H,), math.log(cfg.logit_scale)))
         if cfg.graph:
             self.spread = make(c, H*cfg.hops)
             self.lam_logit = nn.Parameter(torch.full((H,), math.log(cfg.lam/(1 - cfg.lam))))
@@ -215,8 +213,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with tensors, chunk by chunk, on any device."
         C, T, mass = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass
-        reads, records = [], []
-        masks = [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
+        reads, records, masks = [], [], [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
         for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
             r = self.read_chunk(Features(*chunk), state, generator)
             weights = r.weights if m is None else r.weights*m.unsqueeze(1).unsqueeze(-1)
@@ -280,23 +277,21 @@ class MultiHeadMemoryBank(nn.Module):
     )->tuple[Tensor,MemoryState,dict[str,Any]]:   # read vectors `b t (h d)`, new state, info
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
-        require(asked is None or (asked.dtype == torch.bool and asked.shape == x.shape[:2]), f"asked must be bool {tuple(x.shape[:2])}, got {None if asked is None else (asked.dtype, tuple(asked.shape))}")
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
-        samples, history = chunk_samples(pending, cut, C, generator), None if asked is None else WriteHistory(asked, state.clock, self.config.n_heads, self.config.n_slots)
-        watched = history if self.observer is None or history is None else ObserverPair(self.observer, history)
+        samples, (history, watched) = chunk_samples(pending, cut, C, generator), watch_writes(asked, x, state, self.observer)
         features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
             f = self.features(take_tokens(pending, x, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
-                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, (watched or self.observer) if part.whole else history)
+                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, watched if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)
         state = border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
-        return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records) | self._write_labels(features, cut, history)
+        return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records) | ({} if history is None else dict(write_gates=place_tokens([f.gate for f in features], cut), write_labels=history.labels()))
 
     def commit(self,
         state:MemoryState,              # left alone
@@ -324,10 +319,6 @@ class MultiHeadMemoryBank(nn.Module):
         info |= {k: place_tokens([s[k] for s in records], cut, fill) for k, fill in dict(read=0, write_slot=-1, allocated=0).items()} | {k: torch.cat([s[k] for s in records], 2) for k in ('strength', 'age')}
         hop_weights = of_tokens('hop_weights').detach()
         return info | dict(gate=gate.detach(), policy_weights=of_tokens('policy_weights').detach(), hop_weights=hop_weights, alpha=1 - hop_weights[..., 0])
-
-    def _write_labels(self, features:list[Features], cut:ChunkCut, history:Optional[WriteHistory])->dict[str,Tensor]:
-        "Gates and labels of the writes of a call, where somebody asks for them."
-        return {} if history is None else dict(write_gates=place_tokens([f.gate for f in features], cut), write_labels=history.labels())
 
     def check_input(self,
         x:Tensor,                       # features, `b t c`
