@@ -82,7 +82,7 @@ class FactSentences:
         return Batch(self.codes[row], answers, None, dict(updated=torch.where(answers == IGNORE_INDEX, -1, (old >= 0).long())))
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #d30b117d
-VARIANTS = dict(hindsight={}, no_hindsight=dict(w_hindsight=0.), match_90=dict(match=.9), competition=dict(match=.9, competition=.9))
+VARIANTS:dict[str,dict] = dict(hindsight={}, no_hindsight=dict(w_hindsight=0.), match_90=dict(match=.9), competition=dict(match=.9, competition=.9))
 
 @dataclass(frozen=True)
 class FrozenEncoderConfig:
@@ -112,7 +112,7 @@ def make_frozen_model(
     seed:int,      # of the weights
 )->MemNet:
     "The net of a variant, as it starts."
-    base = dict(input_dim=dim, n_outputs=N_CITIES, dim=64, n_layers=0, n_heads=2, n_slots=64, n_writes=0, graph=False, forgetting=False, policies=("topk",), match=.8,
+    base:dict[str,Any] = dict(input_dim=dim, n_outputs=N_CITIES, dim=64, n_layers=0, n_heads=2, n_slots=64, n_writes=0, graph=False, forgetting=False, policies=("topk",), match=.8,
                 w_hindsight=1., w_hallucination=0., w_utilisation=0., w_sparsity=0.)
     return MemNet(MemNetConfig(**(base | VARIANTS[variant])), generator_for("init", seed))
 

@@ -28,6 +28,7 @@ def hindsight_loss(
 # %% ../../nbs/models/04_hindsight.ipynb #72ff8c0e
 class HindsightWeight(nn.Module):
     "How much hindsight counts, by how well the task is learned. Its running mean is a buffer: it is saved with the model."
+    mean_loss:Tensor  # of the task
     def __init__(self,
         weight:float=1.,  # once the task is solved
         n_answers:int=2,  # possible answers: chance is `log(n_answers)`
@@ -48,4 +49,4 @@ class HindsightWeight(nn.Module):
 
     def forward(self)->Tensor:  # scalar, without a gradient
         "The weight now."
-        return self.weight*(1 - self.mean_loss/(.5*self.chance)).clamp(min=0)   # eq-ramp
+        return (1 - self.mean_loss/(.5*self.chance)).clamp(min=0)*self.weight   # eq-ramp

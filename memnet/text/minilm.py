@@ -95,7 +95,7 @@ def minilm_embedding(
 )->Tensor:                  # unit rows, `b c`
     "Sentences as vectors, @eq-mean."
     valid = tokens != 0
-    x = sum(w[f'embeddings.{name}_embeddings.weight'][at] for name, at in (('word', tokens), ('position', torch.arange(tokens.shape[1])), ('token_type', torch.zeros_like(tokens))))
+    x = w['embeddings.word_embeddings.weight'][tokens] + w['embeddings.position_embeddings.weight'][:tokens.shape[1]] + w['embeddings.token_type_embeddings.weight'][0]
     x = F.layer_norm(x, x.shape[-1:], w['embeddings.LayerNorm.weight'], w['embeddings.LayerNorm.bias'], eps=1e-12)
     for layer in range(n_layers): x = minilm_layer(x, valid, w, layer)
     return F.normalize((x*valid.unsqueeze(-1)).sum(1)/valid.sum(1, keepdim=True), dim=-1)
