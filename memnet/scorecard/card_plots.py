@@ -83,8 +83,8 @@ def show_settings(
         if not shares: continue
         for s in shares: ax.plot(at, s, linestyle='none', marker=styles[c.name].marker, ms=2.5, alpha=.5, color=styles[c.name].colour)
         ax.plot(at, [sum(s)/len(s) for s in zip(*shares)], color=styles[c.name].colour, marker=styles[c.name].marker, ms=4, label=styles[c.name].label)
-    wide = max(at) > 8*max(min(at), 1)
-    ax.set(title=ability, xlabel=a.axis, ylabel='accuracy', ylim=(-.02, 1.04), xscale='symlog' if wide and min(at) == 0 else 'log' if wide else 'linear')
+    wide = max(at) > 8*min(at) > 0
+    ax.set(title=ability, xlabel=a.axis, ylabel='accuracy', ylim=(-.02, 1.04), xscale='log' if wide else 'linear')
     ax.set_xticks(at, [f'{x:g}' for x in at]); ax.minorticks_off()
     return ax
 
