@@ -17,7 +17,7 @@ from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
 from .benchmark import benchmark_memory
 from .planning import results_folder
-from ..scorecard.score_command import add_score_arguments, score_command as make_card
+from ..scorecard.score_command import add_score_arguments, print_card
 from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_case, run_soak, soak_units, summarise_units
 from ..text.text_command import run_text_safely, text_parser
 
@@ -75,7 +75,7 @@ def score_command(
     root:Path,                # the folder with `results/score`, if there is one
 )->int:                       # exit code
     "One page about the memory of any network."
-    return make_card(args, root)
+    return print_card(args, root)
 
 def needs_no_checkout(
     function:Callable,  # of a command
