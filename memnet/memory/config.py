@@ -48,6 +48,7 @@ class WriteConfig(Config):
     match:float=0.9              # cosine above which a write updates an entry instead of allocating a slot
     gate_floor:float=0.02        # gate at or below which nothing is written
     forgetting:bool=True         # strength decays at a learned rate, close to none at initialisation
+    count_writes:bool=False      # each slot knows how many writes it stands for; compression needs it
     competition:float=0.         # what a write takes from the strength of earlier entries with a similar address: the latest version wins; 0 = nothing
 
     def check(self)->None:
