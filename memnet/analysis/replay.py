@@ -149,7 +149,7 @@ h1 { font-size: 1.15em; margin: 0; }
 #row { display: flex; flex-wrap: wrap; gap: 3px; margin: 0; padding: 0; list-style: none; }
 #row button { min-width: 27px; min-height: 30px; padding: 0 4px; border: 1px solid transparent; border-radius: 5px; background: #8882; color: inherit; font: 15px monospace; }
 #row .past { opacity: .6; } #row .asked { border-bottom: 3px solid var(--line); } #row .event { background: #e69f0055; }
-#row [aria-current] { background: var(--read); color: #fff; opacity: 1; }
+#row [aria-current] { background: var(--read); color: var(--paper); opacity: 1; }
 svg { width: 100%; max-height: 62vh; touch-action: pan-y; user-select: none; }
 svg text { font: 13px system-ui, sans-serif; text-anchor: middle; dominant-baseline: central; fill: var(--ink); }
 #say { margin: 0; min-height: 6.2em; } #bars { color: var(--soft); font-size: .9em; margin: .6em 0 0; }
@@ -163,16 +163,16 @@ nav input { flex: 1 1 150px; min-height: 44px; }
 </style></head><body><main>
 <h1 id="title"></h1>
 <ol id="row" aria-label="what is read, token by token"></ol>
-<div id="both"><svg id="graph" viewBox="0 0 440 400" role="img"></svg>
+<div id="both"><svg id="graph" viewBox="0 0 480 440" role="img"></svg>
 <div><p id="say" aria-live="polite"></p><p id="bars"></p></div></div>
-<nav aria-label="steps"><button id="first" aria-label="first step">⏮</button><button id="back" aria-label="step back">◀</button><button id="play" aria-label="play">▶▶</button><button id="on" aria-label="step on">▶</button>
+<nav aria-label="steps"><button id="first" aria-label="first step">|◀</button><button id="back" aria-label="step back">◀</button><button id="play" aria-label="play">▶▶</button><button id="on" aria-label="step on">▶</button>
 <input id="at" type="range" min="0" value="0" aria-label="step"><span id="count"></span></nav>
 <div class="key">A circle is a slot, named after what was written to it last; larger is stronger. <b class="r">Blue</b> is read now, <b class="n">orange</b> is written or linked now, grey arrows are the graph, wider where stronger. Keys: ← → Home End, space plays; on a touch screen swipe the picture.</div>
 </main><script>
 const story = "STORY";
 const $ = id => document.getElementById(id), NS = "http://www.w3.org/2000/svg";
 let now = 0, timer = null;
-const place = i => { const a = 2*Math.PI*i/story.slots.length - Math.PI/2; return [220 + 165*Math.cos(a), 200 + 165*Math.sin(a)]; };
+const place = i => { const a = 2*Math.PI*i/story.slots.length - Math.PI/2; return [240 + 170*Math.cos(a), 220 + 170*Math.sin(a)]; };
 const draw = (name, attributes, text) => { const e = document.createElementNS(NS, name); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text !== undefined) e.textContent = text; $("graph").append(e); return e; };
 const size = s => s > 0 ? 13 + 12*s : 5;
 function arrow([i, j, w], fresh) {
@@ -196,7 +196,7 @@ function show(to) {
     draw("circle", { cx: x, cy: y, r, fill: "var(--paper)", stroke: written ? "var(--new)" : s > 0 ? "var(--ink)" : "var(--line)", "stroke-width": written ? 4 : 1.2, class: written ? "slot written" : s > 0 ? "slot used" : "slot" });
     if (s > 0 && step.read[i] > .01) draw("circle", { cx: x, cy: y, r: r - 2, fill: "var(--read)", "fill-opacity": Math.min(1, step.read[i]), class: "read" });
     if (s > 0) draw("text", { x, y }, step.names[i]);
-    if (s > 0 && step.read[i] >= .2) { const f = 1 + (r + 14)/165; draw("text", { x: 220 + (x - 220)*f, y: 200 + (y - 200)*f }, Math.round(100*step.read[i]) + "%"); }
+    if (s > 0 && step.read[i] >= .2) { const f = 1 + (r + 16)/170; draw("text", { x: 240 + (x - 240)*f, y: 220 + (y - 220)*f }, Math.round(100*step.read[i]) + "%"); }
   });
   $("graph").setAttribute("aria-label", step.say);
   $("say").textContent = step.say; $("bars").textContent = step.shares;
