@@ -131,8 +131,8 @@ def replay_steps(
     for t, word in enumerate(words):
         end, asked = trace.before_events.get(t), session.row.targets[t] != IGNORE_INDEX
         shares = "policies " + ", ".join(f"{p} {w:.0%}" for p, w in zip(policies, trace.policy_weights[t, h])) + "; hops " + ", ".join(f"{k}: {w:.0%}" for k, w in enumerate(trace.hop_weights[t, h]))
-        state = (trace.strength[t], trace.edges[t], trace.writer[t]) if end is None else (end.strength, end.edges, end.writer)
-        step("asked" if asked else "", word + "?"*asked, token_phrases(trace, session, t, h), shares, *state, trace.read_weights[t, h], int(trace.write_slot[t, h]))
+        strength, edges, writer = (trace.strength[t], trace.edges[t], trace.writer[t]) if end is None else (end.strength, end.edges, end.writer)
+        step("asked" if asked else "", word + "?"*asked, token_phrases(trace, session, t, h), shares, strength, edges, writer, trace.read_weights[t, h], int(trace.write_slot[t, h]))
         if end is not None: step("event", "✦", event_phrases(trace, session, t, h), "", trace.strength[t], trace.edges[t], trace.writer[t], np.zeros(trace.writer.shape[2]), -1)
     return steps
 
