@@ -240,7 +240,7 @@ def frozen_encoder_settings(
 )->list:           # of dicts of `FrozenEncoderConfig` fields
     "The runs of a profile."
     if profile == "smoke": return [dict(seed=s) for s in range(seeds)]
-    size = dict(encoder="minilm", steps=80, batch_size=24, lengths=(0, 64, 400, 2000), test_rows=24)
+    size = dict(encoder="minilm", steps=60, batch_size=24, lengths=(0, 64, 400, 2000), test_rows=24)
     if profile == "quick": return [dict(seed=s) | size | dict(steps=60, lengths=(0, 64), encoder="hash") for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90")) | size for s in range(seeds)]
