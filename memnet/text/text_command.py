@@ -17,6 +17,7 @@ from .notes import add_notes, export_records, read_notes
 from .probes import recall_ablations
 from .records import RECORD_KINDS, Record, check_count
 from .text_memory import TextMemory
+from .text_server import text_server
 
 # %% ../../nbs/text/15_text_command.ipynb #a4df1c40
 def graph_html(
@@ -72,6 +73,8 @@ def text_parser(
     p = add('graph', 'a page with records and links'); p.add_argument('page', help='.html file to write')
     p = add('stats', 'counts and bytes')
     p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', help='file to write')
+    p = add('serve', 'tools for a chat client, over standard input and output (Model Context Protocol)')
+    p.add_argument('--allow-purge', action='store_true', help='offer a tool that removes for good')
     p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
     p.add_argument('--seeds', type=int, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=int, default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', help='.csv file to write')
     return parser
@@ -97,6 +100,9 @@ def run_text(
 )->tuple[int,dict[str,Any],list[str]]: # exit code, result for json, lines for a person
     "Carry out one command. Raises ValueError where the call is wrong."
     if args.text_command == 'probe': return _run_probe(args)
+    if args.text_command == 'serve':
+        with TextMemory(args.file, actor='mcp') as mem: text_server(mem, args.namespace, args.allow_purge).run()
+        return 0, {}, []
     reads = args.text_command in ('history', 'log', 'graph', 'stats', 'export') or args.text_command == 'recall' and args.no_learn or args.text_command == 'sleep' and args.dry_run
     require(args.text_command == 'add' or os.path.exists(args.file), f"there is no memory in {args.file!r}: write one with `memnet text add`, or name it with --file")
     with TextMemory(args.file, read_only=reads) as mem:
@@ -162,5 +168,5 @@ def run_text_safely(
         return 130
     text = json.dumps(result) if args.json else '\n'.join(lines)
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
-    print(text.encode(encoding, 'replace').decode(encoding))
+    if text: print(text.encode(encoding, 'replace').decode(encoding))
     return code
