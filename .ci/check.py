@@ -39,21 +39,23 @@ CHECKS = {
     "readme":   lambda: unchanged([sys.executable, ".ci/readme.py"], ["README.md"], "run make readme and commit"),
     "types":    lambda: run(sys.executable, "-m", "mypy"),
     "verify":   lambda: run("memnet", "verify", "--tables-only"),
-    "pool":     lambda: run(sys.executable, ".ci/pool.py", *WORDS),   # every chapter and every test
+    "pool":     lambda: run(sys.executable, ".ci/pool.py", *WORDS),   # every chapter and every test, types, verify
 }
-WORDS = []   # what follows `pool`: which of the jobs
+WHOLE = ("export", "clean", "readme", "pool")
+WORDS = []   # what follows `pool` or `covered`: which of the jobs
+ASKED = {"covered": lambda: run(sys.executable, ".ci/covered.py", *WORDS)}   # only on request: which branches no check takes
 
 def main(names):
-    if "pool" in names:
-        at = names.index("pool") + 1
-        WORDS[:], names = names[at:], names[:at]
-    unknown = [n for n in names if n not in CHECKS]
-    if unknown: sys.exit(f"unknown check {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+    at = next((i + 1 for i, n in enumerate(names) if n in ("pool", "covered")), len(names))
+    WORDS[:], names = names[at:], names[:at]
+    known = CHECKS | ASKED
+    unknown = [n for n in names if n not in known]
+    if unknown: sys.exit(f"unknown check {unknown[0]!r}; there are: {', '.join(known)}")
     rows = []
-    for name in names or CHECKS:
+    for name in names or WHOLE:
         print(f"== {name}", flush=True)
         start = time.time()
-        rows.append((name, CHECKS[name](), time.time() - start))
+        rows.append((name, known[name](), time.time() - start))
     print()
     for name, ok, seconds in rows: print(f"{'ok' if ok else 'FAILED':7} {name:9} {seconds:6.1f} s")
     print(f"{'':7} {'together':9} {sum(r[2] for r in rows):6.1f} s")

@@ -4,7 +4,7 @@ A mutant is the package with one small fault: a comparison, an operator, a numbe
 exported function, in its notebook and in its module alike. The chapter itself runs first, then the chapters and the tests that use the module.
 A mutant is killed where one of them fails or never ends; a survivor shows a line that no check looks at (or a change that changes nothing).
 
-    python .ci/mutation.py --n 300 --jobs 2 --table results/mutation/mutants.csv      # goes on where it was stopped
+    python .ci/mutation.py --n 300 --jobs 2 --table results/reliability/mutants.csv      # goes on where it was stopped
     python .ci/mutation.py --only memory.allocation --n 40
 """
 import argparse, ast, csv, json, multiprocessing as mp, os, random, re, shutil, signal, subprocess, sys, tempfile, time
@@ -245,7 +245,7 @@ def main():
     p.add_argument("--jobs", type=int, default=2)
     p.add_argument("--only", nargs="*", help="parts or modules, such as memory or memory.allocation")
     p.add_argument("--most", type=int, default=5, help="chapters of users that are run beside the own one")
-    p.add_argument("--table", type=Path, default=Path("results/mutation/mutants.csv"))
+    p.add_argument("--table", type=Path, default=Path("results/reliability/mutants.csv"))
     p.add_argument("--list", action="store_true", help="only say which mutants there are")
     args = p.parse_args()
     faulty = candidates(args.only, random.Random(args.seed), args.n)

@@ -1,4 +1,4 @@
-"""Every chapter and every test in one pool of jobs over the cores; `check.py pool` runs it.
+"""Every chapter, every test, types and committed tables in one pool of jobs over the cores; `check.py pool` runs it.
 
 A notebook is one job, a file of tests is one job, a file of tests that takes long is several. The longest begin first, by the processor
 seconds in seconds.csv. Each job is a process of its own with one thread, forked from this one, which has loaded what most of them load.
@@ -20,6 +20,7 @@ TABLE = ROOT/".ci"/"seconds.csv"
 LOADED = ("numpy", "pandas", "torch", "numba", "scipy.stats", "IPython", "matplotlib.pyplot", "nbdev.test", "execnb.shell", "pytest", "hypothesis", "networkx", "nbformat")
 LONGEST = 25.   # seconds from which on a file of tests is several jobs
 LIMIT = 900     # seconds after which a job counts as endless
+COMMANDS = {"types": [sys.executable, "-m", "mypy"], "verify": [str(Path(sys.executable).parent/"memnet"), "verify", "--tables-only"]}   # that read the checkout and change nothing
 
 
 # --- what there is to do
@@ -52,16 +53,19 @@ def shares(file, seconds):
         room -= took[n]
     return parts
 
-def all_jobs(seconds):
-    "(name, kind, target, seconds expected), the longest first."
+def all_jobs(seconds=None):
+    "(name, kind, target, seconds expected), the longest first. The last job of a file of tests takes whatever the others do not name."
+    seconds = recorded() if seconds is None else seconds
     jobs = [(nb, "chapter", nb, seconds.get(nb, (ROOT/nb).stat().st_size/2e4)) for nb in notebooks()]
     for f in sorted((ROOT/"tests").glob("test_*.py")):
         file = str(f.relative_to(ROOT))
         parts = shares(file, seconds)
         for i, names in enumerate(parts):
-            target = [file] if len(parts) == 1 else [f"{file}::{n}" for n in names]
+            others = [f"--deselect={file}::{n}" for part in parts[:i] for n in part]
+            target = [f"{file}::{n}" for n in names] if i + 1 < len(parts) else [file, *others]
             expected = sum(seconds.get(f"{file}::{n}", 1.) for n in names)
             jobs.append((file if len(parts) == 1 else f"{file} ({i + 1} of {len(parts)})", "tests", target, expected))
+    jobs += [(name, "command", words, seconds.get(name, 30.)) for name, words in COMMANDS.items()]
     return sorted(jobs, key=lambda j: -j[3])
 
 
@@ -87,6 +91,8 @@ def run_tests(target, times):
     times.write_text("".join(f"{n},{s:.2f}\n" for n, s in durations.seconds.items()))
     return code == 0
 
+RUNNERS = {"chapter": lambda target, folder: run_chapter(target), "tests": lambda target, folder: run_tests(target, folder/"times.csv"), "command": lambda target, folder: os.execv(target[0], target)}
+
 def in_child(kind, target, folder):
     "Become the process of a job; never comes back."
     os.setsid()
@@ -101,7 +107,7 @@ def in_child(kind, target, folder):
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     ok = False
-    try: ok = run_chapter(target) if kind == "chapter" else run_tests(target, folder/"times.csv")
+    try: ok = RUNNERS[kind](target, folder)
     except BaseException:
         import traceback
         traceback.print_exc()
@@ -111,6 +117,8 @@ def in_child(kind, target, folder):
 
 
 # --- the pool
+def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
 def load():
     "What most jobs load, once."
     sys.path.insert(0, str(ROOT))
@@ -203,7 +211,7 @@ def write_seconds(outcome, tests):
     "Write down what the jobs and tests took; those that did not run now keep their line while they exist."
     old = recorded()
     files = {str(f.relative_to(ROOT)) for f in (ROOT/"tests").glob("test_*.py")}
-    there = {*notebooks(), *(f"{file}::{n}" for file in files for n in test_functions(file))}
+    there = {*notebooks(), *COMMANDS, *(f"{file}::{n}" for file in files for n in test_functions(file))}
     new = old | {n: s for n, (ok, _, s) in outcome.items() if ok} | tests
     with TABLE.open("w", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
@@ -213,11 +221,11 @@ def write_seconds(outcome, tests):
 def main(arguments=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("words", nargs="*", help="only the jobs whose name holds one of these")
-    p.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    p.add_argument("--cores", type=int, default=cores())
     p.add_argument("--record", action="store_true", help="write what each took to seconds.csv")
     p.add_argument("--list", action="store_true", help="only say which jobs there are")
     args = p.parse_args(arguments)
-    jobs = [j for j in all_jobs(recorded()) if not args.words or any(w in j[0] for w in args.words)]
+    jobs = [j for j in all_jobs() if not args.words or any(w in j[0] for w in args.words)]
     if not jobs: sys.exit(f"no job has {' or '.join(args.words)} in its name; --list shows them")
     if args.list: return print("\n".join(f"{j[3]:6.1f} s  {j[0]}" for j in jobs))
     def stop(number, frame): raise KeyboardInterrupt
@@ -231,8 +239,8 @@ def main(arguments=None):
             print("\nstopped; nothing is left running", flush=True)
             return 130
     if args.record: write_seconds(outcome, tests)
-    slow = sorted(outcome.items(), key=lambda o: -o[1][1])[:8]
-    print("longest: " + ", ".join(f"{n} {s:.0f} s" for n, (_, s, _) in slow))
+    print("longest, in seconds of the clock and of a processor:")
+    for n, (_, took, used) in sorted(outcome.items(), key=lambda o: -o[1][2])[:25]: print(f"  {took:6.1f} {used:6.1f}  {n}")
     bad = [n for n, (ok, *_) in outcome.items() if not ok]
     print(f"{len(outcome) - len(bad)} of {len(outcome)} jobs passed in {time.time() - start:.0f} s, {sum(c for *_, c in outcome.values()):.0f} s of processor time")
     for n in bad: print(f"  FAILED {n}")

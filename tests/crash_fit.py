@@ -1,10 +1,11 @@
-"""Kill `fit` at random moments, resume it, and compare the end with a run that was never stopped. As a script: python tests/crash_fit.py --kills 100 --seed 0"""
+"""Kill `fit` at random moments, resume it, and compare the end with a run that was never stopped. As a script, which writes results/reliability/kills_fit.csv: python tests/crash_fit.py --kills 100 --only kill --record"""
 import argparse, os, random, resource, shutil, signal, sys, tempfile, time
 from pathlib import Path
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from reliability_tables import record
 from memnet.training.checkpoint import read_checkpoint
 from memnet.training.fit import TrainingInterrupted, fit
 from memnet.training.schedule import TrainConfig, generator_for
@@ -67,7 +68,7 @@ KINDS = {"kill": [signal.SIGKILL], "term": [signal.SIGTERM], "hangup": [signal.S
 ALLOWED = {"kill": {-9}, "term": {-15}, "hangup": {-1}, "interrupt": {130, 131, 1}, "interrupt twice": {130, 131, 1}, "disk full": {28}}   # and 0, if it had ended before
 
 def crash_trials(n, seed=0, kinds=tuple(KINDS), folder=None):
-    "Stop `fit` `n` times, each time in one of the ways of `kinds`; resume until it is done, begin again. Returns counts by kind, and what was wrong."
+    "Stop `fit` `n` times, each time in one of the ways of `kinds`; resume until it is done, begin again. Returns counts by kind, the number of runs, and what was wrong: (kind, fault, text)."
     folder, rng, count, wrong = Path(folder or tempfile.mkdtemp()), random.Random(seed), {}, []
     torch.set_num_threads(1)
     pid = in_a_child(lambda: train(folder/"whole"/"run", 0)); wait_for(pid)
@@ -91,25 +92,27 @@ def crash_trials(n, seed=0, kinds=tuple(KINDS), folder=None):
             code = wait_for(pid)
             if code == 0: break
             count[kind] = count.get(kind, 0) + 1
-            if code not in ALLOWED[kind]: wrong.append(f"{kind}: ended with {code}")
+            if code not in ALLOWED[kind]: wrong.append((kind, "exit", f"ended with {code}"))
             if (place/"checkpoint.safetensors").exists():
                 now = read_checkpoint(place/"checkpoint.safetensors")[1]["step"]
-                if now < step: wrong.append(f"{kind}: step {step} was saved, now {now}")
+                if now < step: wrong.append((kind, "lost", f"step {step} was saved, now {now}"))
                 step = now
-            elif step >= 0: wrong.append(f"{kind}: the checkpoint is gone")
+            elif step >= 0: wrong.append((kind, "lost", "the checkpoint is gone"))
             if sum(count.values()) >= n and attempt > 3: wait_for(in_a_child(lambda: train(place, 99 if step >= 0 else 0))); break
         differ = [name for name, a, b in zip(("log", "tensors", "step"), ended(place), whole) if a != b]
-        if differ: wrong.append(f"run {runs}: {' and '.join(differ)} are not what an uninterrupted run gives")
+        if differ: wrong.append(("resumed", "different", f"run {runs}: {' and '.join(differ)} are not what an uninterrupted run gives"))
         left = sorted(p.name for p in place.iterdir() if p.name.startswith(".new-"))
-        if len(left) > len(KINDS): wrong.append(f"run {runs}: {len(left)} temporary files are left")
+        if len(left) > len(KINDS): wrong.append(("resumed", "left", f"run {runs}: {len(left)} temporary files are left"))
         shutil.rmtree(place)
     return count, runs, wrong
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100); parser.add_argument("--seed", type=int, default=0); parser.add_argument("--only", choices=KINDS, action="append")
+    parser.add_argument("--record", action="store_true", help="write the table")
     args = parser.parse_args()
     count, runs, wrong = crash_trials(args.kills, args.seed, tuple(args.only or KINDS))
     print(f"{sum(count.values())} stops in {runs} runs: {', '.join(f'{k} {v}' for k, v in sorted(count.items()))}")
-    for line in wrong: print("wrong:", line)
+    for line in wrong: print("wrong:", *line)
+    if args.record: record("kills_fit", [dict(stopped_by=kind, times=n, **{f: sum(w[:2] == (kind, f) for w in wrong) for f in ("exit", "lost", "different", "left")}) for kind, n in [*sorted(count.items()), ("resumed", runs)]], seed=args.seed)
     sys.exit(bool(wrong))

@@ -1,9 +1,10 @@
-"""Kill -9 at random moments: in sweeps with two jobs, and while results are written. `python tests/crash_trials.py 200` prints a table; `crash_trials` is what the tests call."""
+"""Kill -9 at random moments: in sweeps with two jobs, and while results are written. `python tests/crash_trials.py 200` writes results/reliability/kills_runs.csv; `crash_trials` is what the tests call."""
 import os, random, shutil, signal, sys, tempfile, time
 from pathlib import Path
 import pandas as pd
 import psutil
 from coin_experiment import write_coin
+from reliability_tables import record
 from memnet.runs.execution import run_all
 from memnet.runs.experiments import list_experiments
 from memnet.runs.planning import plan_runs
@@ -140,6 +141,9 @@ def faults(table):
     return table[table[["lost", "half", "orphans", "different"]].any(axis=1)]
 
 if __name__ == "__main__":
-    table = crash_trials(*map(int, sys.argv[1:3]), say=lambda row: print(*row.values(), flush=True))
-    print(table.groupby(["what", "killed"])[["lost", "half", "orphans", "different"]].agg(["count", "sum"]).to_string())
+    n, seed = (*map(int, sys.argv[1:]), *(200, 0)[len(sys.argv) - 1:])
+    table = crash_trials(n, seed, say=lambda row: print(*row.values(), flush=True))
+    counts = table.groupby(["what", "killed"]).agg(times=("trial", "count"), **{f: (f, "sum") for f in ("lost", "half", "orphans", "different")}).reset_index()
+    print(counts.to_string(index=False))
+    record("kills_runs", counts, seed=seed)
     sys.exit(1 if len(faults(table)) else 0)

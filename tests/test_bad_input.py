@@ -65,7 +65,7 @@ MASKS = [(torch.ones(3, 8), "torch.float32"), (torch.ones(3, 7).bool(), "(3, 7)"
 @pytest.mark.parametrize("mask, message", MASKS, ids=["dtype", "shape", "left"])
 def test_mask(mask, message):
     refused(message, model(), tokens(3, 8), mask=mask)
-    refused(message, MemoryLayer(12, n_heads=2), torch.zeros(3, 8, 12), mask=mask)
+    refused(message, MemoryLayer(12, batch_first=True, n_heads=2), torch.zeros(3, 8, 12), mask=mask)
 
 @pytest.mark.parametrize("reset", [torch.ones(3), torch.ones(2).bool()], ids=["dtype", "shape"])
 def test_reset(reset):
@@ -74,7 +74,7 @@ def test_reset(reset):
 
 def test_targets(): m = model(); refused("targets must be (3, 8) or (3,), got (3, 7)", m.objective, m(tokens(3, 8)), tokens(3, 7))
 
-LAYER = [(torch.zeros(2, 12), "(2, 12)"), (torch.zeros(2, 3, 11), "(2, 3, 11)"), (torch.zeros(2, 3, 12).double(), "torch.float64"), (tokens(2, 3, 12), "torch.int64"),
+LAYER = [(torch.zeros(2, 3, 4, 12), "(2, 3, 4, 12)"), (torch.zeros(2, 3, 11), "(2, 3, 11)"), (torch.zeros(2, 3, 12).double(), "torch.float64"), (tokens(2, 3, 12), "torch.int64"),
          (torch.zeros(0, 3, 12), "(0, 3, 12)"), (torch.zeros(2, 0, 12), "(2, 0, 12)"), (torch.full((2, 3, 12), NAN), "NaN or infinity")]
 
 @pytest.mark.parametrize("x, message", LAYER, ids=[m for _, m in LAYER])

@@ -142,7 +142,7 @@ def test_inputs_of_any_size(size):
 def test_inputs_beyond_reckoning_are_refused(value):
     x = torch.zeros(1, 3, 6); x[0, 1, 2] = value
     with pytest.raises(ValueError, match="inputs must"): MemNet(MemNetConfig.tiny(input_dim=6, n_outputs=11), gen(0))(x)
-    with pytest.raises(ValueError, match="x must"): MemoryLayer(6, n_heads=1)(x)
+    with pytest.raises(ValueError, match="input must"): MemoryLayer(6, n_heads=1)(x)
 
 @pytest.mark.parametrize("over", [dict(logit_scale=v) for v in (0., -1., 1e300, math.inf, math.nan)] + [dict(lam=v) for v in (0., 1., 1e-300, math.nan)], ids=str)
 def test_settings_that_leave_the_range_are_refused(over):

@@ -245,7 +245,7 @@ def test_functional_call_uses_the_parameters_it_is_given():
     out = torch.func.functional_call(m, dict(other.named_parameters()), (x,))
     assert out.info['path'] == 'fused' and torch.equal(out.logits, other(x).logits)
 
-def small_layer(): return MemoryLayer(8, gen(0), n_heads=1, n_slots=4, topk=2, chunk_size=4, n_writes=2, d_key=4, d_value=4, bottleneck=4).double()
+def small_layer(): return MemoryLayer(8, batch_first=True, generator=gen(0), n_heads=1, n_slots=4, topk=2, chunk_size=4, n_writes=2, d_key=4, d_value=4, bottleneck=4).double()
 
 def test_compiled_models_run_both_paths(capfd):
     layer, vectors = small_layer(), torch.randn(1, 5, 8, generator=gen(1)).double()
@@ -306,9 +306,9 @@ def test_a_bank_of_ones_own_goes_in_and_is_part_of_the_file(tmp_path):
         def read_chunk(self, f, state, generator=None): return super().read_chunk(f._replace(gate=f.gate/2), state, generator)
     m = tiny(Own)
     made = MemNet(MemNetConfig.tiny(), bank=lambda cfg, g: Own(cfg, g))
-    assert type(m.controller.bank) is type(made.controller.bank) is type(MemoryLayer(12, bank=Own, n_heads=2).bank) is Own
+    assert type(m.controller.bank) is type(made.controller.bank) is type(MemoryLayer(12, bank=Own, n_heads=2).banks[0]) is Own
     with pytest.raises(ValueError, match="another config: .*n_slots"): MemoryLayer(12, bank=Own(MemNetConfig.tiny()))
-    with pytest.raises(ValueError, match="got int"): MemoryLayer(12, bank=3)
+    with pytest.raises(ValueError, match="got bank=3"): MemoryLayer(12, bank=3)
     with pytest.raises(ValueError, match="memory=False"): MemNet(MemNetConfig.tiny(memory=False), bank=Own)
     m.save(tmp_path)
     assert torch.equal(MemNet.load(tmp_path, bank=Own).double()(x).logits, m(x).logits)

@@ -1,5 +1,5 @@
 """One function many ways, invariants of a stream, finite numbers under stress: the short form of `memnet soak`; and the table of promises."""
-import ast, random, re
+import ast, csv, random, re
 from pathlib import Path
 import nbformat, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -10,7 +10,7 @@ from memnet.runs.command_line import main
 from memnet.soundness.equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES, largest_difference
 from memnet.soundness.invariants import OPERATIONS, MemoryStream
 from memnet.soundness.random_cases import CASE_VALUES, random_case, simplest_case
-from memnet.soundness.soak import read_units, run_soak, soak_units
+from memnet.soundness.soak import package_digest, read_units, run_soak, soak_units
 from memnet.soundness.stress import STRESSES, stress_mixed_precision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +113,9 @@ def test_a_soak_goes_on_where_it_stopped(tmp_path):
 def test_a_failing_case_is_printed_as_a_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("memnet.soundness.soak.CASES_PER_EQUIVALENCE", 1)
     monkeypatch.setattr("memnet.soundness.soak.EQUIVALENCES", {"too_many_rows": lambda case: float(case["rows"] > 0)})
-    assert main(["soak", "--only", "equivalences"], tmp_path) == 1
+    assert main(["soak", "--only", "equivalences", "--record"], tmp_path) == 1
+    (row,) = csv.DictReader((tmp_path/"results"/"reliability"/"soak.csv").open())
+    assert (row["check"], row["units"], row["failures"], row["code"]) == ("too_many_rows", "1", "1", package_digest())
     printed = capsys.readouterr().out
     assert "memnet soak --check too_many_rows --case '{}'" in printed.replace("\n", " ")
     assert main(["soak", "--check", "too_many_rows", "--case", "{}"], tmp_path) == 1

@@ -1,5 +1,5 @@
 """On PYTHONPATH, this refuses every connection and look-up that would leave the machine: so a test run shows that nothing needs the network. Child processes inherit it."""
-import ipaddress, socket
+import ipaddress, os, socket
 
 def is_here(host):
     if host in (None, "", "localhost", socket.gethostname()): return True
@@ -22,3 +22,7 @@ def local_look_up(host, *rest, **options):
     return look_up(host, *rest, **options)
 
 socket.getaddrinfo = local_look_up
+
+if os.environ.get("COVERAGE_PROCESS_START"):   # .ci/covered.py counts what children run, too
+    import coverage
+    coverage.process_startup()

@@ -14,19 +14,21 @@ from torch import Tensor
 from .merging import merge_slots
 from .refinement import SlotRefinement
 from .replay import replay_edges, sample_walk_starts, sample_walks, transition_probabilities
+from .compression import compress_slots
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
 from .arguments import require_between, require_memory_state
 from ..memory.state import MemoryState
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #57decdfa
-CONSOLIDATION_STAGES = ('refine', 'merge', 'replay')
+CONSOLIDATION_STAGES = ('refine', 'merge', 'compress', 'replay')
 
 @dataclass(frozen=True)
 class ConsolidationConfig(Config):
     "What happens in a consolidation phase."
-    dream_stages:tuple[str, ...]=CONSOLIDATION_STAGES  # which of them, always in this order
+    dream_stages:tuple[str, ...]=('refine', 'merge', 'replay')  # of `CONSOLIDATION_STAGES`, always in the order of these
     tau_merge:float=.8         # cosine of keys above which two slots are one, in [0,1]; 1 = never
+    free_slots:int=8           # slots that are free after the stage `compress`
     replay_steps:int=2         # longest path that replay makes one edge
     replay_lam:float=.5        # what a trace keeps per step of a walk, in (0,1]
     replay_eta:float=1.        # share of the shortcuts that is learned, in [0,1]; 0 = none
@@ -40,20 +42,20 @@ class ConsolidationConfig(Config):
         object.__setattr__(self, 'dream_stages', tuple(self.dream_stages))
         for stage in self.dream_stages: require(stage in CONSOLIDATION_STAGES, f"unknown stage in dream_stages {stage!r}: known are {', '.join(CONSOLIDATION_STAGES)}")
         require(len(set(self.dream_stages)) == len(self.dream_stages), f"dream_stages must name each stage once, got {self.dream_stages}: the order is always the same")
-        require_positive(replay_steps=self.replay_steps)
+        require_positive(free_slots=self.free_slots, replay_steps=self.replay_steps)
         require_between(0, 1, tau_merge=self.tau_merge, replay_eta=self.replay_eta, replay_floor=self.replay_floor)
         require_between(0, 1, above=True, replay_lam=self.replay_lam)
         require_between(1, math.inf, replay_sharpness=self.replay_sharpness)
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #6905e104
 class MemorySynthesizer(SlotRefinement):
-    "Dreaming: refine, merge, replay. A function of the memory state alone. Raises ValueError where a size, the generator or the config is invalid."
+    "Dreaming: refine, merge, compress, replay. A function of the memory state alone. Raises ValueError where a size, the generator or the config is invalid."
     def __init__(self,
         d_value:int,                     # width of a content
         n_heads:int,                     # memory heads; each has refinement parameters of its own
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one, never the global one
         graph:bool=True,                 # False = refinement by contents only; no scales are learned
-        config:Optional[ConsolidationConfig]=None, # what happens in a phase; None = all of it
+        config:Optional[ConsolidationConfig]=None, # what happens in a phase; None = refine, merge, replay
     ):
         super().__init__(d_value, n_heads, generator, graph)
         require(config is None or isinstance(config, ConsolidationConfig), f"config must be a ConsolidationConfig, got {config!r}: write ConsolidationConfig(tau_merge=.8)")
@@ -69,6 +71,7 @@ class MemorySynthesizer(SlotRefinement):
         cfg = self.config
         if 'refine' in cfg.dream_stages: state = self.refine(state)
         if 'merge' in cfg.dream_stages: state = merge_slots(state, cfg.tau_merge, rate_of)
+        if 'compress' in cfg.dream_stages: state = compress_slots(state, cfg.free_slots, rate_of)
         if 'replay' in cfg.dream_stages: state = replay_edges(state, cfg.replay_steps, cfg.replay_lam, cfg.replay_eta, cfg.replay_floor, cfg.replay_sharpness)
         return state
 

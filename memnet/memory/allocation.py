@@ -11,6 +11,7 @@ from typing import List, NamedTuple
 import numpy as np, torch
 from torch import Tensor
 from ..foundations.compilation import compiled, is_traced, is_transformed, jitable
+from .competition import competed_strength
 from .strength import decayed_strength, interpolated, logit_to_rate, updated_strength
 
 # %% ../../nbs/memory/07_allocation.ipynb #8f005b6a
@@ -37,6 +38,7 @@ class AllocationRules(NamedTuple):
     forgetting:bool      # strength decays
     evict:bool           # writes take slots now; False = new entries stand beside the slots until the chunk ends
     reads:bool           # also plan what each token can read
+    competition:float=0. # what a write takes from the strength of earlier entries with a similar address
 
 # %% ../../nbs/memory/07_allocation.ipynb #0c28a6f8
 class WritePlan(NamedTuple):
@@ -125,6 +127,14 @@ def _fill_ends(plan, owner, last_write):
         if last_write[owner[n]] >= 0: plan.final[last_write[owner[n]], n] = 1
 
 @jitable
+def _compete(strength, n, occupied, owner, slot_cosine, write_cosine, gate, competition):
+    "Lower the strength of all slots but n that hold an entry with a similar address."
+    N = len(owner)
+    for m in range(N):
+        cosine = slot_cosine[owner[m]] if owner[m] < N else write_cosine[owner[m] - N]
+        if occupied[m] and m != n: strength[m] = competed_strength(strength[m], gate, cosine, competition)
+
+@jitable
 def _blank_plan(W, N, n_readers, dtype):
     "A plan in which nothing is written."
     none = np.full(W, -1, np.int64)
@@ -161,6 +171,7 @@ def plan_row(
                 strength[n] = updated_strength(gate, 1 - gate, strength[n], np.exp(-rate[n]*(since[n] + step)))
                 logit[n] = interpolated(gate, 1 - gate, logit[n], requests.decay_logit[w])
             since[n], plan.slot[w] = -step, n
+            if rules.competition > 0: _compete(strength, n, occupied, owner, requests.slot_cosine[w], requests.write_cosine[w], gate, rules.competition)
             if rules.forgetting: rate[n] = logit_to_rate(logit[n])
         previous = last_write[entry]
         readable[entry], plan.entry[w], plan.previous[w], plan.allocates[w] = True, entry, previous, allocates
@@ -189,7 +200,7 @@ def _plan_rows(requests, slots, rules):
 # %% ../../nbs/memory/07_allocation.ipynb #a778f8b8
 _N_REQUEST = len(WriteRequests._fields)
 
-def _plan_all(arrays:List[Tensor], match:float, forgetting:bool, evict:bool, reads:bool)->List[Tensor]:
+def _plan_all(arrays:List[Tensor], match:float, forgetting:bool, evict:bool, reads:bool, competition:float)->List[Tensor]:
     "All rows and heads, with numpy; the arrays of the requests, then those of the slots."
     requests, slots = WriteRequests(*arrays[:_N_REQUEST]), SlotStatus(*arrays[_N_REQUEST:])
     (b, h, W, N), gate = requests.slot_cosine.shape, requests.gate
@@ -199,13 +210,13 @@ def _plan_all(arrays:List[Tensor], match:float, forgetting:bool, evict:bool, rea
     def back(x):
         x = torch.from_numpy(x)
         return x.to(gate.device, gate.dtype if x.is_floating_point() else x.dtype).unflatten(0, (b, h))
-    plan = _plan_rows(WriteRequests(*map(rows, requests)), SlotStatus(*map(rows, slots)), AllocationRules(match, forgetting, evict, reads))
+    plan = _plan_rows(WriteRequests(*map(rows, requests)), SlotStatus(*map(rows, slots)), AllocationRules(match, forgetting, evict, reads, competition))
     return list(map(back, plan))
 
 _plan_operator = torch.library.custom_op('memnet::plan_writes', _plan_all, mutates_args=())   # what tools see that cannot look into numpy
 
 @_plan_operator.register_fake
-def _(arrays, match, forgetting, evict, reads):
+def _(arrays, match, forgetting, evict, reads, competition):
     (b, h, W, N), gate, L = arrays[0].shape, arrays[3], arrays[0].shape[2] if reads else 0
     def new(*sizes, dtype=gate.dtype): return gate.new_empty(b, h, *sizes, dtype=dtype)
     return [new(W, dtype=torch.long), new(W, dtype=torch.bool), new(W, dtype=torch.long), new(W, dtype=torch.long), new(W, W, dtype=torch.bool),
@@ -227,7 +238,7 @@ def plan_writes(
 )->WritePlan:                # in the dtype and on the device of the gates
     "Decide, outside of the gradient, which slot every write goes to. For `torch.compile`, `torch.export` and `torch.func` it is one operator."
     plan = _plan_operator if is_traced() or is_transformed() else _plan_all
-    return WritePlan(*plan([x.detach() for x in (*requests, *slots)], rules.match, rules.forgetting, rules.evict, rules.reads))
+    return WritePlan(*plan([x.detach() for x in (*requests, *slots)], rules.match, rules.forgetting, rules.evict, rules.reads, float(rules.competition)))
 
 # %% ../../nbs/memory/07_allocation.ipynb #a8cb027d
 def entry_onehot(

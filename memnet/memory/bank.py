@@ -86,7 +86,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->MemoryState:
         "A memory to which nothing was ever written."
         cfg = self.config
-        state = empty_memory_state(batch_size, cfg.n_heads, cfg.n_slots, cfg.d_key, cfg.d_value, cfg.graph, self.log_logit_scale)
+        state = empty_memory_state(batch_size, cfg.n_heads, cfg.n_slots, cfg.d_key, cfg.d_value, cfg.graph, self.log_logit_scale, cfg.count_writes)
         return state._replace(pending=self.no_pending(batch_size))
 
     def no_pending(self,
@@ -156,7 +156,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->Features:
         "Project a whole sequence at once, eq-features; only what depends on the state is done chunk by chunk. Nothing is sampled here."
         cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
-        y = self.projections(self.norm(x.to(self.norm.weight.dtype)))
+        y = self.projections(self.norm(x.to(self.log_logit_scale.dtype)))
         y = {name: z.to(self.dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
         key = _heads(y['address'], H)
         query = key if self.query is None else _heads(y['query'], H)
@@ -315,7 +315,7 @@ class MultiHeadMemoryBank(nn.Module):
         def of_tokens(name): return place_tokens([getattr(f, name) for f in features], cut)
         gate = of_tokens('gate')
         B, H, T = gate.shape
-        info = dict(gate_mean=gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), read_mass=read_mass)
+        info = dict(gate_mean=gate.sum()/(H*(B*T if mask is None else mask.sum().clamp(min=1))), gate=gate, read_mass=read_mass)
         if not records: return info
         info |= {k: place_tokens([s[k] for s in records], cut, fill) for k, fill in dict(read=0, write_slot=-1, allocated=0).items()} | {k: torch.cat([s[k] for s in records], 2) for k in ('strength', 'age')}
         hop_weights = of_tokens('hop_weights').detach()
@@ -333,8 +333,8 @@ class MultiHeadMemoryBank(nn.Module):
             f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
         want = (got[0], cfg.n_heads, cfg.n_slots)
         require(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
+        require(state is None or isinstance(state.writes, Tensor) == cfg.count_writes, f"state must {'count' if cfg.count_writes else 'not count'} its writes, as the bank with count_writes={cfg.count_writes} does: start from its empty_state()")
         waiting = None if state is None or state.pending is None else tuple(state.pending.features.shape)
-        want = (got[0], cfg.chunk_size - 1, cfg.dim)
-        require(waiting in (None, want), f"state.pending.features must be of (rows, chunk_size - 1, dim) {want}, got {waiting}: the state belongs to another config")
+        require(waiting in (None, (got[0], cfg.chunk_size - 1, cfg.dim)), f"state.pending.features must be of (rows, chunk_size - 1, dim) {(got[0], cfg.chunk_size - 1, cfg.dim)}, got {waiting}: the state belongs to another config")
 
 _LIBRARY_METHODS = {n: x for n, x in vars(MultiHeadMemoryBank).items() if callable(x) or isinstance(x, property)}   # as they stand here: a change of one that is not in `_HONOURED` rules the fused path out

@@ -48,6 +48,8 @@ class WriteConfig(Config):
     match:float=0.9              # cosine above which a write updates an entry instead of allocating a slot
     gate_floor:float=0.02        # gate at or below which nothing is written
     forgetting:bool=True         # strength decays at a learned rate, close to none at initialisation
+    count_writes:bool=False      # each slot knows how many writes it stands for; compression needs it
+    competition:float=0.         # what a write takes from the strength of earlier entries with a similar address: the latest version wins; 0 = nothing
 
     def check(self)->None:
         "Raises ValueError where a count or a threshold is out of range."
@@ -57,6 +59,7 @@ class WriteConfig(Config):
         for name, low, high in (('match', -1, 1), ('gate_floor', 0, 1)):
             value = getattr(self, name)
             require(low <= value <= high, f"{name} must lie in [{low}, {high}], got {name}={value}")
+        require(0 <= self.competition < 1, f"competition must lie in [0, 1), got competition={self.competition}")
 
 # %% ../../nbs/memory/03_config.ipynb #a6781f4f
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ def kernel_obstacle(
     for name in cfg.policies:
         if name not in BUILT_IN_POLICIES or POLICIES.get(name) is not BUILT_IN_POLICIES[name]: return f"the policy {name!r} is not a built-in one"
     if p.graph_rule is not None: return "a graph rule of its own"
+    if isinstance(state.writes, Tensor): return "a count of writes per slot"
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"
-    for name, value in (('gamma', 1), ('eta_minus', 0)):
+    for name, value in (('gamma', 1), ('eta_minus', 0), ('competition', 0)):
         if getattr(cfg, name) != value: return f"{name}={getattr(cfg, name)}"
     if not (is_traced() or bool(torch.stack([y.detach().sum() for y in f]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it
     return None

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Features', 'GraphRule', 'BankParameters', 'WriteCandidates', 'PlannedWrites', 'ChunkRead', 'unit_addresses',
-           'augmented_keys', 'augmented_queries', 'write_candidates', 'place_writes', 'entry_scores', 'read_vectors',
-           'chunk_events', 'read_chunk']
+           'augmented_keys', 'augmented_queries', 'write_candidates', 'left_at_writes', 'place_writes',
+           'competition_scores', 'entry_scores', 'read_vectors', 'chunk_events', 'read_chunk']
 
 # %% ../../nbs/memory/09_reading.ipynb #65513d9a
 from typing import Callable, NamedTuple, Optional
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .addressing import MASKED_SCORE, mix_policies, unit_rows
 from .allocation import AllocationRules, SlotStatus, WritePlan, WriteRequests, entry_onehot, plan_writes
+from .competition import log_competition, score_loss
 from .config import MemoryConfig
 from .pending_graph import pending_graph, spread_pending
 from .plasticity import EdgeEvents, edge_events
@@ -59,6 +60,7 @@ class PlannedWrites(NamedTuple):
     address:Tensor           # one-hot over slots and pending allocations, `b h w l`
     versions:EntryVersions   # what each write leaves
     tokens:Optional[Tensor]  # which tokens of the chunk they are, `b h w`; None = all, in order
+    log_left:Optional[Tensor]=None  # logarithm of what competition among them has left of each entry, before each write and, last, after all, `b h w+1 l`; None = no competition
 
     @property
     def event_gates(self)->Tensor:  # `b h w`
@@ -113,6 +115,17 @@ def write_candidates(
     with torch.no_grad(): slot_cosine, write_cosine, logit = f.key @ state.keys.mT, f.key @ f.key.mT, decay_logit(f.value, p.decay)
     return WriteCandidates(f.key, f.value, WriteRequests(slot_cosine, write_cosine, f.gate > p.config.gate_floor, f.gate, logit, step))
 
+def left_at_writes(
+    log_left:Tensor,               # of `log_competition`, `b h w+1 l`
+    plan:WritePlan,                # of the same writes
+    before:Optional[Tensor]=None,  # writes at which to look, -1 = at the start, `b h w`; None = each at its own
+)->Tensor:                         # `b h w`
+    "What competition has left of the entry that each write goes to, as a logarithm."
+    row = torch.arange(plan.entry.shape[-1], device=log_left.device).expand_as(plan.entry) if before is None else before.clamp(min=0)
+    at = row*log_left.shape[-1] + plan.entry.clamp(min=0)
+    left = log_left.flatten(2).gather(2, at)
+    return left if before is None else left*(before >= 0)
+
 def place_writes(
     candidates:WriteCandidates,  # tokens that may write
     state:MemoryState,               # at the start of the chunk
@@ -126,11 +139,25 @@ def place_writes(
     with torch.no_grad():
         logit = decay_logit(state.values, p.decay)
         rate = logits_to_rates(logit) if cfg.forgetting else torch.zeros_like(logit)
-        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads))
+        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads, cfg.competition))
         address = entry_onehot(plan, requests.active, cfg.n_slots, candidates.key.dtype)
-    return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay), tokens)
+    left = None if cfg.competition == 0 else log_competition(candidates.key @ torch.cat([state.keys, candidates.key], 2).mT, requests.gate, plan.entry, cfg.competition)
+    competed = None if left is None else left_at_writes(left, plan) - left_at_writes(left, plan, plan.previous)
+    return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay, competed), tokens, left)
 
 # %% ../../nbs/memory/09_reading.ipynb #3bfd105b
+def competition_scores(
+    state:MemoryState,     # at the start of the chunk
+    writes:PlannedWrites,  # of the chunk, that is all of its tokens
+)->Tensor:                 # <= 0, `b h t l`
+    "What competition takes from the scores of slots and pending allocations, token by token."
+    assert writes.log_left is not None
+    v, (C, N), log_left = writes.versions, (writes.plan.entry.shape[-1], state.strength.shape[-1]), writes.log_left
+    old = torch.zeros_like(v.strength) if v.source_slot is None or v.has_source is None else state.strength.gather(2, v.source_slot)*v.has_source
+    strength = F.pad(state.strength, (0, C)).unsqueeze(2) + (writes.plan.current*(v.strength - old).unsqueeze(-2)) @ writes.address
+    since = (writes.plan.current*left_at_writes(log_left, writes.plan).unsqueeze(-2)) @ writes.address   # at the last write of each entry
+    return score_loss(strength, log_left[:, :, :C] - since)   # eq-left
+
 def entry_scores(
     f:Features,            # of `unit_addresses`
     state:MemoryState,     # at the start of the chunk
@@ -183,7 +210,9 @@ def read_chunk(
     "Every token reads the slots of the start and the writes before it."
     cfg, f, commits_all = p.config, unit_addresses(f, p), p.config.n_writes == 0
     writes = place_writes(write_candidates(f, state, p), state, p, evict=commits_all, reads=True)
-    scores = entry_scores(f, state, writes, p).masked_fill(writes.plan.masked, MASKED_SCORE)
+    scores = entry_scores(f, state, writes, p)
+    if writes.log_left is not None: scores = scores + competition_scores(state, writes)
+    scores = scores.masked_fill(writes.plan.masked, MASKED_SCORE)
     weights = mix_policies(scores, f.policy_weights, cfg.policies, generator, cfg.topk, f.sample if f.sample.shape[-1] else None)
     events = None
     if p.lam is not None:

@@ -34,6 +34,7 @@ class MemoryState(NamedTuple):
     trace:Tensor      # eligibility after the last write event, `b h n`
     clock:Tensor      # tokens seen, those that wait included, `b`
     pending:Optional[PendingTokens]=None  # the unfinished chunk; None = nothing waits. All fields but `clock` are those of the border before it
+    writes:Union[Tensor,tuple[()]]=()     # writes that each slot stands for, whole numbers, `b h n`; () = not counted
 
     def select(self,
         rows:Union[Tensor,Sequence[int]],  # numbers of rows, in this order, or a bool mask `b`
@@ -105,13 +106,14 @@ def empty_memory_state(
     d_value:int,     # width of a content
     graph:bool=True, # False = no edges are kept
     like:Optional[Tensor]=None, # gives device and `state_dtype`; None = the default ones
+    count_writes:bool=False,    # True = writes are counted per slot
 )->MemoryState:
     "A memory to which nothing was ever written."
     like = torch.empty(0) if like is None else like
     def zeros(*sizes, dtype=state_dtype(like)): return torch.zeros(batch_size, n_heads, n_slots, *sizes, dtype=dtype, device=like.device)
     edges = zeros(n_slots) if graph else zeros(0)
     clock = torch.zeros(batch_size, dtype=torch.long, device=like.device)
-    return MemoryState(zeros(d_key), zeros(d_value), zeros(), zeros(dtype=torch.long), zeros(dtype=torch.long), zeros(), edges, zeros(), clock)
+    return MemoryState(zeros(d_key), zeros(d_value), zeros(), zeros(dtype=torch.long), zeros(dtype=torch.long), zeros(), edges, zeros(), clock, None, zeros(dtype=torch.long) if count_writes else ())
 
 # %% ../../nbs/memory/00_state.ipynb #11a5fed3
 def no_pending(
@@ -169,4 +171,5 @@ def forget(
     edges = _clear(state.edges, spanning) if state.edges.shape[-1] else state.edges
     if beside: state = drop_pending(state, mask.flatten(1).any(1))
     keys, values, strength, age = (_clear(x, mask) for x in state[:4])
-    return MemoryState(keys, values, strength, age, _clear(state.last_read, history), _clear(state.usage, history), edges, _clear(state.trace, earlier), state.clock, state.pending)
+    writes = _clear(state.writes, mask) if isinstance(state.writes, Tensor) else ()
+    return MemoryState(keys, values, strength, age, _clear(state.last_read, history), _clear(state.usage, history), edges, _clear(state.trace, earlier), state.clock, state.pending, writes)

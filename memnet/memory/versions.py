@@ -30,6 +30,7 @@ def write_versions(
     values:Tensor,                # content that each of them offers, `b h w d`
     state:MemoryState,            # at the start of the chunk
     decay:Optional[DecayRule], # None = strength does not decay
+    competed:Optional[Tensor]=None, # logarithm of what competition has left of the version before each write, `b h w`; None = no competition
 )->EntryVersions:
     "Allocations store content and gate as they are; updates interpolate: `v <- (1-g) v_old + g v`, `s <- g + (1-g) s_old`. Source: Zhang et al. 2024, section 3, for gated interpolation."
     active, gate, n_slots = requests.active, requests.gate, state.strength.shape[-1]
@@ -44,7 +45,9 @@ def write_versions(
     rate = None if decay is None else decay_rate(new, decay)
     if decay is not None and rate is not None:
         lost = log_decay_since(plan, rate, source, requests.step, state, decay)
-        kept, kept_start = update_chain(log_keep - lost*update, plan.same_entry)
+        log_keep = log_keep - lost*update
+    if competed is not None: log_keep = log_keep + competed*update
+    if decay is not None or competed is not None: kept, kept_start = update_chain(log_keep, plan.same_entry)
     strength = (kept*gate.unsqueeze(-2)).sum(-1) + kept_start*has_source*state.strength.gather(2, source)
     return EntryVersions(new, strength*active, rate, source, has_source)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gather_writes', 'scatter_writes', 'select_writes', 'updated_slots', 'updated_graph', 'scatter_to_slots',
-           'updated_age', 'updated_last_read', 'ChunkWrite', 'commit_chunk', 'chunk_record']
+           'updated_age', 'updated_writes', 'updated_last_read', 'ChunkWrite', 'commit_chunk', 'chunk_record']
 
 # %% ../../nbs/memory/11_writing.ipynb #9b5422c7
 from typing import NamedTuple, Optional, Union
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import is_traced
+from .competition import left_of_strength
 from .plasticity import EdgeEvents, last_trace, stdp
-from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, place_writes
+from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, left_at_writes, place_writes
 from .allocation import STRENGTH_STEPS, WriteRequests
 from .state import READ_THRESHOLD, MemoryState
 
@@ -62,7 +63,11 @@ def updated_slots(
     plan, stays = writes.plan, 1 - writes.plan.final.sum(2)
     keys = state.keys*(1 - plan.evicted).unsqueeze(-1) + plan.allocated.mT @ writes.candidates.key
     values = state.values*stays.unsqueeze(-1) + plan.final.mT @ writes.versions.values
-    return keys, values, state.strength*stays + (plan.final*writes.versions.strength.unsqueeze(-1)).sum(2)   # eq-commit
+    old, new = state.strength, writes.versions.strength
+    if writes.log_left is not None:
+        total = writes.log_left[:, :, -1]
+        old, new = left_of_strength(old, total[..., :old.shape[-1]]), left_of_strength(new, total.gather(2, plan.entry.clamp(min=0)) - left_at_writes(writes.log_left, plan))
+    return keys, values, old*stays + (plan.final*new.unsqueeze(-1)).sum(2)   # eq-commit
 
 # %% ../../nbs/memory/11_writing.ipynb #460bd3ee
 def updated_graph(
@@ -105,6 +110,17 @@ def updated_age(
     since = (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
     return torch.where(final.sum(2) > 0, since.long(), (state.age + n_tokens)*(state.strength > 0))
 
+def updated_writes(
+    state:MemoryState,      # at the start of the chunk
+    writes:PlannedWrites,   # that are committed
+)->Union[Tensor,tuple[()]]: # `b h n`; () = not counted
+    "Writes that each slot stands for, after the chunk: its own, and since the last merge those of the slots that were merged into it."
+    if not isinstance(state.writes, Tensor): return ()
+    entry, active, N = writes.plan.entry, writes.candidates.requests.active, state.writes.shape[-1]
+    came = torch.zeros(*entry.shape[:2], N + entry.shape[2], dtype=torch.long, device=entry.device).scatter_add(2, entry.clamp(min=0), active.long())
+    taken = writes.plan.allocated.argmax(2), writes.plan.allocated.sum(2) > 0    # write that allocated what the slot now holds, and whether one did
+    return torch.where(taken[1], came[..., N:].gather(2, taken[0]), state.writes + came[..., :N])
+
 def updated_last_read(
     state:MemoryState,      # at the start of the chunk
     writes:PlannedWrites,   # that are committed
@@ -139,7 +155,7 @@ def commit_chunk(
     with torch.no_grad():
         age = updated_age(state, writes, n_tokens.view(-1, 1, 1) if isinstance(n_tokens, Tensor) else n_tokens)
         last_read, usage = updated_last_read(state, writes, weights), scatter_to_slots(state.usage, received, writes)
-    new = MemoryState(keys, values, strength, age, last_read, usage, edges, trace, state.clock + n_tokens)
+    new = MemoryState(keys, values, strength, age, last_read, usage, edges, trace, state.clock + n_tokens, None, updated_writes(state, writes))
     return ChunkWrite(new, scatter_to_slots(read_mass, received, writes), writes)
 
 # %% ../../nbs/memory/11_writing.ipynb #5bdf224c

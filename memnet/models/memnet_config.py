@@ -31,6 +31,9 @@ class MemNetConfig(ObjectiveConfig, ControllerConfig, ConsolidationConfig, Memor
             v = getattr(self, f)
             if v is None and f in ('input_dim', 'n_outputs'): continue
             require(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{f} must be a whole number ≥ {low}, got {f}={v!r}")
+        compresses = self.dream_every > 0 and 'compress' in self.dream_stages
+        require(not compresses or self.count_writes, f"the stage 'compress' weighs slots by their writes, got count_writes={self.count_writes}: set count_writes=True")
+        require(not compresses or self.free_slots < self.n_slots, f"free_slots must be < n_slots, got free_slots={self.free_slots}, n_slots={self.n_slots}")
         require(self.n_layers == 0 or self.dim % (2*self.n_heads) == 0,
                 f"dim must be a multiple of 2*n_heads for rotary attention, got dim={self.dim}, n_heads={self.n_heads}")
 

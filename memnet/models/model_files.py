@@ -24,7 +24,7 @@ def model_kind(
     model:nn.Module,  # to be written, or read
 )->str:               # such as "MemNet", or "MemNet(bank=OwnBank)"
     "What the files of a model say that it is: a bank of one's own is part of it."
-    bank = getattr(getattr(model, 'controller', None), 'bank', None)
+    bank = getattr(getattr(model, 'controller', None), 'bank', None) or next(iter(getattr(model, 'banks', ())), None)
     library = bank is None or (type(bank).__module__, type(bank).__name__) == ('memnet.memory.bank', 'MultiHeadMemoryBank')
     return type(model).__name__ if library else f"{type(model).__name__}(bank={type(bank).__name__})"
 

@@ -16,7 +16,7 @@ from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
 from .benchmark import benchmark_memory
 from .planning import results_folder
-from ..soundness.soak import SOAK_PARTS, package_digest, repeat_case, run_soak, soak_units, summarise_units
+from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_case, run_soak, soak_units, summarise_units
 from ..text.text_command import run_text_safely, text_parser
 
 # %% ../../nbs/runs/08_package_commands.ipynb #5e281cb4
@@ -56,6 +56,7 @@ def soak_command(
     args.console.show_table("Soak", summarise_units(result.units))
     args.console.say(f"  table: {os.path.relpath(folder/'units.csv', root)}")
     for f in result.failures.itertuples(): args.console.say(f"{f.check}: {f.failure}\n  again: memnet soak --check {f.check} --case {shlex.quote(f.case)}")
+    if args.record: args.console.say(f"  recorded: {os.path.relpath(record_soak(result, args.seed, root), root)}")
     if result.missing: args.console.say(f"{result.missing} units are not done. To go on: {args.again}")
     return 1 if len(result.failures) else 0
 
@@ -83,6 +84,7 @@ def add_package_commands(
     soak = command("soak", soak_command)
     soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
     soak.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
+    soak.add_argument("--record", action="store_true", help="write what is done to results/reliability/soak.csv")
     soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
     soak.add_argument("--check", help="with --case: the check of one case")
     soak.add_argument("--case", help="one case again, as a failure prints it")

@@ -213,6 +213,7 @@ def permute_slots(
     "Reorder the slots of every row and head."
     def take(x): return x.gather(2, order.reshape(*order.shape, *[1]*(x.dim() - 3)).expand(*order.shape, *x.shape[3:]))
     slots = {name: take(getattr(state, name)) for name in ('keys', 'values', 'strength', 'age', 'last_read', 'usage', 'trace')}
+    if isinstance(state.writes, Tensor): slots['writes'] = take(state.writes)
     return state._replace(**slots, edges=take(take(state.edges).mT).mT if state.edges.shape[-1] else state.edges)
 
 def sort_slots(
@@ -245,7 +246,7 @@ def chunk_size_is_speed(
     steps.load_state_dict(model.state_dict())
     n = -(-case['tokens']//case['chunk_size'])*case['chunk_size']
     a, b = (outcome_of(m, case_data(case, m, n), read_at_once(case)) for m in (model, steps))
-    def kept(x): return x.logits, x.gradients, x.terms, () if x.state.memory is None else tuple(x.state.memory[:9])
+    def kept(x): return x.logits, x.gradients, x.terms, () if x.state.memory is None else (*x.state.memory[:9], x.state.memory.writes)
     return largest_difference(kept(a), kept(b))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #454df8e2

@@ -24,11 +24,11 @@ CASE_VALUES:dict[str, tuple] = dict(   # setting -> values, the simplest first
     n_heads=(1, 2, 3), head_width=(2, 4), n_slots=(3, 1, 2, 5, 8), d_key=(2, 1, 4), d_value=(1, 3), bottleneck=(1, 4), topk=(1, 2, 3),
     policies=(('topk',), ('topk', 'uniform'), ('topk', 'uniform', 'random'), ('random', 'topk'), ('uniform',)), tied_addresses=(True, False), logit_scale=(1., 10., 100.),
     # writes
-    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .99, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True),
+    chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .99, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True), count_writes=(False, False, True),
     # graph
     graph=(False, True), hops=(1, 2, 3), lam=(.3, .05, .95), eta_plus=(1., 1., .5, 0.), eta_minus=(0., 0., 0., 0., .2, 2., -.5), gamma=(1., 1., 1., .9, .3), rho=(0., 0., .3, .9),
     # consolidation
-    dream_every=(0, 0, 1, 2), dream_stages=((), ('refine',), ('merge',), ('replay',), ('refine', 'merge', 'replay')), tau_merge=(.8, .3, 0., 1.), replay_steps=(2, 1, 4),
+    dream_every=(0, 0, 1, 2), dream_stages=((), ('refine',), ('merge',), ('replay',), ('refine', 'merge', 'replay'), ('compress',), ('merge', 'compress', 'replay')), free_slots=(1, 2, 4), tau_merge=(.8, .3, 0., 1.), replay_steps=(2, 1, 4),
     replay_lam=(.5, 1.), replay_eta=(1., .5, 0.), replay_floor=(.15, 0., 1.), replay_sharpness=(4., 1.),
     # the model around the memory
     memory=(True,)*7 + (False,), n_layers=(0, 1, 2, 3), window=(2, 1, 4, 7), input_dim=(None, None, 3), n_outputs=(None, 2),
@@ -56,6 +56,8 @@ def case_config(
     "The config of a case; settings that exclude each other are brought to the nearest that work."
     c = {k: v for k, v in case.items() if k not in RUN_SETTINGS}
     c |= dict(topk=min(c['topk'], c['n_slots']), n_writes=min(c['n_writes'], c['chunk_size']), dim=2*c['n_heads']*case['head_width'], vocab_size=16, ff=1)
+    if c['n_slots'] == 1: c['dream_stages'] = tuple(s for s in c['dream_stages'] if s != 'compress')
+    c |= dict(count_writes=c['count_writes'] or 'compress' in c['dream_stages'], free_slots=max(min(c['free_slots'], c['n_slots'] - 1), 1))
     if c['rho']: c['eta_minus'] = 0.
     c['eta_minus'] = max(c['eta_minus'], -c['eta_plus'])
     return MemNetConfig(**c)

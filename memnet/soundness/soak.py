@@ -12,7 +12,7 @@ import torch
 # %% auto #0
 __all__ = ['SOAK_PARTS', 'CASES_PER_EQUIVALENCE', 'STREAMS', 'OPERATIONS_PER_STREAM', 'STRESS_SEEDS', 'STRESS_STEPS',
            'UNIT_COLUMNS', 'SoakUnit', 'soak_units', 'Finding', 'run_unit', 'repeat_case', 'package_digest',
-           'read_units', 'summarise_units', 'SoakResult', 'run_soak']
+           'read_units', 'summarise_units', 'SoakResult', 'run_soak', 'record_soak']
 
 # %% ../../nbs/soundness/04_soak.ipynb #05385025
 import pandas as pd
@@ -218,3 +218,14 @@ def run_soak(
     mine = table[pd.Series([key in wanted for key in table[['check', 'number', 'steps']].itertuples(index=False, name=None)], index=table.index, dtype=bool)]
     summarise_units(mine).to_csv(folder/'summary.csv', index=False)
     return SoakResult(mine, len(wanted) - len(mine))
+
+def record_soak(
+    result:SoakResult,  # what is done
+    seed:int,           # of its cases
+    root:Path,          # the checkout
+)->Path:                # of the table
+    "Write the counts of a soak, and of which code they are, to `results/reliability/soak.csv`."
+    path = root/'results'/'reliability'/'soak.csv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    summarise_units(result.units).assign(seed=seed, code=package_digest(), torch=torch.__version__.partition('+')[0]).to_csv(path, index=False, lineterminator='\n')
+    return path
