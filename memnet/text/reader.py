@@ -142,6 +142,7 @@ class RecordedChat:
         digest = request_digest(messages)
         if digest not in self.replies:
             require(self.live is not None, f"{str(self.path)!r} holds no reply to {messages[-1]['content'][-60:]!r}: record it with a live endpoint")
+            assert self.live is not None
             reply = self.live(messages)
             with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(dict(request=digest, reply=reply), ensure_ascii=False) + '\n')
             self.replies[digest] = reply

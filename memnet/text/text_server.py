@@ -40,8 +40,9 @@ def memory_tools(
         "Remove records for good, with every version and every summary made from them."
         return json.dumps(dict(removed=memory.forget(own(ids), purge=True)))
 
-    tools = dict(memory_write=memory_write, memory_recall=memory_recall, memory_forget=memory_forget)
-    return tools | (dict(memory_purge=memory_purge) if allow_purge else {})
+    tools:dict[str,Callable[...,str]] = dict(memory_write=memory_write, memory_recall=memory_recall, memory_forget=memory_forget)
+    if allow_purge: tools['memory_purge'] = memory_purge
+    return tools
 
 def text_server(
     memory:TextMemory,        # open for writing
