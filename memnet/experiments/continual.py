@@ -7,23 +7,16 @@ __all__ = []
 
 # %% ../../nbs/experiments/continual_run.ipynb #96ba7517
 import json
-from functools import lru_cache
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from memnet.training.learners import BankLearner, BankLearnerConfig, MergeConfig, MergeLearner, NetConfig, NetLearner
-from memnet.memory.stored_state import STORED_BITS
-from memnet.models.memnet import MemNet
-from memnet.training.memnet_learner import MemNetLearner, MemNetLearnerConfig
 from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory
-from memnet.training.slot_learners import NeighbourConfig, NeighbourLearner, SlotConfig, SlotLearner
 from memnet.training.run_stream import evaluate_learner, run_stream
 from memnet.analysis.continual_metrics import average_accuracy, average_forgetting, backward_transfer, forward_transfer, learning_accuracy, min_accuracy, windowed_forgetting, worst_case_accuracy
-from memnet.runs.experiments import find_root
 from memnet.runs.tables import complete_runs
 from memnet.runs.tuning import TUNING_SEED
-from memnet.tasks.small_streams import SMALL_DATA, split_small
 from memnet.tasks.streams import Stream, blur_borders, load_digit_split, join_experiences, permuted_digits, rotated_digits, shifting_recall, split_digits
 from memnet.training.schedule import generator_for
 
@@ -37,20 +30,16 @@ METHODS:dict[str, Any] = dict(
     class_means=MergeConfig(n_slots=10), merge50=MergeConfig(n_slots=50), merge200=MergeConfig(n_slots=200), merge50_byte=MergeConfig(n_slots=SMALL//67, bytes_per_number=1), merge200_byte=MergeConfig(n_slots=LARGE//67, bytes_per_number=1),
     memnet50=PrototypeConfig(budget=SMALL), memnet200=PrototypeConfig(budget=LARGE),
     bank=BankLearnerConfig(),
-    meta50=MemNetLearnerConfig(budget=SMALL), meta200=MemNetLearnerConfig(budget=LARGE), meta200_evict=MemNetLearnerConfig(budget=LARGE, compress=False),
-    slots50=SlotConfig(budget=SMALL), slots200=SlotConfig(budget=LARGE), all_nearest=NeighbourConfig(budget=0), all_three=NeighbourConfig(budget=0, n_neighbours=3), sample50=NeighbourConfig(budget=SMALL), sample200=NeighbourConfig(budget=LARGE),
-    joint_noise=PrototypeConfig(memory=False),
     no_memory=PrototypeConfig(memory=False), no_replay=PrototypeConfig(n_replay=0), no_dream=PrototypeConfig(dream_every=0), with_graph=PrototypeConfig(n_edges=4), in_floats=PrototypeConfig(floats=True),
     slots_3k=PrototypeConfig(budget=SMALL//4), slots_6k=PrototypeConfig(budget=SMALL//2), slots_25k=PrototypeConfig(budget=2*SMALL), merge_3k=MergeConfig(n_slots=SMALL//4//67, bytes_per_number=1), merge_6k=MergeConfig(n_slots=SMALL//2//67, bytes_per_number=1), merge_25k=MergeConfig(n_slots=2*SMALL//67, bytes_per_number=1))
 
 GROUPS = dict(
     memnet=('memnet50', 'memnet200'), merging=('class_means', 'merge50', 'merge200', 'merge50_byte', 'merge200_byte'), replay=('er50', 'er200', 'er50_byte', 'er200_byte', 'der200'),
     nets=('finetune', 'ewc', 'joint'), without=('no_memory', 'no_replay', 'no_dream', 'with_graph', 'in_floats'), sizes=('slots_3k', 'slots_6k', 'slots_25k', 'merge_3k', 'merge_6k', 'merge_25k'),
-    sequences=('transformer', 'lstm', 'bank'), meta=('meta50', 'meta200', 'meta200_evict'), untrained=('slots50', 'slots200', 'all_nearest', 'all_three', 'sample50', 'sample200'),
-    small=('merge50_byte', 'merge200_byte', 'finetune', 'joint', 'joint_noise'))
+    sequences=('transformer', 'lstm', 'bank'))
 GROUPS |= dict(main=GROUPS['memnet'] + GROUPS['merging'] + GROUPS['replay'] + GROUPS['nets'])   # one run for the whole comparison
 
-TUNED_AS = dict(meta200_evict='meta200', er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in GROUPS['without'] + ('slots_3k', 'slots_6k', 'slots_25k')})  # learners that take the tuned settings of another one
+TUNED_AS = dict(er50_byte='er200', er200_byte='er200', **{m: 'memnet50' for m in GROUPS['without'] + ('slots_3k', 'slots_6k', 'slots_25k')})  # learners that take the tuned settings of another one
 
 # %% ../../nbs/experiments/continual_run.ipynb #57161a03
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 8e-3)
@@ -60,8 +49,7 @@ def tuning_grid(
     method:str,
 )->list:        # eight dicts of settings; one empty dict where there is nothing to tune
     "Settings tried for a method."
-    if isinstance(METHODS[method], (MergeConfig, NeighbourConfig)) or method == 'joint_noise': return [{}]
-    if isinstance(METHODS[method], (MemNetLearnerConfig, SlotConfig)): return [dict(bits=b) for b in STORED_BITS]
+    if isinstance(METHODS[method], MergeConfig): return [{}]
     if method.startswith('memnet'): return [dict(lr=lr, logit_scale=t, d_code=d) for lr in (3e-3, 6e-3) for t in (80., 140.) for d in (32, 48)]
     if method == 'ewc': return [dict(lr=lr, ewc=w) for lr in (1e-3, 3e-3) for w in (1., 10., 100., 1000.)]
     if method == 'der200': return [dict(lr=lr, distill=w, n_replay=32) for lr in (1e-3, 2e-3, 4e-3, 8e-3) for w in (.3, 1.)]
@@ -69,17 +57,13 @@ def tuning_grid(
     return [dict(lr=lr) for lr in RATES]
 
 # %% ../../nbs/experiments/continual_run.ipynb #051afcf7
-STREAMS = ('split', 'permuted', 'rotated', 'recall', 'blurred', 'recurring', 'few', *SMALL_DATA)   # settings are tuned on the first two alone
-JOINT = ('joint', 'joint_noise')   # learners that are given all tasks at once
+STREAMS = ('split', 'permuted', 'rotated', 'recall', 'blurred', 'recurring', 'few')
 
 def is_shown(
     method:str,
     stream:str,  # one of `STREAMS`
 )->bool:
     "Whether a learner is trained on a stream: slow ones and variants skip some."
-    if stream in SMALL_DATA: return method in GROUPS['meta'] + GROUPS['untrained'] + GROUPS['small']
-    if method == 'meta200_evict' or method == 'joint_noise': return stream == 'split'
-    if method in GROUPS['meta'] + GROUPS['untrained']: return True
     if method in GROUPS['sequences'] + GROUPS['sizes']: return stream == 'split' or stream == 'recall' and method in GROUPS['sequences']
     if method in GROUPS['without']: return stream in ('split', 'rotated', 'few')
     return stream in ('split', 'permuted') or method not in ('er50_byte', 'er200_byte')
@@ -118,16 +102,10 @@ def make_continual_stream(
     if name == "rotated": return rotated_digits(seed, **over)
     if name == "recall": return shifting_recall(seed, **over)
     if name == "recurring": return split_digits(seed, n_visits=2, **over)
-    if name in SMALL_DATA: return split_small(seed, name, **over)
     stream = split_digits(seed, **over)
     if name == "blurred": return blur_borders(stream, .3, generator_for("data", seed))
     if name == "few": return replace(stream, experiences=tuple(type(p)(*(x[::8] for x in p)) for p in stream.experiences))
     return stream
-
-@lru_cache(1)
-def meta_trained()->MemNet:
-    "The net whose weights `memnet meta-train` has made. Raises ValueError where they are not there."
-    return MemNet.load(find_root()/"results"/"continual"/"learner")
 
 def make_learner(
     method:str,
@@ -137,8 +115,7 @@ def make_learner(
 ):
     "A fresh learner for a stream."
     cfg = replace(METHODS[method], n_inputs=stream.n_inputs, n_classes=stream.n_classes, **settings)
-    if isinstance(cfg, MemNetLearnerConfig): return MemNetLearner(cfg, meta_trained())
-    kind = {NetConfig: NetLearner, MergeConfig: MergeLearner, PrototypeConfig: PrototypeMemory, BankLearnerConfig: BankLearner, SlotConfig: SlotLearner, NeighbourConfig: NeighbourLearner}[type(cfg)]
+    kind = {NetConfig: NetLearner, MergeConfig: MergeLearner, PrototypeConfig: PrototypeMemory, BankLearnerConfig: BankLearner}[type(cfg)]
     return kind(cfg, generator_for("init", seed))
 
 # %% ../../nbs/experiments/continual_run.ipynb #838cb157
@@ -150,12 +127,12 @@ def tune_learners(
     for method in GROUPS[cfg.group]:
         if method in TUNED_AS or len(tuning_grid(method)) == 1: continue
         for name, seeds in (("split", (cfg.seed, cfg.seed + 1)), ("permuted", (cfg.seed,))):
-            if not is_shown(method, name) or name == "permuted" and isinstance(METHODS[method], (MemNetLearnerConfig, SlotConfig)): continue
+            if not is_shown(method, name): continue
             for i, setting in enumerate(tuning_grid(method)):
                 found = []
                 for seed in seeds:
                     stream = make_continual_stream(name, seed, cfg, "valid")
-                    if method in JOINT: stream = join_experiences(stream)
+                    if method == "joint": stream = join_experiences(stream)
                     found.append(average_accuracy(run_stream(make_learner(method, stream, seed, **setting), stream, generator_for("data", seed)).accuracies))
                 note("valid/accuracy", np.mean(found), f"{method}/{name}/{i}")
 
@@ -172,7 +149,7 @@ def best_setting(
         if f"-s{TUNING_SEED}-" not in run.id: continue
         for slice, value in run.metrics[["slice", "value"]].itertuples(index=False):
             m, s, i = slice.split("/")
-            if (m, s) == (method, "permuted" if name == "permuted" and not isinstance(METHODS[method], (MemNetLearnerConfig, SlotConfig)) else "split"): found[int(i)] = value
+            if (m, s) == (method, "permuted" if name == "permuted" else "split"): found[int(i)] = value
     if len(found) < len(tuning_grid(method)): raise ValueError(f"tuned=True needs the tuning run of {method} with seed {TUNING_SEED} in {folder}: start the same command again once it is complete")
     return tuning_grid(method)[max(sorted(found), key=found.__getitem__)]
 
@@ -263,7 +240,7 @@ def run_continual(
     for method in () if cfg.tune else GROUPS[cfg.group]:
         for name in (s for s in cfg.streams if is_shown(method, s)):
             stream, at = make_continual_stream(name, cfg.seed, cfg), f"{method}/{name}"
-            if method in JOINT: stream = join_experiences(stream)
+            if method == "joint": stream = join_experiences(stream)
             setting = best_setting(method, name, out.parent) if cfg.tuned else {}
             learner, labels = make_learner(method, stream, cfg.seed, **setting), []
             keep = (lambda l, experience: labels.append(l.state.label[l.state.strength > 0].numpy().copy())) if isinstance(learner, PrototypeMemory) else None
@@ -271,7 +248,7 @@ def run_continual(
             if (method, name) == saved_learner(cfg): learner.save(out/"model")
             note_stream_result(result, stream, learner, lambda metric, value: note(metric, value, at))
             for d, v in accuracy_around_switches(result, stream).items(): note("old_tasks", v, at, d)
-            if name == "recall" and method not in JOINT: note_return(result, stream, lambda metric, value: note(metric, value, at))
+            if name == "recall" and method != "joint": note_return(result, stream, lambda metric, value: note(metric, value, at))
             kept |= {f"{at}/matrix": result.accuracies.half().numpy(), f"{at}/steps": result.steps[::2].numpy(), f"{at}/looks": result.evaluations[::2].half().numpy()}
             for key, value in setting.items(): note(f"setting_{RECORDED_AS.get(key, key)}", value, at)
             if isinstance(learner, PrototypeMemory) and learner.config.memory:
@@ -308,15 +285,13 @@ def continual_settings(
     if profile == "smoke": return runs(("memnet", "merging"), seeds, epochs=1, watch=20)
     if profile == "quick": return runs(("main",), seeds, streams=("split", "rotated", "recall"), epochs=5, watch=4)
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
-    tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet", "meta", "untrained")]
+    tuning = [dict(group=g, seed=TUNING_SEED, tune=True, epochs=10, n_permuted=4) for g in ("nets", "sequences", "replay", "memnet")]
     final = dict(streams=STREAMS, tuned=True, epochs=10, n_permuted=10, watch=1)
     few = min(seeds, 3)   # task orders for slow learners and variants
     order = [("main", 0), ("without", 0), ("sizes", 0)] + [("main", s) for s in range(1, few)] + [("sequences", 0), ("slots", 0)]
     order += [(g, s) for g in ("sequences", "without", "sizes") for s in range(1, few)] + [("main", s) for s in range(few, seeds)]
     slots = dict(group="memnet", seed=0, streams=("split",), tuned=True, epochs=10)   # a second run that saves the slots
-    own = final | dict(epochs=1, watch=20)   # they learn from the first pass alone, and nets are there to compare
-    fresh = [dict(group=g, seed=s) | own | (dict(streams=("split", *SMALL_DATA), epochs=10) if g == "small" else {}) for s in range(seeds) for g in ("meta", "untrained", "small")]
-    return tuning + [slots if g == "slots" else dict(group=g, seed=s) | final for g, s in order] + fresh
+    return tuning + [slots if g == "slots" else dict(group=g, seed=s) | final for g, s in order]
 
 # %% ../../nbs/experiments/continual_run.ipynb #d5540cb3
 Config, settings, run = ContinualConfig, continual_settings, run_continual   # what `memnet run` and the explorer look for
