@@ -33,13 +33,13 @@ test: $(READY)   ## export drift, clean notebooks, every chapter, whole-system t
 	$(BIN)/python .ci/check.py
 
 lab: $(READY)    ## open the book in JupyterLab
-	$(BIN)/jupyter trust index.ipynb nbs/*/*.ipynb papers/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
-	$(BIN)/jupyter lab nbs/foundations/00_notation.ipynb
+	$(BIN)/jupyter trust index.ipynb nbs/*.ipynb nbs/*/*.ipynb papers/*.ipynb >/dev/null  # JupyterLab shows no SVG figure of a notebook it does not trust
+	$(BIN)/jupyter lab nbs/tour.ipynb
 
 docs: $(READY)   ## render the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || \
 	  { echo "Quarto is not installed: get it from https://quarto.org/docs/get-started/ and call make docs again."; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
+	trap 'rm -rf _proc nbdev.yml' EXIT; rm -rf _proc; PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
 	@echo "The site is in _docs/index.html"
 
 readme: $(READY) ## make the sidebar and the map of parts from the folders, and README.md from index.ipynb
@@ -47,4 +47,4 @@ readme: $(READY) ## make the sidebar and the map of parts from the folders, and 
 	$(BIN)/python .ci/readme.py
 
 clean:           ## remove what the tools left (not results, not the environment)
-	rm -rf _proc _docs .pytest_cache build dist *.egg-info
+	rm -rf _proc _docs nbdev.yml .pytest_cache build dist *.egg-info

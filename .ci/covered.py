@@ -17,7 +17,8 @@ from coverage.data import CoverageData
 ROOT = pool.ROOT
 FOLDER = ROOT/"_runs"/"coverage"           # what was taken, and of which code
 TABLE = ROOT/"results"/"coverage"/"coverage.csv"
-COLUMNS = ("module", "statements", "statements_run", "branches", "branches_taken")
+COUNTS = ("statements", "statements_run", "branches", "branches_taken")
+COLUMNS = ("module", *COUNTS, "share")     # of the branches; the last row counts all modules
 CONFIG = """[run]
 branch = True
 parallel = True
@@ -108,8 +109,10 @@ def report(config):
     rows, missing = [], {}
     for name, found in sorted((os.path.relpath(n, ROOT), f) for n, f in files.items()):
         s = found["summary"]
-        rows.append(dict(zip(COLUMNS, (name, s["num_statements"], s["covered_lines"], s["num_branches"], s["covered_branches"]))))
+        rows.append(dict(zip(("module", *COUNTS), (name, s["num_statements"], s["covered_lines"], s["num_branches"], s["covered_branches"]))))
         missing[name] = found["missing_branches"], found["missing_lines"]
+    rows.append(dict(module="all") | {c: sum(r[c] for r in rows) for c in COUNTS})
+    for r in rows: r["share"] = round(r["branches_taken"]/r["branches"], 4) if r["branches"] else 1.
     return rows, missing
 
 def main(words):
@@ -138,8 +141,8 @@ def main(words):
     for name, (branches, lines) in missing.items():
         arcs = [f"{a} to {b if b > 0 else 'end'}" for a, b in branches]
         if branches or lines: print(f"{name}: {', '.join(arcs) or '-'}; lines {', '.join(map(str, lines)) or '-'}")
-    total = {c: sum(r[c] for r in rows) for c in COLUMNS[1:]}
-    print(f"branches: {total['branches_taken']} of {total['branches']} ({total['branches_taken']/total['branches']:.1%}); statements: {total['statements_run']} of {total['statements']} ({total['statements_run']/total['statements']:.1%})")
+    total = rows[-1]
+    print(f"branches: {total['branches_taken']} of {total['branches']} ({total['share']:.1%}); statements: {total['statements_run']} of {total['statements']}")
     bad = [n for n, (ok, *_) in outcome.items() if not ok]
     for n in bad: print(f"  FAILED {n}")
     return 1 if bad else 0

@@ -20,7 +20,9 @@ TABLE = ROOT/".ci"/"seconds.csv"
 LOADED = ("numpy", "pandas", "torch", "numba", "scipy.stats", "IPython", "matplotlib.pyplot", "nbdev.test", "execnb.shell", "pytest", "hypothesis", "networkx", "nbformat")
 LONGEST = 25.   # seconds from which on a file of tests is several jobs
 LIMIT = 900     # seconds after which a job counts as endless
-COMMANDS = {"types": [sys.executable, "-m", "mypy"], "verify": [str(Path(sys.executable).parent/"memnet"), "verify", "--tables-only"]}   # that read the checkout and change nothing
+COMMANDS = {"kernels": [str(Path(sys.executable).parent/"memnet"), "warmup", "--precision", "all"],   # first: in a fresh clone every job that needs them would compile them for itself
+            "types": [sys.executable, "-m", "mypy"], "verify": [str(Path(sys.executable).parent/"memnet"), "verify", "--tables-only"]}
+WITHOUT_KERNELS = ("types", "nbs/runs", "nbs/text", "tests/test_runner", "tests/test_crash_safety")   # what may run beside that
 
 
 # --- what there is to do
@@ -66,7 +68,7 @@ def all_jobs(seconds=None):
             expected = sum(seconds.get(f"{file}::{n}", 1.) for n in names)
             jobs.append((file if len(parts) == 1 else f"{file} ({i + 1} of {len(parts)})", "tests", target, expected))
     jobs += [(name, "command", words, seconds.get(name, 30.)) for name, words in COMMANDS.items()]
-    return sorted(jobs, key=lambda j: -j[3])
+    return sorted(jobs, key=lambda j: (j[0] != "kernels", -j[3]))
 
 
 # --- one job, in its process
@@ -168,6 +170,11 @@ class Screen:
         if self.live: print(f"\r\033[K{text[:shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         else: print(text, flush=True)
 
+def next_job(waiting, running):
+    "Take the next job: the first, or one that does without the kernels as long as they are being compiled."
+    at = next((i for i, j in enumerate(waiting) if j[0].startswith(WITHOUT_KERNELS)), 0) if "kernels" in running else 0
+    return waiting.pop(at)
+
 def run_pool(jobs, cores, scratch):
     "Run all jobs; gives name -> (passed, seconds, processor seconds) and test -> processor seconds. A failure is shown with its output when it happens."
     screen, waiting, running = Screen(len(jobs)), list(jobs), {}
@@ -188,7 +195,7 @@ def run_pool(jobs, cores, scratch):
     try:
         while waiting or running:
             while waiting and len(running) < cores:
-                job, folder = waiting.pop(0), scratch/str(len(outcome) + len(running))
+                job, folder = next_job(waiting, [j[0] for j, *_ in running.values()]), scratch/str(len(outcome) + len(running))
                 while folder.exists(): folder = folder.with_name(folder.name + "_")
                 running[begin(job, folder)] = (job, time.time(), folder)
             for pid in list(running):

@@ -15,11 +15,14 @@ PARTS = {   # folder -> title, what a reader finds there; in reading order
     "analysis":    ("Analysis", "measures, the event log, survival of slots, plots, the explorer"),
     "runs":        ("Runs", "experiments as runs: plan, run, collect, verify; the command line"),
     "soundness":   ("Soundness", "random cases: one function many ways, invariants, stress; what is promised and which test shows it"),
+    "scorecard":   ("Scorecard", "one page about the memory of any network: abilities, recipe, known networks, the command"),
     "experiments": ("Experiments", "one question each: `<name>_run` makes the runs, `<name>` reads them and concludes"),
     "text":        ("Text memory", "a memory of text in one file, for people and agents: write, recall by spreading activation, consolidate, forget"),
     "howto":       ("How-to", "one short page a job"),
     "papers":      ("Papers", "one executable chapter a paper"),
 }
+
+FIRST, LAST = ("index.ipynb", "nbs/tour.ipynb"), ("LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")   # pages of no part: before and after the parts
 
 def folder(part): return ROOT/part if part == "papers" else ROOT/"nbs"/part
 def shown(path): return not any(s.startswith((".", "_")) for s in path.relative_to(ROOT).parts)
@@ -33,10 +36,10 @@ def title(path): return re.match(r"# (.+)", nbformat.read(path, 4).cells[0].sour
 
 def sidebar():
     "The lines below `contents:`."
-    lines = ["      - index.ipynb"]
+    lines = [f"      - {page}" for page in FIRST]
     for part, (name, _) in PARTS.items():
         if chapters(part): lines += [f"      - section: {name}", "        contents:", *(f"          - {p.relative_to(ROOT).as_posix()}" for p in chapters(part))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "      - section: The project", "        contents:", *(f"          - {page}" for page in LAST)]) + "\n"
 
 def parts_map():
     "A table of the parts, each with links to its chapters in reading order."
@@ -61,7 +64,7 @@ def made():
     return {quarto: between(text, "    contents:\n", "\nmetadata-files:", sidebar()), index: nbformat.writes(nb, ensure_ascii=False) + "\n"}
 
 def main(check=False):
-    stray = sorted({p.parent.name for p in (ROOT/"nbs").rglob("*.ipynb") if shown(p)} - set(PARTS))
+    stray = sorted({p.parent.name for p in (ROOT/"nbs").rglob("*.ipynb") if shown(p) and p.relative_to(ROOT).as_posix() not in FIRST} - set(PARTS))
     if stray: sys.exit(f"nbs/{stray[0]} is no part of the book: add it to PARTS in .ci/sidebar.py")
     differs = [f for f, text in made().items() if f.read_text(encoding="utf-8") != text]
     if check and differs: sys.exit(f"{', '.join(f.name for f in differs)} does not agree with the folders: run make readme and commit")

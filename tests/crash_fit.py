@@ -67,9 +67,12 @@ def wait_for(pid):
 KINDS = {"kill": [signal.SIGKILL], "term": [signal.SIGTERM], "hangup": [signal.SIGHUP], "interrupt": [signal.SIGINT], "interrupt twice": [signal.SIGINT, signal.SIGINT], "disk full": []}
 ALLOWED = {"kill": {-9}, "term": {-15}, "hangup": {-1}, "interrupt": {130, 131, 1}, "interrupt twice": {130, 131, 1}, "disk full": {28}}   # and 0, if it had ended before
 
-def crash_trials(n, seed=0, kinds=tuple(KINDS), folder=None):
+def crash_trials(n, seed=0, kinds=tuple(KINDS)):
     "Stop `fit` `n` times, each time in one of the ways of `kinds`; resume until it is done, begin again. Returns counts by kind, the number of runs, and what was wrong: (kind, fault, text)."
-    folder, rng, count, wrong = Path(folder or tempfile.mkdtemp()), random.Random(seed), {}, []
+    with tempfile.TemporaryDirectory() as folder: return stop_and_resume(n, seed, kinds, Path(folder))
+
+def stop_and_resume(n, seed, kinds, folder):
+    rng, count, wrong = random.Random(seed), {}, []
     torch.set_num_threads(1)
     pid = in_a_child(lambda: train(folder/"whole"/"run", 0)); wait_for(pid)
     whole, runs = ended(folder/"whole"/"run"), 0

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: in sweeps with two jobs, and while results are written. `python tests/crash_trials.py 200` writes results/reliability/kills_runs.csv; `crash_trials` is what the tests call."""
+"""Kill -9 at random moments: in sweeps with two jobs, and while results are written. `python tests/crash_trials.py 200` (kills, seed, one in so many in a sweep) writes results/reliability/kills_runs.csv; `crash_trials` is what the tests call."""
 import os, random, shutil, signal, sys, tempfile, time
 from pathlib import Path
 import pandas as pd
@@ -141,8 +141,9 @@ def faults(table):
     return table[table[["lost", "half", "orphans", "different"]].any(axis=1)]
 
 if __name__ == "__main__":
-    n, seed = (*map(int, sys.argv[1:]), *(200, 0)[len(sys.argv) - 1:])
-    table = crash_trials(n, seed, say=lambda row: print(*row.values(), flush=True))
+    given = [*map(int, sys.argv[1:])]
+    n, seed, every = (*given, *(200, 0, 2)[len(given):])
+    table = crash_trials(n, seed, every=every, say=lambda row: print(*row.values(), flush=True))
     counts = table.groupby(["what", "killed"]).agg(times=("trial", "count"), **{f: (f, "sum") for f in ("lost", "half", "orphans", "different")}).reset_index()
     print(counts.to_string(index=False))
     record("kills_runs", counts, seed=seed)

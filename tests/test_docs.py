@@ -1,5 +1,6 @@
-"""The book without Quarto: every reference has its label, every link its target, every notebook its place in the sidebar."""
-import re, subprocess, sys
+"""The book without Quarto: every reference has its label, every link and anchor its target, every figure its words, every notebook its place in the sidebar, and no cell leaves the process changed."""
+import ast, re, subprocess, sys
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 import nbformat, pytest, yaml
@@ -24,10 +25,30 @@ def labels(path):
 def references(path): return set(re.findall(r"(?<![\w/])@((?:eq|fig|tbl|sec)-[\w-]*\w)", prose(path)))
 def links(text): return re.findall(r"\]\(([^()\s]+)\)", text) + re.findall(r"(?:src|href)=[\"']([^\"']+)", text)
 
-def missing(text, folder):
-    "Relative links whose target is not there."
-    local = [l for l in links(text) if not re.match(r"(?:[a-z]+:|#)", l)]
-    return [l for l in local if not (folder/unquote(l.split("#")[0])).exists()]
+def slug(heading):
+    "The anchor that Pandoc gives to a heading."
+    plain = re.sub(r"\{[^}]*\}\s*$", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading))
+    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", re.sub(r"[^\w\s.-]", "", plain.lower()).strip()))
+
+def anchors(path):
+    "What a link into a page can name."
+    text = "\n\n".join(cells(path, "markdown")) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    plain = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
+    own = re.findall(r"\{#([\w-]+)", plain) + re.findall(r"<a (?:id|name)=[\"']([^\"']+)", plain)
+    return {slug(h) for h in re.findall(r"^#+ (.+)", plain, re.M)} | set(own) | (set(labels(path)) if path.suffix == ".ipynb" else set())
+
+PAGES = (".ipynb", ".md")                                                  # what the site makes a page of
+FILES = (".svg", ".png", ".cff", ".html")                                  # what it copies, see `resources` in _quarto.yml
+
+def missing(text, path):
+    "Relative links of a page whose target is not there, is a folder (the site has no page for one), is not copied to the site, or has no such anchor."
+    found = []
+    for link in links(text):
+        if re.match(r"[a-z]+:", link): continue
+        file, _, anchor = link.partition("#")
+        target = path.parent/unquote(file) if file else path
+        if not target.is_file() or target.suffix not in PAGES + FILES or anchor and anchor not in anchors(target): found.append(link)
+    return found
 
 @pytest.mark.parametrize("path", ALL, ids=name)
 def test_references_have_labels(path):
@@ -42,10 +63,81 @@ def test_figures_are_described(path):
             for key in ("fig-cap", "fig-alt"): assert re.search(rf"^#\| *{key}: *\S", source, re.M), f"{key} is missing in:\n{source[:200]}"
 
 @pytest.mark.parametrize("path", ALL, ids=name)
-def test_links_of_notebooks(path): assert not missing(prose(path), path.parent)
+def test_links_of_notebooks(path): assert not missing(prose(path), path)
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=name)
-def test_links_of_pages(path): assert not missing(path.read_text(encoding="utf-8"), ROOT)
+def test_links_of_pages(path): assert not missing(re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S), path)
+
+def undescribed(text):
+    "Pictures in prose without a text for those who do not see them."
+    return re.findall(r"!\[\s*\]\([^)]*\)", text) + [tag for tag in re.findall(r"<img\b[^>]*>", text) if not re.search(r"alt=[\"'][^\"']", tag)]
+
+@pytest.mark.parametrize("path", [*ALL, *sorted(ROOT.glob("*.md"))], ids=name)
+def test_pictures_in_prose_are_described(path): assert not undescribed(prose(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8"))
+
+def nameless(path):
+    "Cells that show a figure without a label; caption and alt text are looked at where there is one."
+    code = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and not re.search(r"^#\| *hide\b", c.source, re.M)]
+    return [c.id for c in code if any(k.startswith("image/") for o in c.outputs for k in o.get("data", {})) and not re.search(r"^#\| *label: *fig-", c.source, re.M)]
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_figures_have_a_name(path): assert not nameless(path)
+
+def unread(path):
+    "Figures after which no paragraph says how to read them, before the next heading or figure."
+    lost, waiting = [], None
+    for c in nbformat.read(path, 4).cells:
+        label = re.search(r"^#\| *label: *(fig-\S+)", c.source, re.M) if c.cell_type == "code" else None
+        if label or c.cell_type == "markdown" and c.source.lstrip().startswith("#") and waiting:
+            if waiting: lost.append(waiting)
+            waiting = None
+        if label: waiting = label[1]
+        elif c.cell_type == "markdown" and re.search(r"\*\*Reading th(?:is figure|ese figures)\.\*\*", c.source): waiting = None
+    return lost + ([waiting] if waiting else [])
+
+READ = [p for p in BOOK if p.parent.name in ("experiments", "analysis") and p.stem not in ("long_range", "continual") or p.stem == "tour"]
+
+@pytest.mark.parametrize("path", READ, ids=name)
+def test_figures_say_how_they_are_read(path): assert not unread(path), "a paragraph that begins **Reading this figure.** is missing below"
+
+LONGEST = 100   # characters of a printed line: more is cut on the page, or broken in the middle of a word
+
+def long_lines(path):
+    "Stored lines of plain text that are too long; a sentence that stands for prose (`echo: false`) may be."
+    found = []
+    for c in nbformat.read(path, 4).cells:
+        if c.cell_type != "code" or re.search(r"^#\| *echo: *false", c.source, re.M): continue
+        for o in c.outputs:
+            text = o.get("text", "") or (o.data.get("text/plain", "") if set(o.get("data", {})) == {"text/plain"} else "")
+            found += [f"{c.id}: {l[:60]}…" for l in text.splitlines() if len(l) > LONGEST and not re.match(r"\w*Config\(", l)]   # settings as their class shows them; the page wraps them
+    return found
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_no_printed_line_is_too_long(path): assert not long_lines(path)
+
+GLOBAL_CALLS = ("os.chdir", "os.putenv", "torch.manual_seed", "torch.set_default_dtype", "torch.use_deterministic_algorithms", "np.random.seed", "random.seed", "sys.setrecursionlimit", "locale.setlocale")
+
+def left_behind(path):
+    "What the cells of a notebook change for good: attributes of modules, the environment, patches that are never undone, global seeds, registered policies."
+    code = "\n".join(re.sub(r"^\s*[%!].*$", "", s, flags=re.M) for s in cells(path, "code") if not re.search(r"^#\| *exports?\b|^#\|\s*eval: *false", s, re.M))
+    tree = ast.parse(code)
+    modules = {(a.asname or a.name).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    root = lambda n: root(n.value) if isinstance(n, (ast.Attribute, ast.Subscript)) else getattr(n, "id", "")
+    flat = lambda ts: [x for t in ts for x in (flat(t.elts) if isinstance(t, ast.Tuple) else [t])]
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.With) for n in ast.walk(f)}   # in a `with`, what manages the context undoes it
+    calls = Counter(ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call) and not (id(n) in inside and ast.unparse(n.func) == "torch.manual_seed"))   # in a `fork_rng`
+    targets = Counter(ast.unparse(t) for n in ast.walk(tree) if isinstance(n, (ast.Assign, ast.AugAssign)) and id(n) not in inside
+                      for t in flat(n.targets if isinstance(n, ast.Assign) else [n.target]) if isinstance(t, (ast.Attribute, ast.Subscript)) and root(t) in modules)
+    undone = {ast.unparse(t) for n in ast.walk(tree) if isinstance(n, ast.Delete) for t in n.targets}
+    found = [f"{t} is changed and not put back" for t, n in targets.items() if n < 2 and t not in undone and not t.startswith("plt.rcParams")]
+    found += [f"{c} acts on the whole process" for c in GLOBAL_CALLS if c in calls]
+    if sum(n for c, n in calls.items() if c.endswith(".start")) > sum(n for c, n in calls.items() if c.endswith((".stop", ".join", ".wait", ".terminate", ".cancel"))): found.append("something is started and not stopped")
+    if calls["register_policy"] and not any(t.startswith("POLICIES[") for t in undone): found.append("a policy stays registered")
+    if any(isinstance(n, ast.Call) and ast.unparse(n.func) == "warnings.simplefilter" and id(n) not in inside for n in ast.walk(tree)): found.append("a filter of warnings stays: use warnings.catch_warnings")
+    return found
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_no_cell_leaves_the_process_changed(path): assert not left_behind(path)
 
 @pytest.mark.parametrize("path", BOOK, ids=name)
 def test_opens_with_title_and_question(path):
@@ -54,7 +146,7 @@ def test_opens_with_title_and_question(path):
 
 def listed(node):
     "Every notebook a part of _quarto.yml names."
-    if isinstance(node, str): return [node] if node.endswith(".ipynb") else []
+    if isinstance(node, str): return [node] if node.endswith((".ipynb", ".md")) else []
     return [n for part in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else []) for n in listed(part)]
 
 def test_sidebar_and_map_are_made_from_the_folders():
@@ -64,8 +156,36 @@ def test_sidebar_and_map_are_made_from_the_folders():
 def test_sidebar_lists_every_notebook_once():
     site = yaml.safe_load((ROOT/"_quarto.yml").read_text())["website"]
     inside = listed(site["sidebar"])
-    assert {name(p) for p in ALL} == set(inside) and len(inside) == len(set(inside))
+    assert {name(p) for p in ALL} == {n for n in inside if n.endswith(".ipynb")} and len(inside) == len(set(inside))
     assert [n for n in listed(site) if not (ROOT/n).exists()] == [], "in _quarto.yml, but not there"
+
+def test_what_the_site_names_is_there():
+    "Styles, icon, card and pages of _quarto.yml; every page that a reader may be sent to is rendered."
+    quarto = yaml.safe_load((ROOT/"_quarto.yml").read_text())
+    site, page = quarto["website"], quarto["format"]["html"]
+    assert [f for f in (site["favicon"], site["image"], page["css"], page["include-after-body"]) if not (ROOT/f).is_file()] == []
+    rendered = {name(p) for pattern in quarto["project"]["render"] for p in ROOT.glob(pattern)}
+    assert set(listed(site)) - rendered == set()
+
+def test_no_two_pages_of_one_title_or_address():
+    titles = Counter(re.match(r"# (.+)", cells(p, "markdown")[0])[1] for p in ALL)
+    places = Counter(f"{p.parent}/{re.sub(r'^[0-9]+_', '', p.stem)}" for p in ALL)   # nbdev drops the number
+    assert [t for t, n in (titles + places).items() if n > 1] == []
+
+def test_a_name_in_code_type_leads_to_one_page():
+    "What nbdev makes of a name between backticks: the page that exports it, of this book alone."
+    from nbdev.doclinks import NbdevLookup
+    look, wrong = NbdevLookup(), []
+    for path in ALL:
+        for word in set(re.findall(r"(?<!\[)`([A-Za-z_][\w.]*)`", re.sub(r"^ *```.*?^ *```", "", "\n\n".join(cells(path, "markdown")), flags=re.M | re.S))):
+            made = re.search(r"\]\(https://memnet\.github\.io/memnet/(\S+?)\.html#(\S+)\)$", look.linkify(f"`{word}`"))
+            if made is None:
+                if "](" in look.linkify(f"`{word}`"): wrong.append(f"{name(path)}: {word} leads to another package")
+                continue
+            page = next((p for p in ALL if name(p.with_name(re.sub(r"^[0-9]+_", "", p.stem))) == made[1]), None)
+            if page is None: wrong.append(f"{name(path)}: {word} leads to {made[1]}, which is not there")
+            elif not re.search(rf"(?:def|class) {word.split('.')[-1]}\b|\b{word.split('.')[-1]}\b *(?::[^=]+)?=", "\n".join(cells(page, "code"))): wrong.append(f"{name(path)}: {word} leads to {name(page)}, which does not define it")
+    assert wrong == []
 
 def test_every_module_is_exported_from_a_notebook_that_is_there():
     for path in sorted((ROOT/"memnet").rglob("[!_]*.py")):
@@ -85,4 +205,24 @@ def test_the_checks_of_this_file_can_fail(tmp_path):
     nbformat.write(nb, tmp_path/"x.ipynb")
     (tmp_path/"here.md").touch()
     assert references(tmp_path/"x.ipynb") == {"eq-one"} and labels(tmp_path/"x.ipynb") == ["fig-two"]
-    assert missing(prose(tmp_path/"x.ipynb"), tmp_path) == ["gone.md"]
+    assert missing(prose(tmp_path/"x.ipynb"), tmp_path/"x.ipynb") == ["gone.md", "here.md#z"]
+    (tmp_path/"here.md").write_text("## The *first* `x_y` of [all](here.md), 2 & more {.cls}\n")
+    assert anchors(tmp_path/"here.md") == {"the-first-x_y-of-all-2-more"}
+    assert missing("[a](.) [b](here.md#the-first-x_y-of-all-2-more) [c](data.csv)", tmp_path/"x.ipynb") == [".", "data.csv"]
+    assert undescribed('![ ](a.svg) ![b](c.svg) <img src="d"> <img alt="e">') == ["![ ](a.svg)", '<img src="d">']
+
+def test_the_checks_of_cells_can_fail(tmp_path):
+    code, output = nbformat.v4.new_code_cell, nbformat.v4.new_output
+    def page(*cells):
+        nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), tmp_path/"x.ipynb")
+        return tmp_path/"x.ipynb"
+    picture = [output("display_data", {"image/png": "", "text/plain": "x"*200})]
+    assert len(nameless(page(code("show()", outputs=picture)))) == 1 and nameless(page(code("#| label: fig-a\nshow()", outputs=picture))) == []
+    assert len(long_lines(page(code("1", outputs=[output("stream", text="x"*101)])))) == 1 and long_lines(page(code("show()", outputs=picture))) == []
+    a, b = code("#| label: fig-a\n1"), code("#| label: fig-b\n1")
+    read = nbformat.v4.new_markdown_cell("**Reading this figure.** It is small.")
+    assert unread(page(a, b, read)) == ["fig-a"] and unread(page(a, read, b)) == ["fig-b"] and unread(page(a, nbformat.v4.new_markdown_cell("# Next"), read)) == ["fig-a"]
+    for source in ("import comm\ncomm.create_comm = 1", "import os\nos.environ['A'] = 'b'", "import torch\ntorch.manual_seed(0)", "p = patch('a.b')\np.start()", "register_policy('x', f)", "warnings.simplefilter('ignore')"):
+        assert left_behind(page(code(source))), source
+    for source in ("import comm\nold = comm.create_comm\ncomm.create_comm = 1\ncomm.create_comm = old", "import os\nos.environ['A'] = 'b'\ndel os.environ['A']", "p.start()\np.stop()", "with warnings.catch_warnings(): warnings.simplefilter('ignore')"):
+        assert not left_behind(page(code(source))), source

@@ -34,6 +34,30 @@ def test_the_core_needs_no_extras_and_its_import_compiles_nothing():
     """)
     assert done.returncode == 0, done.stderr
 
+def test_what_starts_a_run_loads_no_torch():
+    "A worker and a kernel load it only where the notebook does: it takes seconds of a processor."
+    code = """
+        import sys, memnet.runs.processes, memnet.runs.records, memnet.text.store
+        assert "torch" not in sys.modules
+        from memnet.foundations.validation import require_kind, validated
+        @validated(n="≥ 1")
+        def double(n:int)->int: return 2*n
+        assert double(2) == 4
+        for wrong in (0, "2"):
+            try: double(wrong)
+            except ValueError as e: assert "n must be" in str(e)
+            else: raise AssertionError(wrong)
+        assert "torch" not in sys.modules
+        import torch
+        for kind, name in ((torch.Tensor, "a torch.Tensor"), (torch.Generator, "a torch.Generator, such as")):
+            try: require_kind("x", 5, kind)
+            except ValueError as e: assert f"x must be {name}" in str(e), e
+            else: raise AssertionError(kind)
+        require_kind("x", torch.zeros(2), torch.Tensor), require_kind("x", torch.nn.Parameter(torch.zeros(2)), torch.Tensor)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
 def test_the_core_learns_without_extras():
     done = bare("""
         import torch

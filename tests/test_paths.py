@@ -258,7 +258,7 @@ def test_compiled_models_run_both_paths(capfd):
     nodes = []
     whole = torch.compile(set_memory_path(layer, 'reference'), backend=lambda graph, _: nodes.append(len(graph.graph.nodes)) or graph, fullgraph=True)
     assert torch.equal(whole(vectors)[0], layer(vectors)[0]) and len(nodes) == 1
-    assert capfd.readouterr().err == ''
+    assert not [line for line in capfd.readouterr().err.splitlines() if not line.startswith('memnet: compiling')]   # which a first run says
 
 def test_inference_can_be_exported():
     layer = small_layer()

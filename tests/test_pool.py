@@ -74,5 +74,7 @@ def test_long_files_of_tests_are_shared_out(tmp_path, monkeypatch):
     file = "tests/test_x.py"
     assert pool.shares(file, {}) == [["test_a", "test_b", "test_c", "test_d"]]
     assert pool.shares(file, {f"{file}::test_b": 20, f"{file}::test_c": 90, f"{file}::test_d": 20}) == [["test_a", "test_b"], ["test_c"], ["test_d"]]
-    jobs = pool.all_jobs({f"{file}::test_c": 90})
+    jobs = [j for j in pool.all_jobs({f"{file}::test_c": 90}) if j[1] == "tests"]
+    waiting = [("tests/test_x.py", 0), ("nbs/text/a.ipynb", 0)]
+    assert pool.next_job(list(waiting), ["kernels"]) == waiting[1] and pool.next_job(list(waiting), ["types"]) == waiting[0] and pool.next_job(waiting[:1], ["kernels"]) == waiting[0]
     assert [j[2] for j in jobs] == [[f"{file}::test_c"], [f"{file}::test_a", f"{file}::test_b"], [file, *(f"--deselect={file}::test_{n}" for n in "abc")]]

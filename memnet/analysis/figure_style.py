@@ -31,7 +31,10 @@ MODEL_STYLES = dict(
     windowed        = SeriesStyle("windowed Transformer", "#D55E00", "^"),
     lstm            = SeriesStyle("LSTM", "#E69F00", "D"),
     gru             = SeriesStyle("GRU", "#CC79A7", "v"),
-    full            = SeriesStyle("full-attention Transformer", "#009E73", "P"))
+    full            = SeriesStyle("full-attention Transformer", "#009E73", "P"),
+    delta           = SeriesStyle("delta memory", "#882255", "*"),
+    no_positions    = SeriesStyle("attention without positions", "#117733", "p"),
+    rotary          = SeriesStyle("attention with rotary positions", "#332288", "H"))
 
 # %% ../../nbs/analysis/06_figure_style.ipynb #4cef87bf
 VARIANT_STYLES = {name: SeriesStyle(name, colour, marker) for name, colour, marker in (   # ways to evict, to address and to link, which one figure compares

@@ -22,6 +22,7 @@ from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrit
 from .plasticity import bounded_lam
 from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
+from .write_history import watch_writes
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
 # %% ../../nbs/memory/13_bank.ipynb #c6a3e75c
@@ -47,13 +48,11 @@ class MultiHeadMemoryBank(nn.Module):
         self.config = cfg
         c, H, P = cfg.dim, cfg.n_heads, len(cfg.policies)
         def make(i, o, bias=True): return make_layer(nn.Linear, i, o, bias=bias)
-        self.norm = nn.LayerNorm(c)
-        self.address = make(c, H*cfg.d_key, False)
+        self.norm, self.address = nn.LayerNorm(c), make(c, H*cfg.d_key, False)
         self.query = None if cfg.tied_addresses else make(c, H*cfg.d_key, False)
         self.bottleneck, self.content = make(c, cfg.bottleneck, False), make(cfg.bottleneck, H*cfg.d_value, False)
         self.gate, self.policy = make(c, H), make(c, H*P)
-        self.out = make(H*cfg.d_value, c, False)
-        self.log_logit_scale = nn.Parameter(torch.full((H,), math.log(cfg.logit_scale)))
+        self.out, self.log_logit_scale = make(H*cfg.d_value, c, False), nn.Parameter(torch.full((H,), math.log(cfg.logit_scale)))
         if cfg.graph:
             self.spread = make(c, H*cfg.hops)
             self.lam_logit = nn.Parameter(torch.full((H,), math.log(cfg.lam/(1 - cfg.lam))))
@@ -214,8 +213,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with tensors, chunk by chunk, on any device."
         C, T, mass = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass
-        reads, records = [], []
-        masks = [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
+        reads, records, masks = [], [], [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
         for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
             r = self.read_chunk(Features(*chunk), state, generator)
             weights = r.weights if m is None else r.weights*m.unsqueeze(1).unsqueeze(-1)
@@ -275,24 +273,25 @@ class MultiHeadMemoryBank(nn.Module):
         record:bool=False,                        # keep read weights, gates and slots for analysis
         dream:Optional[Callable]=None,            # state -> state, called between chunks; None = never
         dream_every:int=0,                        # chunks between consolidation phases
+        asked:Optional[Tensor]=None,              # tokens at which an answer is wanted, bool `b t`: the info then has the gates and labels of the writes; None = not looked at
     )->tuple[Tensor,MemoryState,dict[str,Any]]:   # read vectors `b t (h d)`, new state, info
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
-        samples = chunk_samples(pending, cut, C, generator)
+        samples, (history, watched) = chunk_samples(pending, cut, C, generator), watch_writes(asked, x, state, self.observer)
         features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
             f = self.features(take_tokens(pending, x, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
-                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, self.observer if part.whole else None)
+                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, watched if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)
         state = border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
-        return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records)
+        return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records) | ({} if history is None else dict(write_gates=place_tokens([f.gate for f in features], cut), write_labels=history.labels()))
 
     def commit(self,
         state:MemoryState,              # left alone

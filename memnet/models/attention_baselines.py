@@ -36,6 +36,7 @@ class FullAttentionTransformer(WindowedTransformer):
         reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`
         generator:Optional[torch.Generator]=None,  # not used: nothing is drawn
         record:bool=False,                         # not used: there are no slots to record
+        asked:Optional[Tensor]=None,               # not used: there are no gates to teach
     )->ModelOutput:                                # logits `b t v`, state, no further losses
         "As `MemNet.forward`. Raises ValueError where the stream would be longer than the window, @eq-full-window."
         seen = 0 if state is None else max(int(c.length.max()) for c in state.caches)

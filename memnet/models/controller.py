@@ -19,6 +19,7 @@ from ..foundations.validation import require
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from .attention import AttentionCache, TransformerBlock
+from ..memory.write_history import not_last
 
 # %% ../../nbs/models/03_controller.ipynb #25d78486
 @dataclass(frozen=True)
@@ -148,28 +149,30 @@ class TransformerController(nn.Module):
         mask:Optional[Tensor]=None,     # True = real token, padding on the right, `b t`; None = all
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
         record:bool=False,              # keep what the analysis tools need
-        dream:Optional[Callable]=None,  # memory state -> memory state, called within the stream; None = never
-        dream_every:int=0,              # chunks between two calls of `dream`
+        dream:Optional[tuple[Callable,int]]=None, # (memory state -> memory state), called within the stream, and chunks between two calls; None = never
         reset:Optional[Tensor]=None,    # tokens before which their row starts afresh, bool `b t`; None = none
+        asked:Optional[Tensor]=None,    # tokens at which an answer is wanted, bool `b t`; None = not looked at
     )->ControllerOutput:
         "Read a row: layers, memory in the middle, layers."
-        if reset is None: return self._between_resets(x, state, mask, generator, record, dream, dream_every)
+        if reset is None: return self._between_resets(x, state, mask, generator, record, dream, asked)
         fresh, outputs, real = self.empty_state(len(x), x), [], torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
         for start, end in reset_segments(reset):
             state = reset_rows(state, fresh, reset[:, start])
-            outputs.append(self._between_resets(x[:, start:end], state, None if mask is None else mask[:, start:end], generator, record, dream, dream_every))
+            outputs.append(self._between_resets(x[:, start:end], state, None if mask is None else mask[:, start:end], generator, record, dream, None if asked is None else asked[:, start:end]))
             state = outputs[-1].state
         features, _, reads, infos = zip(*outputs)
+        for info, (_, end) in zip(infos[:-1], reset_segments(reset)):   # what was kept may be asked for after the cut, in rows that go on
+            if 'write_labels' in info: info['write_labels'] = not_last(info['write_labels'], ~reset[:, end])
         info = join_infos(list(infos), [int(real[:, a:b].sum()) for a, b in reset_segments(reset)])
         return ControllerOutput(torch.cat(features, 1), state, None if reads[0] is None else torch.cat(reads, 1), info)
 
-    def _between_resets(self, x, state, mask, generator, record, dream, dream_every)->ControllerOutput:
+    def _between_resets(self, x, state, mask, generator, record, dream, asked)->ControllerOutput:
         "`forward` without resets."
         length = None if mask is None else mask.sum(1)
         caches, memory, read, info = [], None, None, {}
         for i in range(len(self.blocks) + 1):
             if i == len(self.blocks)//2 and self.bank is not None:
-                read, memory, info = self.bank(x, state.memory, mask, generator, record, dream, dream_every)
+                read, memory, info = self.bank(x, state.memory, mask, generator, record, *(dream or (None, 0)), **({} if asked is None else dict(asked=asked)))
                 x = x + self.bank.out(read)                # eq-middle
             if i < len(self.blocks):
                 x, cache = self.blocks[i](x, state.caches[i], length)

@@ -22,6 +22,7 @@ from .generation import GeneratedText, SamplingConfig, generate
 from .model_stream import ModelStream
 from .controller import ControllerState, TransformerController
 from .memnet_config import MemNetConfig
+from .hindsight import HindsightWeight, hindsight_loss
 from .objective import memory_losses
 
 # %% ../../nbs/models/05_memnet.ipynb #d528796d
@@ -35,6 +36,7 @@ class MemNet(SequenceModel):
     "Encoder, controller with a memory, task head and hallucination head. Raises ValueError where the config is not a `MemNetConfig`."
     config_class = MemNetConfig
     dreamer:Optional[MemorySynthesizer]  # None where `dream_every` is 0
+    hindsight_weight:Optional[HindsightWeight]  # None where `w_hindsight` is 0
 
     def __init__(self,
         cfg:MemNetConfig,                          # sizes and mechanisms
@@ -52,6 +54,7 @@ class MemNet(SequenceModel):
         self.norm, self.head = nn.LayerNorm(cfg.dim), make(nn.Linear, cfg.dim, cfg.outputs, bias=False)
         if cfg.memory: self.reconstruct_hidden, self.reconstruct_out = make(nn.Linear, cfg.n_heads*cfg.d_value, cfg.dim), make(nn.Linear, cfg.dim, cfg.dim)
         self.reset_parameters(generator)
+        self.hindsight_weight = HindsightWeight(cfg.w_hindsight, max(cfg.outputs, 2)) if cfg.memory and cfg.w_hindsight else None
         self.dreamer = MemorySynthesizer(cfg.d_value, cfg.n_heads, generator, cfg.graph, cfg.part(ConsolidationConfig)) if cfg.memory and cfg.dream_every else None
 
     @torch.no_grad()
@@ -78,7 +81,21 @@ class MemNet(SequenceModel):
 
     def term_weights(self)->dict[str,float]:  # name of the term -> weight
         "Weights of the further terms of the objective."
-        return self.config.term_weights()
+        return self.config.term_weights() | ({} if self.hindsight_weight is None else dict(hindsight=self.hindsight_weight()))
+
+    @property
+    def uses_asked(self)->bool:
+        "Whether training wants to know which tokens are asked, see `forward`."
+        return self.hindsight_weight is not None
+
+    def objective(self,
+        out:ModelOutput,      # what the model returned
+        targets:Tensor,       # classes, `IGNORE_INDEX` = not labelled: `b t`, or `b` for one label per sequence
+    )->dict[str,Tensor]:      # "total", "task" and each further term by name
+        "The terms of `SequenceModel.objective`; in training the weight of hindsight follows the task loss. Raises ValueError and KeyError as it does."
+        terms = super().objective(out, targets)
+        if self.hindsight_weight is not None and self.training: self.hindsight_weight.update(terms['task'])
+        return terms
 
     def forward(self,
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
@@ -87,7 +104,8 @@ class MemNet(SequenceModel):
         reset:Optional[Tensor]=None,               # rows that start a new stream, bool `b`; or tokens before which their row does, bool `b t`
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
         record:bool=False,                         # keep what the analysis tools need
-    )->ModelOutput:                                # logits `b t v`, state, three further losses, info
+        asked:Optional[Tensor]=None,               # tokens at which an answer is wanted, bool `b t`: gates learn in hindsight where `w_hindsight` > 0; None = not known
+    )->ModelOutput:                                # logits `b t v`, state, further losses, info
         "Read the rows and answer at every token, @eq-logits. Raises ValueError where inputs, state, mask or reset are invalid."
         self.check_inputs(inputs, mask)
         B, T = inputs.shape[:2]
@@ -97,8 +115,9 @@ class MemNet(SequenceModel):
         if new and state.memory is not None: state = state._replace(memory=state.memory._replace(pending=None))   # nothing waits, known without a look at a number
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)
-        features, state, read, info = self.controller(x, state, mask, generator, record, self._dream, self.config.dream_every, tokens)
+        features, state, read, info = self.controller(x, state, mask, generator, record, None if self._dream is None else (self._dream, self.config.dream_every), tokens, asked if self.uses_asked else None)
         losses = {} if read is None else memory_losses(x, self.reconstruct(read), info['read_mass'], info['gate_mean'], mask)
+        if 'write_labels' in info: losses['hindsight'] = hindsight_loss(info['write_gates'], info['write_labels'])
         return ModelOutput(self.head(self.norm(features)), state, losses, info | dict(length=length))
 
     def commit(self,

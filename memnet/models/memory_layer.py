@@ -20,6 +20,8 @@ from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
 from ..memory.state import MemoryState
 from .controller import join_infos, reset_rows, reset_segments
+from .hindsight import hindsight_loss
+from ..memory.write_history import not_last
 from .layer_interface import LayerCall, MemoryLayerState, read_layer_input, read_layer_state
 from .model_files import build_from_files, load_model_weights, model_kind, read_model_info, write_model_files
 
@@ -132,38 +134,50 @@ class MemoryLayer(nn.Module):
         generator:Optional[torch.Generator]=None,  # for policies that draw; None = their mean
         reset:Optional[Tensor]=None,               # rows that start afresh, bool `b`; or tokens before which their row does, in the layout of the input; None = none
         return_info:bool=False,                    # also return gates and what was read
+        asked:Optional[Tensor]=None,               # tokens at which an answer is wanted, bool, in the layout of the input: the info then has `hindsight`, a loss on the gates; None = not known
     )->tuple:                                      # output in the form of the input, and what the stream carries on; and the info
         "Read, write, add, @eq-layer. Raises ValueError where input, state, mask or reset is invalid."
         call = read_layer_input(input, self.input_size, self._memories[0].log_logit_scale.dtype, self.batch_first, mask, reset)
         fresh = self.empty_state(len(call.x) if call.batched else None)
+        asked = None if asked is None else self._inner(asked, call)
         states = list((fresh if hx is None else read_layer_state(hx, fresh, call)).banks)
         x, infos = call.x if self.project is None else self.project(call.x), []
         for i, bank in enumerate(self._memories):
             if i: x = self.drop(x)
             start = states[i]._replace(pending=None) if hx is None and call.reset is None else states[i]   # None: nothing waits, known without a look at a number
-            x, states[i], info = self._run_layer(bank, x, start, fresh.banks[i], call, generator)
+            x, states[i], info = self._run_layer(bank, x, start, fresh.banks[i], call, generator, asked)
             infos.append(info)
         out, state = call.output(x), MemoryLayerState.from_banks(states, call.batched)
         return (out, state, self._info(infos, call)) if return_info else (out, state)
 
-    def _run_layer(self, bank:MultiHeadMemoryBank, x:Tensor, state:MemoryState, fresh:MemoryState, call:LayerCall, generator:Optional[torch.Generator])->tuple[Tensor,MemoryState,dict[str,Any]]:
+    def _run_layer(self, bank:MultiHeadMemoryBank, x:Tensor, state:MemoryState, fresh:MemoryState, call:LayerCall, generator:Optional[torch.Generator], asked:Optional[Tensor])->tuple[Tensor,MemoryState,dict[str,Any]]:
         "One memory, from reset to reset."
         outs, infos, real = [], [], []
         for start, end in [(0, x.shape[1])] if call.reset is None else reset_segments(call.reset):
             if call.reset is not None: state = reset_rows(state, fresh, call.reset[:, start])
             mask = None if call.mask is None else call.mask[:, start:end]
-            read, state, info = bank(x[:, start:end], state, mask, generator)
+            read, state, info = bank(x[:, start:end], state, mask, generator, **({} if asked is None else dict(asked=asked[:, start:end])))
+            if asked is not None and end < x.shape[1] and call.reset is not None: info['write_labels'] = not_last(info['write_labels'], ~call.reset[:, end])
             outs.append(bank.out(read)); infos.append(info); real.append(mask if mask is not None else x[:, start:end, 0])
         y = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
         counts = [int(m.sum()) if m.dtype == torch.bool else m.numel() for m in real] if len(infos) > 1 else []
         return x + y if self.config.residual else y, state, join_infos(infos, counts) if counts else infos[0]
+
+    @staticmethod
+    def _inner(asked:Tensor, call:LayerCall)->Tensor:
+        "A bool per token in the layout of the input, as `b t`. Raises ValueError where it has another shape."
+        want = tuple(call.restore(call.x[..., 0]).shape)
+        require(asked.dtype == torch.bool and tuple(asked.shape) == want, f"asked must be bool {want}, got {asked.dtype} {tuple(asked.shape)}")
+        return asked.unsqueeze(0) if not call.batched else asked if call.batch_first else asked.transpose(0, 1)
 
     def _info(self, infos:list[dict[str,Any]], call:LayerCall)->dict[str,Any]:
         "Gates and reads of all layers, in the layout of the call."
         gate = torch.stack([call.restore(i['gate'].transpose(1, 2)) for i in infos])
         mass = torch.stack([i['read_mass'] for i in infos])
         slow = next((i for i in infos if i['path'] != 'fused'), infos[0])
-        return dict(gate=gate, gate_mean=torch.stack([i['gate_mean'] for i in infos]), read_mass=mass if call.batched else mass.squeeze(1), path=slow['path'], path_reason=slow['path_reason'])
+        known = [hindsight_loss(i['write_gates'], i['write_labels']) for i in infos if 'write_labels' in i]
+        taught = dict(hindsight=torch.stack(known).mean()) if known else {}
+        return taught | dict(gate=gate, gate_mean=torch.stack([i['gate_mean'] for i in infos]), read_mass=mass if call.batched else mass.squeeze(1), path=slow['path'], path_reason=slow['path_reason'])
 
     @validated()
     def commit(self,

@@ -17,15 +17,16 @@ from ..foundations.validation import require, validated
 # %% ../../nbs/models/04_objective.ipynb #127a8c98
 @dataclass(frozen=True)
 class ObjectiveConfig(Config):
-    "Weights of the terms of the objective that need no labels, @eq-objective."
+    "Weights of the terms of the objective beside the task, @eq-objective."
     w_hallucination:float=0.1    # of the reconstruction error
     w_utilisation:float=0.01     # of the negative entropy of reading
     w_sparsity:float=0.01        # of the mean write gate
+    w_hindsight:float=0.         # of what writes that were asked for teach the gate, once the task is learned; needs `asked`
 
     def check(self)->None:
         "Refuse invalid weights. Raises ValueError where one is negative, infinite or NaN."
         super().check()
-        for f in ('w_hallucination', 'w_utilisation', 'w_sparsity'):
+        for f in ('w_hallucination', 'w_utilisation', 'w_sparsity', 'w_hindsight'):
             require(0 <= getattr(self, f) < float('inf'), f"{f} must be ≥ 0 and finite, got {f}={getattr(self, f)}")
 
     def term_weights(self)->dict[str,float]:  # name of the term -> weight

@@ -13,11 +13,13 @@ from ..foundations.config import Config, PartConfig
 from ..foundations.validation import require, validated
 from .attention_baselines import WindowedTransformer
 from .base import SequenceModel
+from .block_models import GlobalAttentionModel, GlobalConfig
+from .delta_memory import DeltaConfig, DeltaModel
 from .memnet import MemNet, MemNetConfig
 from .recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
 
 # %% ../../nbs/models/09_registry.ipynb #2e0d6a23
-MODEL_CLASSES:dict[type[Config], type[SequenceModel]] = {LSTMConfig: LSTMModel, GRUConfig: GRUModel, MemNetConfig: MemNet}  # config class -> model class
+MODEL_CLASSES:dict[type[Config], type[SequenceModel]] = {LSTMConfig: LSTMModel, GRUConfig: GRUModel, MemNetConfig: MemNet, GlobalConfig: GlobalAttentionModel, DeltaConfig: DeltaModel}  # config class -> model class
 
 @validated()
 def build_model(

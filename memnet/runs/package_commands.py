@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Callable
 
 # %% auto #0
-__all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_command', 'text_memory_command', 'needs_no_checkout',
-           'add_package_commands']
+__all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_command', 'text_memory_command', 'score_command',
+           'needs_no_checkout', 'add_package_commands']
 
 # %% ../../nbs/runs/08_package_commands.ipynb #a4d69e9b
 from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
 from .benchmark import benchmark_memory
 from .planning import results_folder
+from ..scorecard.score_command import add_score_arguments, score_command as make_card
 from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_case, run_soak, soak_units, summarise_units
 from ..text.text_command import run_text_safely, text_parser
 
@@ -81,11 +82,18 @@ def text_memory_command(
     "A memory of text in one file, offline."
     return run_text_safely(args)
 
+def score_command(
+    args:argparse.Namespace,  # as typed
+    root:Path,                # the folder with `results/score`, if there is one
+)->int:                       # exit code
+    "One page about the memory of any network."
+    return make_card(args, root)
+
 def needs_no_checkout(
     function:Callable,  # of a command
 )->bool:
     "Whether a command works outside of a checkout."
-    return function in (warmup_command, text_memory_command)
+    return function in (warmup_command, text_memory_command, score_command)
 
 def add_package_commands(
     command:Callable[[str,Callable],argparse.ArgumentParser],  # (name, function) -> parser of a new command
@@ -104,4 +112,5 @@ def add_package_commands(
     meta = command("meta-train", meta_train_command)
     meta.add_argument("--steps", type=count, default=900, help="of the optimiser (default 900)")
     meta.add_argument("--seed", type=int, default=0, help="of weights and streams (default 0)")
+    add_score_arguments(command("score", score_command), count)
     text_parser(command("text", text_memory_command))

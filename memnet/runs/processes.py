@@ -69,9 +69,14 @@ def _loaded_versions()->dict[str, str]:
     found = {n: getattr(sys.modules.get(n), "__version__", None) for n in ("torch", "numpy", "numba", "pandas", "safetensors", "sklearn")}
     return {n: str(v) for n, v in found.items() if v is not None}
 
+def _without_grammar()->None:
+    "Leave out a grammar of web addresses that reading notebooks would load: it takes two seconds of a processor and no notebook needs it."
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 def attach_kernel()->None:
     "Called in a kernel before its first cell: end with the worker, and keep a record of what is executed where `MEMNET_KERNEL` asks for it."
     _end_with_worker()
+    _without_grammar()
     wanted = json.loads(os.environ.get("MEMNET_KERNEL") or "{}")
     if not wanted: return
     try: _held.append(WorkLock(Path(wanted["lock"]), "kernel of a run").acquire())
@@ -110,6 +115,7 @@ def run_worker()->None:
         if not more: sys.exit(1)                            # the command ended before it said what to do
         line += more
     threading.Thread(target=_end_with_command, daemon=True).start()
+    _without_grammar()
     import papermill
     from nbclient.exceptions import DeadKernelError
     attach = "--IPKernelApp.exec_lines=__import__('memnet.runs.processes', fromlist=['*']).attach_kernel()"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from ..foundations.validation import require
 from .checkpoint import describe_settings, write_checkpoint
-from .evaluate import check_batch, check_classes, check_task, evaluating, evaluation_rows, labelled_answers, to_device
+from .evaluate import check_batch, check_classes, check_task, evaluating, evaluation_rows, labelled_answers, labelled_tokens, to_device
 from .run_state import RunState
 from .schedule import TrainConfig, generator_for, lr_at
 
@@ -83,7 +83,8 @@ class TrainingRun(RunState):
         batch = self.task.sample(self.cfg.batch_size, self.generators.data)
         check_batch(batch, self.task)
         batch = to_device(batch, self.device)
-        out = self.model(batch.inputs, mask=batch.mask, generator=self.generators.policy)
+        known = dict(asked=labelled_tokens(batch.targets, batch.mask, batch.inputs.shape[1])) if getattr(self.model, "uses_asked", False) else {}
+        out = self.model(batch.inputs, mask=batch.mask, generator=self.generators.policy, **known)
         check_classes(out.logits, batch.targets)
         terms = self.model.objective(out, batch.targets)
         require("total" in terms, f"{type(self.model).__name__}.objective must return a term 'total', got {', '.join(terms) or 'none'}")
