@@ -114,7 +114,7 @@ def replay_steps(
     head:Optional[int]=None,  # memory head; None = `session.best_head`
     floor:float=.2,           # edges below this share of the strongest are left out
 )->list[ReplayStep]:          # one for each token, and one after each event
-    "What a page shows of a row."
+    "What a page shows of a row. Raises ValueError where there is no such head."
     trace, words = session.trace(), session.row.words
     h = session.best_head(trace) if head is None else head
     require(h < session.n_heads, f"head must be below {session.n_heads}, got {h}")
