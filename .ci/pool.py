@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT/".ci"/"seconds.csv"
 LOADED = ("numpy", "pandas", "torch", "numba", "scipy.stats", "IPython", "matplotlib.pyplot", "nbdev.test", "execnb.shell", "pytest", "hypothesis", "networkx", "nbformat")
 LONGEST = 25.   # seconds from which on a file of tests is several jobs
-LIMIT = 900     # seconds after which a job counts as endless
+LIMIT = 3600    # seconds after which a job counts as endless
 COMMANDS = {"kernels": [str(Path(sys.executable).parent/"memnet"), "warmup", "--precision", "all"],   # first: in a fresh clone every job that needs them would compile them for itself
             "types": [sys.executable, "-m", "mypy"], "verify": [str(Path(sys.executable).parent/"memnet"), "verify", "--tables-only"]}
 WITHOUT_KERNELS = ("types", "nbs/runs", "nbs/text", "tests/test_runner", "tests/test_crash_safety")   # what may run beside that

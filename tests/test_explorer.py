@@ -1,10 +1,14 @@
 """The explorer: its callbacks without a browser, then the panel in JupyterLab in a real one."""
 import html, importlib.util, json, os, re, shutil, socket, subprocess, sys, time, urllib.request
 from dataclasses import asdict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 import nbformat, numpy as np, pandas as pd, pytest, torch
 from memnet.experiments import continual
 from memnet.analysis.explorer import explorer
+from memnet.analysis.replay import replay_frame, replay_steps, save_replay
 from memnet.analysis.row_session import start_row_session
 from memnet.analysis.row_text import TokenRow, format_row, parse_row
 from memnet.analysis.row_trace import trace_row
@@ -295,6 +299,58 @@ def lab(tmp_path_factory, session, results):
 def shot(page, name):
     "A screenshot, where `MEMNET_SHOTS` names a folder."
     if os.environ.get("MEMNET_SHOTS"): page.screenshot(path=Path(os.environ["MEMNET_SHOTS"])/f"{name}.png")
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope="module")
+def replay_server(session, tmp_path_factory):
+    "A plain file server with a page of a row, the same page inside another one, and the steps that it should show."
+    folder = tmp_path_factory.mktemp("replay")
+    story = session.with_text("A · B ·· C · D ·3· A? · C?").with_event(8, "consolidate")
+    save_replay(story, folder/"row.html", "A row")
+    (folder/"inside.html").write_text("<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><h1>A chapter</h1>" + replay_frame((folder/"row.html").read_text(encoding="utf-8")), encoding="utf-8")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", replay_steps(story)
+    server.shutdown()
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_replay_is_stepped_with_keys_buttons_and_fingers(browser, replay_server, width):
+    "A page of a row, from a plain file server: every step is shown, no error, no request beyond the page, nothing wider than the screen."
+    url, steps = replay_server
+    context = browser.new_context(viewport=dict(width=width, height=800), has_touch=True)
+    page, wrong, asked = context.new_page(), [], []
+    page.on("pageerror", lambda e: wrong.append(str(e))); page.on("request", lambda r: asked.append(r.url))
+    page.goto(f"{url}/row.html")
+    says, count = page.locator("#say"), page.locator("#count")
+    assert says.inner_text() == steps[0].say and count.inner_text() == f"1 of {len(steps)}"
+    for step in steps[1:]:                                                    # keyboard: every step
+        page.keyboard.press("ArrowRight")
+        assert says.inner_text() == step.say == page.locator("#graph").get_attribute("aria-label")
+        assert page.locator("#graph circle.used, #graph circle.written").count() == sum(s > 0 for s in step.strength) and page.locator("#graph path.edge").count() == len(step.edges)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.keyboard.press("ArrowRight"); assert count.inner_text().startswith(f"{len(steps)} of")     # the end is the end
+    page.keyboard.press("Home"); assert says.inner_text() == steps[0].say
+    page.get_by_role("button", name="step on").click(); page.get_by_role("button", name="step on").click(); page.get_by_role("button", name="step back").click()
+    assert says.inner_text() == steps[1].say                                  # buttons
+    page.locator("#row button").nth(5).click(); assert says.inner_text() == steps[5].say            # a word of the row
+    page.get_by_label("step", exact=True).focus(); page.keyboard.press("ArrowRight"); assert says.inner_text() == steps[6].say   # the slider, once and not twice
+    box = page.locator("#graph").bounding_box()
+    def swipe(a, b):
+        y, x = box["y"] + box["height"]/2, lambda f: box["x"] + box["width"]*f
+        touch = context.new_cdp_session(page)
+        for kind, points in (("touchStart", [dict(x=x(a), y=y)]), ("touchMove", [dict(x=x((a + b)/2), y=y)]), ("touchMove", [dict(x=x(b), y=y)]), ("touchEnd", [])): touch.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
+    swipe(.7, .3); assert says.inner_text() == steps[7].say                   # a finger, on and back
+    swipe(.3, .7); assert says.inner_text() == steps[6].say
+    page.get_by_role("button", name="play").click(); page.wait_for_function(f"document.getElementById('count').textContent.startsWith('8 of')", timeout=5000)
+    page.get_by_role("button", name="pause").click()
+    assert wrong == [] and {u for u in asked if not u.endswith("favicon.ico")} == {f"{url}/row.html"}
+    shot(page, f"replay-{width}")
+    page.goto(f"{url}/inside.html")                                           # as a chapter shows it
+    inside = page.frame_locator("iframe"); inside.get_by_role("button", name="step on").click()
+    assert inside.locator("#say").inner_text() == steps[1].say and page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
+    context.close()
 
 def test_panel_in_jupyterlab(browser, lab):
     "Train, move, consolidate, switch, mistype, save: with mouse and keyboard, without an error."

@@ -44,7 +44,9 @@ def comments(path):
 
 def is_overload(node): return any(getattr(d, "id", "") == "overload" for d in node.decorator_list)
 
-def too_many_parameters(path): return [f"{q} has {len(parameters(n))}" for q, n in functions(path) if len(parameters(n)) > 8]
+FOREIGN = {"MemoryLayer.__init__": 10}   # parameters that are those of another library, in its order: nn.LSTM (tests/test_memory_layer.py compares them)
+
+def too_many_parameters(path): return [f"{q} has {len(parameters(n))}" for q, n in functions(path) if len(parameters(n)) - FOREIGN.get(q, 0) > 8]
 
 def undocumented(path):
     "What a public function does not say: a parameter without a comment of its own, no return annotation, no docstring, an error that is raised but not named."

@@ -2,6 +2,8 @@
 import itertools, json
 import pytest, torch
 from memnet.models.attention_baselines import WindowedTransformer
+from memnet.models.block_models import GlobalAttentionModel, GlobalConfig
+from memnet.models.delta_memory import DeltaConfig, DeltaModel
 from memnet.models.recurrent import GRUConfig, GRUModel, LSTMConfig, LSTMModel
 from memnet.foundations.trees import tree_leaves, tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
@@ -57,7 +59,7 @@ def test_a_long_stream_stays_finite_and_keeps_its_size():
     assert state.memory.clock.item() == 60*64
     assert sum(z.numel()*z.element_size() for _, z in tree_leaves(state)) == m.state_bytes()
 
-MODELS = [(MemNet, MemNetConfig), (WindowedTransformer, MemNetConfig), (LSTMModel, LSTMConfig), (GRUModel, GRUConfig)]
+MODELS = [(MemNet, MemNetConfig), (WindowedTransformer, MemNetConfig), (LSTMModel, LSTMConfig), (GRUModel, GRUConfig), (GlobalAttentionModel, GlobalConfig), (DeltaModel, DeltaConfig)]
 
 @pytest.mark.parametrize("kind, config", MODELS, ids=[k.__name__ for k, _ in MODELS])
 def test_all_models_answer_the_same_call(kind, config, tmp_path):

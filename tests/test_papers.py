@@ -40,7 +40,7 @@ def test_the_overview_is_made_from_the_chapters():
 
 def test_a_changed_record_is_named(tmp_path):
     "One measurement, the verdict, and the code: each is seen."
-    chapter = CHAPTERS[0]
+    chapter = next(p for p in CHAPTERS if p.stem == "hipporag")      # its last number is no part of a criterion
     for folder in (paper_folder(chapter.stem, ROOT), ROOT/"memnet"/"papers"): shutil.copytree(folder, tmp_path/folder.relative_to(ROOT))
     (tmp_path/"papers").mkdir()
     shutil.copy(chapter, tmp_path/"papers")

@@ -175,6 +175,12 @@ class ExampleSession(NamedTuple):
     event_settings:tuple[str,...]=()            # fields of `EventSettings` that matter: none
     input_hint:str="3a is written with its class, 3a? is only a question; 3 is the next example of class 3"   # how a row is typed
     n_heads:int=1               # memory heads
+    view_hint:str="read: what each slot gives to the answer, a ring is a write · examples: how many a slot stands for · age: examples since its last write · below: the example with the slots it reads, the answer, and how the classes share the slots"   # what is seen in the figure
+
+    def presets(self)->dict[str,str]:
+        "Rows worth a look, as text, by name."
+        names = self.vocabulary.answer_names
+        return {"one of each class, then questions": " ".join(f"{n}a" for n in names) + "".join(f" {n}?" for n in names), "one class alone": " ".join(names[:1]*6) + f" {names[0]}? {names[-1]}?"}
 
     def trace(self)->ExampleTrace:
         "Trace the row."

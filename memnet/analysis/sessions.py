@@ -81,8 +81,13 @@ class ExplorerSession(Protocol[_Trace]):
     def input_hint(self)->str:
         "How a row is typed; empty where nothing needs saying."
     @property
+    def view_hint(self)->str:
+        "What is seen in the figure, panel by panel."
+    @property
     def n_heads(self)->int:
         "Memory heads."
+    def presets(self)->Mapping[str,str]:
+        "Rows worth a look, as text, by name."
     def trace(self)->_Trace:
         "Trace the row."
     def text(self)->str:

@@ -85,7 +85,8 @@ def wilson_interval(
     require(right <= asked*(1 + 1e-12), f"right must be ≤ asked, got right={right}, asked={asked}")
     z, p = norm.ppf((1 + level)/2), min(right/asked, 1.)
     centre, half = p + z*z/(2*asked), z*math.sqrt(p*(1 - p)/asked + z*z/(4*asked**2))
-    return dict(mean=p, low=max(0., (centre - half)/(1 + z*z/asked)), high=min(1., (centre + half)/(1 + z*z/asked)), n=asked)
+    low, high = ((centre + side*half)/(1 + z*z/asked) for side in (-1, 1))   # eq-wilson
+    return dict(mean=p, low=low if p > 0 else 0., high=high if p < 1 else 1., n=asked)   # the ends are exact, whatever rounding says
 
 # %% ../../nbs/analysis/00_statistics.ipynb #49b12e47
 @validated(level="in (0, 1)")

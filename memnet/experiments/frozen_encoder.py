@@ -25,7 +25,7 @@ from memnet.training.schedule import TrainConfig, generator_for
 NAMES = """Mira Tarek Ingrid Kofi Luisa Henrik Amara Piotr Yuki Selma Diego Farah Nils Priya Oskar Leila Mateo Greta Hassan Brigid Tomas Aiko Elif Bruno
 Zainab Viktor Chiara Rashid Maud Goran Noor Emil Tamsin Javier Ulrike Bilal Freya Dario Anouk Sven Marisol Idris Petra Ravi Hedda Luca Samira Otto
 Wanda Kenji Paloma Ewan Dunja Malik Celeste Ivar Roza Hamid Linnea Abel
-Thora Matteo Jamila Ruben Katya Ousmane Signe Darya Fergus Naima Lorenz Odile""".split()
+Astrid Cyrus Bettina Declan Ximena Gunnar Habib Ilse Jerzy Kalani Lucinda Murat""".split()
 SPLITS = dict(train=range(0, 48), valid=range(48, 60), test=range(60, 72))
 CITIES = "Oslo Lima Cairo Dublin Osaka Porto Quito Riga Tunis Vienna Nairobi Denver".split()
 STATED, MOVED, ASKED = "{} lives in {}.", "{} has moved to {}.", "Where does {} live?"
@@ -240,8 +240,8 @@ def frozen_encoder_settings(
 )->list:           # of dicts of `FrozenEncoderConfig` fields
     "The runs of a profile."
     if profile == "smoke": return [dict(seed=s) for s in range(seeds)]
-    size = dict(encoder="minilm", steps=80, batch_size=24, lengths=(0, 64, 400, 2000), test_rows=24)
-    if profile == "quick": return [dict(seed=s) | size | dict(steps=60, lengths=(0, 64), encoder="hash") for s in range(seeds)]
+    size = dict(encoder="minilm", steps=150, batch_size=32, lengths=(0, 64, 400, 2000), test_rows=24)
+    if profile == "quick": return [dict(seed=s) | size | dict(steps=40, lengths=(0, 64), encoder="hash") for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90")) | size for s in range(seeds)]
 

@@ -10,15 +10,15 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/models/04_hindsight.ipynb #c27c8e8d
+@validated(gates="float b h t", labels="whole b h t")
 def hindsight_loss(
     gates:Tensor,   # write gate of each token, in (0,1), `b h t`
     labels:Tensor,  # 1 = its write was asked for, 0 = it was not, -1 = no label, `b h t`
 )->Tensor:          # scalar; 0 where one of the two is missing
     "Balanced cross entropy between gates and what became of their writes. Raises ValueError where the shapes differ."
-    require(gates.shape == labels.shape, f"labels must have the shape of the gates {tuple(gates.shape)}, got {tuple(labels.shape)}")
     right, wrong = labels == 1, labels == 0
     n_right, n_wrong = right.sum(), wrong.sum()
     safe = gates.clamp(1e-6, 1 - 1e-6)
@@ -29,16 +29,17 @@ def hindsight_loss(
 class HindsightWeight(nn.Module):
     "How much hindsight counts, by how well the task is learned. Its running mean is a buffer: it is saved with the model."
     mean_loss:Tensor  # of the task
+    @validated(weight="≥ 0", n_answers="≥ 2")
     def __init__(self,
         weight:float=1.,  # once the task is solved
         n_answers:int=2,  # possible answers: chance is `log(n_answers)`
     ):
         super().__init__()
-        require(0 <= weight < float('inf'), f"weight must be ≥ 0 and finite, got weight={weight}")
-        require(n_answers >= 2, f"n_answers must be ≥ 2, got n_answers={n_answers}")
+        require(weight < float('inf'), f"weight must be finite, got weight={weight}")
         self.weight, self.chance = weight, math.log(n_answers)
         self.register_buffer('mean_loss', torch.tensor(self.chance))
 
+    @validated()
     @torch.no_grad()
     def update(self,
         task_loss:Tensor,  # mean cross entropy of a batch, scalar

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Callable
 
 # %% auto #0
-__all__ = ['warmup_command', 'bench_command', 'soak_command', 'text_memory_command', 'score_command', 'needs_no_checkout',
-           'add_package_commands']
+__all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_command', 'text_memory_command', 'score_command',
+           'needs_no_checkout', 'add_package_commands']
 
 # %% ../../nbs/runs/08_package_commands.ipynb #a4d69e9b
 from ..foundations.compilation import code_folders
@@ -63,6 +63,18 @@ def soak_command(
     return 1 if len(result.failures) else 0
 
 # %% ../../nbs/runs/08_package_commands.ipynb #f13a78ec
+def meta_train_command(
+    args:argparse.Namespace,  # as typed
+    root:Path,                # the checkout
+)->int:                       # exit code
+    "Make the weights of the learner that is not trained on streams."
+    from memnet.training.memnet_learner import MetaConfig, meta_train
+    folder = results_folder("continual", root, "full")/"learner"
+    def note(s): args.console.say(f"step {s.step}: loss {s.loss:.3f}, accuracy {s.accuracy:.3f}, gate of shown tokens {s.shown_gate:.2f}, of asked ones {s.asked_gate:.2f}")
+    meta_train(MetaConfig(steps=args.steps, seed=args.seed), note=note).save(folder)
+    args.console.say(f"weights: {os.path.relpath(folder, root)}")
+    return 0
+
 def text_memory_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # is not looked at
@@ -97,5 +109,8 @@ def add_package_commands(
     soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
     soak.add_argument("--check", help="with --case: the check of one case")
     soak.add_argument("--case", help="one case again, as a failure prints it")
+    meta = command("meta-train", meta_train_command)
+    meta.add_argument("--steps", type=count, default=900, help="of the optimiser (default 900)")
+    meta.add_argument("--seed", type=int, default=0, help="of weights and streams (default 0)")
     add_score_arguments(command("score", score_command), count)
     text_parser(command("text", text_memory_command))

@@ -41,7 +41,7 @@ class StreamSpace(Config):
 
 class SyntheticRows(NamedTuple):
     "Streams of a batch, token by token."
-    inputs:Tensor   # examples, 0 where a row has fewer features, `b t f`
+    inputs:Tensor   # examples, 0.5 where a row has fewer features, `b t f`
     names:Tensor    # class of every token, `b t`
     asked:Tensor    # True = the class is not shown and has to be answered, `b t`
 
@@ -70,7 +70,7 @@ def _one_row(space, g):
     z = centres[classes, torch.randint(modes, classes.shape, generator=g)] + noise*torch.randn(len(classes), latent, generator=g)
     first, second, offset = torch.randn(latent, 32, generator=g)/latent**.5, torch.randn(32, width, generator=g)/32**.5, .5*torch.randn(width, generator=g)
     x = (.3 + .5*((z @ first).tanh() @ second + offset)).clamp(0, 1)  # eq-synthetic
-    return F.pad(x, (0, space.n_features - width)), torch.randperm(space.n_names, generator=g)[:n_classes][classes]
+    return F.pad(x, (0, space.n_features - width), value=.5), torch.randperm(space.n_names, generator=g)[:n_classes][classes]
 
 @validated(batch_size="≥ 1")
 def synthetic_streams(

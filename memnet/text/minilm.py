@@ -13,7 +13,7 @@ from typing import Mapping, Optional, Sequence
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .records import check_text
 
 # %% ../../nbs/text/01_minilm.ipynb #6f0ba941
@@ -30,6 +30,7 @@ def minilm_folder()->Optional[Path]:  # None = not installed
     folder = Path(spec.submodule_search_locations[0])/'model'
     return folder if folder.is_dir() else None
 
+@validated()
 def checked_file(
     folder:Path,   # that holds it
     name:str,      # one of `MINILM_FILES`
@@ -42,6 +43,7 @@ def checked_file(
     return path
 
 # %% ../../nbs/text/01_minilm.ipynb #bf550228
+@validated()
 def basic_words(
     text:str,     # any text
 )->list[str]:     # lower-case words without accents; punctuation and Chinese characters stand alone
@@ -56,6 +58,7 @@ def basic_words(
 
 def _is_chinese(code): return any(a <= code <= b for a, b in ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)))
 
+@validated(longest="≥ 1")
 def word_pieces(
     word:str,                # one word
     vocab:Mapping[str,int],  # piece -> number
@@ -72,6 +75,7 @@ def word_pieces(
     return pieces or ['[UNK]']
 
 # %% ../../nbs/text/01_minilm.ipynb #655c6eaf
+@validated(layer="≥ 0", n_heads="≥ 1")
 def minilm_layer(
     x:Tensor,                   # features, `b t c`
     valid:Tensor,               # True = a token, False = padding, bool `b t`
@@ -88,6 +92,7 @@ def minilm_layer(
     x = norm(x + F.linear((attention @ value).transpose(1, 2).flatten(2), *of('attention.output.dense')), 'attention.output.LayerNorm')
     return norm(x + F.linear(F.gelu(F.linear(x, *of('intermediate.dense'))), *of('output.dense')), 'output.LayerNorm')
 
+@validated(n_layers="≥ 0")
 def minilm_embedding(
     tokens:Tensor,          # numbers of word pieces, 0 = padding, `b t`
     w:Mapping[str,Tensor],  # weights by the names of the file
@@ -105,6 +110,7 @@ class MiniLMEncoder:
     "all-MiniLM-L6-v2: texts to unit vectors. Source: Reimers and Gurevych 2019, section 3; Wang et al. 2020."
     id, dim, longest = 'all-minilm-l6-v2', 384, 256
 
+    @validated(batch_size="≥ 1")
     def __init__(self,
         folder:Optional[Path]=None,  # that holds `vocab.txt` and `model.safetensors`; None = that of the installed package
         batch_size:int=64,           # texts at once
@@ -113,11 +119,11 @@ class MiniLMEncoder:
         from safetensors.torch import load_file
         folder = minilm_folder() if folder is None else Path(folder)
         if folder is None: raise ImportError(MINILM_MISSING)
-        require(batch_size >= 1, f"batch_size must be ≥ 1, got batch_size={batch_size}")
         self.batch_size = batch_size
         self.vocab = {piece: i for i, piece in enumerate(checked_file(folder, 'vocab.txt').read_text(encoding='utf-8').split('\n'))}
         self.weights = load_file(checked_file(folder, 'model.safetensors'))
 
+    @validated()
     def token_numbers(self,
         text:str,     # any text
     )->list[int]:     # with `[CLS]` and `[SEP]`
@@ -125,6 +131,7 @@ class MiniLMEncoder:
         pieces = [p for word in basic_words(text) for p in word_pieces(word, self.vocab)]
         return [self.vocab[p] for p in ['[CLS]', *pieces[:self.longest - 2], '[SEP]']]
 
+    @validated()
     @torch.no_grad()
     def __call__(self,
         texts:Sequence[str],  # any number of them
