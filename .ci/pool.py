@@ -20,8 +20,9 @@ TABLE = ROOT/".ci"/"seconds.csv"
 LOADED = ("numpy", "pandas", "torch", "numba", "scipy.stats", "IPython", "matplotlib.pyplot", "nbdev.test", "execnb.shell", "pytest", "hypothesis", "networkx", "nbformat")
 LONGEST = 25.   # seconds from which on a file of tests is several jobs
 LIMIT = 3600    # seconds after which a job counts as endless
-COMMANDS = {"kernels": [str(Path(sys.executable).parent/"memnet"), "warmup", "--precision", "all"],   # first: in a fresh clone every job that needs them would compile them for itself
-            "types": [sys.executable, "-m", "mypy"], "verify": [str(Path(sys.executable).parent/"memnet"), "verify", "--tables-only"]}
+MEMNET = str(Path(sys.executable).parent/"memnet")
+COMMANDS = {f"kernels {p}": [MEMNET, "warmup", "--precision", p] for p in ("float32", "float64")}   # first: in a fresh clone every job that needs them would compile them for itself
+COMMANDS |= {"types": [sys.executable, "-m", "mypy"], "verify": [MEMNET, "verify", "--tables-only"]}
 WITHOUT_KERNELS = ("types", "nbs/runs", "nbs/text", "tests/test_runner", "tests/test_crash_safety")   # what may run beside that
 
 
@@ -33,7 +34,7 @@ def recorded():
 
 def notebooks():
     "Every notebook that nbdev would test, as a name below the root."
-    found = [*ROOT.glob("*.ipynb"), *ROOT.glob("nbs/*/*.ipynb"), *ROOT.glob("papers/*.ipynb")]
+    found = [*ROOT.glob("*.ipynb"), *ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/*/*.ipynb"), *ROOT.glob("papers/*.ipynb")]
     return sorted(str(f.relative_to(ROOT)) for f in found if not f.name.startswith((".", "_")))
 
 def test_functions(file):
@@ -68,7 +69,7 @@ def all_jobs(seconds=None):
             expected = sum(seconds.get(f"{file}::{n}", 1.) for n in names)
             jobs.append((file if len(parts) == 1 else f"{file} ({i + 1} of {len(parts)})", "tests", target, expected))
     jobs += [(name, "command", words, seconds.get(name, 30.)) for name, words in COMMANDS.items()]
-    return sorted(jobs, key=lambda j: (j[0] != "kernels", -j[3]))
+    return sorted(jobs, key=lambda j: (not j[0].startswith("kernels"), -j[3]))
 
 
 # --- one job, in its process
@@ -172,7 +173,7 @@ class Screen:
 
 def next_job(waiting, running):
     "Take the next job: the first, or one that does without the kernels as long as they are being compiled."
-    at = next((i for i, j in enumerate(waiting) if j[0].startswith(WITHOUT_KERNELS)), 0) if "kernels" in running else 0
+    at = next((i for i, j in enumerate(waiting) if j[0].startswith(WITHOUT_KERNELS)), 0) if any(n.startswith("kernels") for n in running) and not waiting[0][0].startswith("kernels") else 0
     return waiting.pop(at)
 
 def run_pool(jobs, cores, scratch):

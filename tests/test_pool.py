@@ -77,4 +77,13 @@ def test_long_files_of_tests_are_shared_out(tmp_path, monkeypatch):
     jobs = [j for j in pool.all_jobs({f"{file}::test_c": 90}) if j[1] == "tests"]
     waiting = [("tests/test_x.py", 0), ("nbs/text/a.ipynb", 0)]
     assert pool.next_job(list(waiting), ["kernels"]) == waiting[1] and pool.next_job(list(waiting), ["types"]) == waiting[0] and pool.next_job(waiting[:1], ["kernels"]) == waiting[0]
+    assert pool.next_job([("kernels float64", 0), *waiting], ["kernels float32"])[0] == "kernels float64"
     assert [j[2] for j in jobs] == [[f"{file}::test_c"], [f"{file}::test_a", f"{file}::test_b"], [file, *(f"--deselect={file}::test_{n}" for n in "abc")]]
+
+def test_every_notebook_is_a_job(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT/".ci"), *sys.path])
+    before = dict(os.environ)
+    try: import pool
+    finally: os.environ.clear(); os.environ.update(before)
+    kept = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert set(kept) - set(pool.notebooks()) == set()
