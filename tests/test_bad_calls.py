@@ -108,6 +108,7 @@ EXEMPT = {
     **{f"foundations.validation.{n}": "is itself a part of the check" for n in
        ("require", "require_known", "is_kind", "kind_name", "describe_value", "require_kind", "require_fields", "number_test", "require_shape", "require_columns", "require_position", "fit_shape", "validated")},
     "training.prototype_memory.require_width": "is itself a check",
+    "models.layer_interface.MemoryLayerState.from_banks": "is compiled with the layer, and refuses an empty list",
     "foundations.trees.tree_leaves": "calls itself at every branch, and refuses what is not a branch", "foundations.trees.tree_map": "calls itself at every branch"}
 EXEMPT_PARTS = {
     "analysis.event_log.": "is called by the bank at every chunk; what a user gives is checked with require",

@@ -36,7 +36,6 @@ class MemoryLayerState(NamedTuple):
     n_pending:Tensor         # tokens that wait in it, `l b`
 
     @staticmethod
-    @validated()
     def from_banks(
         banks:Sequence[MemoryState],  # of each layer, with their unfinished chunks
         batched:bool=True,            # False = one row, whose axis is left out
