@@ -108,14 +108,15 @@ EXEMPT = {
     **{f"foundations.validation.{n}": "is itself a part of the check" for n in
        ("require", "require_known", "is_kind", "kind_name", "describe_value", "require_kind", "require_fields", "number_test", "require_shape", "require_columns", "require_position", "fit_shape", "validated")},
     "training.prototype_memory.require_width": "is itself a check",
+    "training.memnet_learner.MemNetLearner.tokens": "is called by `observe` and `predict`, which check", **{f"training.slot_learners.{n}": "is called by the learners, which check" for n in ("even", "slots_in", "place_in_slots")},
     "models.layer_interface.MemoryLayerState.from_banks": "is compiled with the layer, and refuses an empty list",
     "foundations.trees.tree_leaves": "calls itself at every branch, and refuses what is not a branch", "foundations.trees.tree_map": "calls itself at every branch"}
 EXEMPT_PARTS = {
     "analysis.event_log.": "is called by the bank at every chunk; what a user gives is checked with require",
     **{f"foundations.{m}": "written with require" for m in ("files", "compilation", "layers", "state_files", "tensor_files")}, "memory.": "conditions are checked by the bank, for all paths, before its loop", "kernels.": "called by the bank alone",
     "dreaming.": "conditions are checked by the synthesizer", "runs.": "what the command line gives is parsed and checked there", "models.base": "is the check of all models",
-    **{f"models.{m}": "is checked by `SequenceModel`" for m in ("attention.", "controller", "memnet", "memory_layer", "model_files", "model_stream", "generation")},
-    **{f"training.{m}": "is checked by `fit`" for m in ("schedule", "metric_log", "checkpoint", "evaluate", "run_state", "training_run", "fit")}}
+    **{f"models.{m}": "is checked by `SequenceModel`" for m in ("attention.", "block_models.", "controller", "delta_memory.", "memnet", "memory_layer", "model_files", "model_stream", "generation")},
+    **{f"training.{m}": "is checked by `fit`" for m in ("schedule", "metric_log", "checkpoint", "curriculum", "evaluate", "run_state", "training_run", "fit")}}
 
 def reason(name): return EXEMPT.get(name) or next((why for part, why in EXEMPT_PARTS.items() if name.startswith(part)), None)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'ReplayStep', 'read_phrase', 'strongest_growth', 'token_phrases', 'event_phrases', 'replay_steps',
-           'replay_page', 'save_replay', 'replay_frame']
+           'replay_html', 'save_replay', 'replay_frame']
 
 # %% ../../nbs/analysis/18_replay.ipynb #22a5bba1
 import html, json
@@ -228,7 +228,7 @@ show(0);
 
 # %% ../../nbs/analysis/18_replay.ipynb #86835da3
 @validated(floor="in [0, 1]")
-def replay_page(
+def replay_html(
     session:RowSession,       # a model on a row, with events
     title:str="",             # heading; empty = the task and the row
     head:Optional[int]=None,  # memory head; None = `session.best_head`
@@ -243,7 +243,7 @@ def replay_page(
 def save_replay(
     session:RowSession,       # a model on a row, with events
     path:str|Path,            # ends in .html
-    title:str="",             # heading, as in `replay_page`
+    title:str="",             # heading, as in `replay_html`
     head:Optional[int]=None,  # memory head; None = `session.best_head`
 )->Path:                      # the file that was written
     """Write a page.
@@ -253,12 +253,12 @@ def save_replay(
     require(path.suffix == ".html", f"the name must end in .html, got {path.name!r}")
     require(not path.exists(), f"{path} is there already: give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(replay_page(session, title, head), encoding="utf-8")
+    path.write_text(replay_html(session, title, head), encoding="utf-8")
     return path
 
 @validated(height="≥ 1")
 def replay_frame(
-    page:str,        # of `replay_page`
+    page:str,        # of `replay_html`
     height:int=760,  # pixels
 )->str:              # html
     "A page inside another one, such as a notebook."

@@ -22,7 +22,7 @@ from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrit
 from .plasticity import bounded_lam
 from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
-from .write_history import watch_writes
+from .write_history import observe_writes
 from .writing import ChunkWrite, chunk_record, commit_chunk
 
 # %% ../../nbs/memory/13_bank.ipynb #c6a3e75c
@@ -280,7 +280,7 @@ class MultiHeadMemoryBank(nn.Module):
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
-        samples, (history, watched) = chunk_samples(pending, cut, C, generator), watch_writes(asked, x, state, self.observer)
+        samples, (history, watched) = chunk_samples(pending, cut, C, generator), observe_writes(asked, x, state, self.observer)
         features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
             f = self.features(take_tokens(pending, x, cut, part), part.real)
