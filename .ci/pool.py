@@ -23,7 +23,7 @@ LIMIT = 3600    # seconds after which a job counts as endless
 MEMNET = str(Path(sys.executable).parent/"memnet")
 COMMANDS = {f"kernels {p}": [MEMNET, "warmup", "--precision", p] for p in ("float32", "float64")}   # first: in a fresh clone every job that needs them would compile them for itself
 COMMANDS |= {"types": [sys.executable, "-m", "mypy"], "verify": [MEMNET, "verify", "--tables-only"]}
-WITHOUT_KERNELS = ("types", "nbs/runs", "nbs/text", "tests/test_runner", "tests/test_crash_safety")   # what may run beside that
+WITHOUT_KERNELS = ("types", "nbs/text")   # what may run beside that
 
 
 # --- what there is to do
