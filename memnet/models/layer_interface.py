@@ -125,7 +125,6 @@ class LayerCall(NamedTuple):
         if not self.batched: return y.squeeze(0)
         return y if self.batch_first else y.transpose(0, 1)
 
-    @validated()
     def output(self,
         y:Tensor,  # of the layer, `b t c`
     )->Union[Tensor,PackedSequence]:
