@@ -109,7 +109,7 @@ EXEMPT = {
        ("require", "require_known", "is_kind", "kind_name", "describe_value", "require_kind", "require_fields", "number_test", "require_shape", "require_columns", "require_position", "fit_shape", "validated")},
     "training.prototype_memory.require_width": "is itself a check",
     "training.memnet_learner.MemNetLearner.tokens": "is called by `observe` and `predict`, which check", **{f"training.slot_learners.{n}": "is called by the learners, which check" for n in ("even", "slots_in", "place_in_slots")},
-    "models.layer_interface.LayerCall.output": "is compiled with the layer, which gives it a tensor of its own",
+    **{f"models.layer_interface.LayerCall.{n}": "is compiled with the layer, which gives it a tensor of its own" for n in ("output", "restore")},
     "models.layer_interface.MemoryLayerState.from_banks": "is compiled with the layer, and refuses an empty list",
     "foundations.trees.tree_leaves": "calls itself at every branch, and refuses what is not a branch", "foundations.trees.tree_map": "calls itself at every branch"}
 EXEMPT_PARTS = {

@@ -117,7 +117,6 @@ class LayerCall(NamedTuple):
     batched:bool=True                      # the outer form has an axis of rows
     packed:Optional[PackedSequence]=None   # what came packed
 
-    @validated()
     def restore(self,
         y:Tensor,  # of the layer, `b t …`
     )->Tensor:     # `t b …`, `b t …` or `t …`
