@@ -47,13 +47,13 @@ def shares(file, seconds):
     names = test_functions(file)
     took = {n: seconds.get(f"{file}::{n}", 1.) for n in names}
     if sum(took.values()) <= LONGEST: return [names]
-    parts, room = [], 0.
+    parts, left = [], 0.
     for n in names:
-        if not parts or room < took[n]:
+        if not parts or left < took[n]:
             parts.append([])
-            room = LONGEST
+            left = LONGEST
         parts[-1].append(n)
-        room -= took[n]
+        left -= took[n]
     return parts
 
 def all_jobs(seconds=None):

@@ -167,6 +167,12 @@ def test_what_the_site_names_is_there():
     rendered = {name(p) for pattern in quarto["project"]["render"] for p in ROOT.glob(pattern)}
     assert set(listed(site)) - rendered == set()
 
+def test_every_entry_of_the_log_has_one_title_and_says_whether_it_stands():
+    entries = re.split(r"^## ", (ROOT/"LOG.md").read_text(encoding="utf-8"), flags=re.M)[1:]
+    titles = Counter(e.split("\n")[0] for e in entries)
+    assert [t for t, n in titles.items() if n > 1] == []
+    assert [e.split("\n")[0] for e in entries if not re.match(r".+\n\n\*(Stands|Superseded|Withdrawn)", e)] == []
+
 def test_no_two_pages_of_one_title_or_address():
     titles = Counter(re.match(r"# (.+)", cells(p, "markdown")[0])[1] for p in ALL)
     places = Counter(f"{p.parent}/{re.sub(r'^[0-9]+_', '', p.stem)}" for p in ALL)   # nbdev drops the number

@@ -323,33 +323,33 @@ def test_replay_is_stepped_with_keys_buttons_and_fingers(browser, replay_server,
     page, wrong, asked = context.new_page(), [], []
     page.on("pageerror", lambda e: wrong.append(str(e))); page.on("request", lambda r: asked.append(r.url))
     page.goto(f"{url}/row.html")
-    says, count = page.locator("#say"), page.locator("#count")
-    assert says.inner_text() == steps[0].say and count.inner_text() == f"1 of {len(steps)}"
+    says, count = page.locator("#sentence"), page.locator("#count")
+    assert says.inner_text() == steps[0].sentence and count.inner_text() == f"1 of {len(steps)}"
     for step in steps[1:]:                                                    # keyboard: every step
         page.keyboard.press("ArrowRight")
-        assert says.inner_text() == step.say == page.locator("#graph").get_attribute("aria-label")
+        assert says.inner_text() == step.sentence == page.locator("#graph").get_attribute("aria-label")
         assert page.locator("#graph circle.used, #graph circle.written").count() == sum(s > 0 for s in step.strength) and page.locator("#graph path.edge").count() == len(step.edges)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.keyboard.press("ArrowRight"); assert count.inner_text().startswith(f"{len(steps)} of")     # the end is the end
-    page.keyboard.press("Home"); assert says.inner_text() == steps[0].say
+    page.keyboard.press("Home"); assert says.inner_text() == steps[0].sentence
     page.get_by_role("button", name="step on").click(); page.get_by_role("button", name="step on").click(); page.get_by_role("button", name="step back").click()
-    assert says.inner_text() == steps[1].say                                  # buttons
-    page.locator("#row button").nth(5).click(); assert says.inner_text() == steps[5].say            # a word of the row
-    page.get_by_label("step", exact=True).focus(); page.keyboard.press("ArrowRight"); assert says.inner_text() == steps[6].say   # the slider, once and not twice
+    assert says.inner_text() == steps[1].sentence                                  # buttons
+    page.locator("#row button").nth(5).click(); assert says.inner_text() == steps[5].sentence            # a word of the row
+    page.get_by_label("step", exact=True).focus(); page.keyboard.press("ArrowRight"); assert says.inner_text() == steps[6].sentence   # the slider, once and not twice
     box = page.locator("#graph").bounding_box()
     def swipe(a, b):
         y, x = box["y"] + box["height"]/2, lambda f: box["x"] + box["width"]*f
         touch = context.new_cdp_session(page)
         for kind, points in (("touchStart", [dict(x=x(a), y=y)]), ("touchMove", [dict(x=x((a + b)/2), y=y)]), ("touchMove", [dict(x=x(b), y=y)]), ("touchEnd", [])): touch.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
-    swipe(.7, .3); assert says.inner_text() == steps[7].say                   # a finger, on and back
-    swipe(.3, .7); assert says.inner_text() == steps[6].say
+    swipe(.7, .3); assert says.inner_text() == steps[7].sentence                   # a finger, on and back
+    swipe(.3, .7); assert says.inner_text() == steps[6].sentence
     page.get_by_role("button", name="play").click(); page.wait_for_function(f"document.getElementById('count').textContent.startsWith('8 of')", timeout=5000)
     page.get_by_role("button", name="pause").click()
     assert wrong == [] and {u for u in asked if not u.endswith("favicon.ico")} == {f"{url}/row.html"}
     shot(page, f"replay-{width}")
     page.goto(f"{url}/inside.html")                                           # as a chapter shows it
     inside = page.frame_locator("iframe"); inside.get_by_role("button", name="step on").click()
-    assert inside.locator("#say").inner_text() == steps[1].say and page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
+    assert inside.locator("#sentence").inner_text() == steps[1].sentence and page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
     context.close()
 
 def test_panel_in_jupyterlab(browser, lab):

@@ -39,7 +39,7 @@ def test_a_failure_is_named_with_its_output_and_the_others_go_on(tmp_path):
                    test_dead="import os\ndef test_c(): os.abort()")
     out, _ = process.communicate(timeout=100)
     assert "'test_right': True" in out.splitlines()[-1], out
-    for name in ("wrong", "dead"): assert f"'test_{name}': False" in out
+    for name in ("wrong", "crashed"): assert f"'test_{name}': False" in out
     assert "---- test_wrong failed" in out and "what it said" in out and "ended by signal 6" in out
     assert out.splitlines()[-1].endswith("['test_a', 'test_b']") and not list((tmp_path/"scratch").iterdir())
 

@@ -25,7 +25,7 @@ def _labelled(kind, text, width="auto", **kw):
     return kind(description=text, tooltip=kw.pop("tooltip", text), style=dict(description_width="initial"), layout=W.Layout(width=width), **kw)
 
 SWITCH_HINTS = dict(graph="edges are learned", spreading="reads travel along edges", pending="a token reads what its own chunk has written", forgetting="strength decays", memory="anything is written",
-    merging="like slots are made one to make room", replay="walks over the graph are learned")   # mechanism -> what it does
+    merging="like slots are merged to free slots", replay="walks over the graph are learned")   # mechanism -> what it does
 
 def _hint(text):
     "One line of small print."

@@ -62,8 +62,8 @@ class FactSentences:
         Q, U, draw = self.n_facts, self.n_updated, lambda *s: torch.rand(batch_size, *s, generator=generator)
         n = int(torch.randint(self.fillers[0], self.fillers[1] + 1, (1,), generator=generator))
         names = torch.tensor(list(SPLITS[self.split]))
-        who, cities = names[draw(len(names)).argsort(1)[:, :Q]], draw(Q, N_CITIES).argsort(2)[..., :2]
-        first, moved = who*N_CITIES + cities[..., 0], N_NAMES*N_CITIES + (who*N_CITIES + cities[..., 1])[:, :U]
+        people, cities = names[draw(len(names)).argsort(1)[:, :Q]], draw(Q, N_CITIES).argsort(2)[..., :2]
+        first, moved = people*N_CITIES + cities[..., 0], N_NAMES*N_CITIES + (people*N_CITIES + cities[..., 1])[:, :U]
         place = draw(Q + U + n//4).argsort(1)[:, :Q + U]        # facts stand early, fillers between them and behind
         early, late = torch.minimum(place[:, :U], place[:, Q:]), torch.maximum(place[:, :U], place[:, Q:])
         row = torch.full((batch_size, Q + U + n), -1).scatter(1, torch.cat([early, place[:, U:Q], late], 1), torch.cat([first, moved], 1))
@@ -71,7 +71,7 @@ class FactSentences:
         order, updated = draw(Q).argsort(1), torch.arange(Q) < U
         blank = torch.full_like(row, IGNORE_INDEX)
         answers, old = torch.where(updated, cities[..., 1], cities[..., 0]).gather(1, order), torch.where(updated, cities[..., 0], -1).gather(1, order)
-        return torch.cat([row, FIRST_QUESTION + who.gather(1, order)], 1), torch.cat([blank, answers], 1), torch.cat([blank.clamp(min=-1), old], 1)
+        return torch.cat([row, FIRST_QUESTION + people.gather(1, order)], 1), torch.cat([blank, answers], 1), torch.cat([blank.clamp(min=-1), old], 1)
 
     def sample(self,
         batch_size:int,             # rows
@@ -117,7 +117,7 @@ def make_frozen_model(
     return MemNet(MemNetConfig(**(base | VARIANTS[variant])), generator_for("init", seed))
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #3f821af3
-MARGINS = (0., .05, .1, .15, .2, .3)
+MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7)
 
 def retrieve(
     codes:Tensor,   # of all sentences, unit rows
@@ -138,15 +138,15 @@ def kept_sentences(
     how:str,                   # all, latest, or sample
     row:Tensor,                # sentence numbers, `t`
     asked:Tensor,              # True = a question, `t`
-    room:int,                  # sentences that fit
+    capacity:int,                  # sentences that fit
     generator:torch.Generator, # of the sample
 )->Tensor:                     # bool `t`
     "Which sentences a retriever has stored when the questions come."
     n = int((~asked).sum())
     place = torch.arange(len(row))
-    if how == "all" or room >= n: return ~asked
-    if how == "latest": return ~asked & (place >= n - room)
-    return torch.zeros(len(row), dtype=torch.bool).index_fill(0, torch.randperm(n, generator=generator)[:room], True)
+    if how == "all" or capacity >= n: return ~asked
+    if how == "latest": return ~asked & (place >= n - capacity)
+    return torch.zeros(len(row), dtype=torch.bool).index_fill(0, torch.randperm(n, generator=generator)[:capacity], True)
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #912f7bc4
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "fillers"]
@@ -191,7 +191,7 @@ def test_retrieval(
     lengths:tuple,
     n_rows:int,
     seed:int,
-    room:int,       # sentences that fit
+    capacity:int,       # sentences that fit
     margin:float,
 )->list:   # (metric, value, slice, fillers)
     "The same rows, asked of a retriever."
@@ -201,7 +201,7 @@ def test_retrieval(
         g, guess, stored = generator_for("policy", seed), torch.full_like(answers, -1), 0
         for b, r in enumerate(row):
             asked = answers[b] != IGNORE_INDEX
-            kept = kept_sentences(how, r, asked, room, g)
+            kept = kept_sentences(how, r, asked, capacity, g)
             guess[b, asked], stored = retrieve(codes, r, asked, margin, kept), max(stored, int(kept.sum()))
         for name, where in kinds_of(answers, old).items(): found.append(("test/accuracy", (guess == answers)[where].float().mean().item(), name, n))
         found += [("test/outdated", (guess == old)[old >= 0].float().mean().item(), "updated", n), ("bytes", float(stored*codes.shape[1]*4), "all", n)]
@@ -225,9 +225,9 @@ def run_frozen_encoder(
         facts = dict(train_cpu_seconds=time.process_time() - start, parameters=model.num_parameters(), state_bytes=state_bytes)
         rows += [(variant, cfg.steps, m, float(v), "all", -1) for m, v in facts.items()]
         rows += [(variant, cfg.steps, m, v, s, n) for m, v, s, n in test_memory(model, codes, cfg.lengths, cfg.test_rows, cfg.seed)]
-    margin, room = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed), state_bytes//(codes.shape[1]*4)
-    rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, room=room).items()]
-    for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, room, margin)]
+    margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed), state_bytes//(codes.shape[1]*4)
+    rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, capacity=capacity).items()]
+    for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, capacity, margin)]
     rows += [("chance", 0, "test/accuracy", 1/N_CITIES, s, n) for n in cfg.lengths for s in ("once", "updated")]
     table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n) for run, step, m, v, s, n in rows], columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")

@@ -280,13 +280,13 @@ class MultiHeadMemoryBank(nn.Module):
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
-        samples, (history, watched) = chunk_samples(pending, cut, C, generator), observe_writes(asked, x, state, self.observer)
+        samples, (history, observed) = chunk_samples(pending, cut, C, generator), observe_writes(asked, x, state, self.observer)
         features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
             f = self.features(take_tokens(pending, x, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
-                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, watched if part.whole else history)
+                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, observed if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read = place_tokens(reads, cut)

@@ -119,7 +119,7 @@ def not_last(
 class ObserverPair:
     "Two observers of one bank. Each gets as many rows as it asked for."
     def __init__(self,
-        first:Observer,   # is told first
+        first:Observer,   # is called first
         second:Observer,  # and then
     ):
         self.members, self.counts = (first, second), (0, 0)
@@ -145,7 +145,7 @@ def observe_writes(
     x:Tensor,                     # features of the call, `b t c`
     state:MemoryState,            # before it
     observer:Optional[Observer],  # of the bank; None = none
-)->tuple[Optional[WriteHistory],Optional[Observer]]: # the history of the call, None where nothing is asked; and who is told of a chunk that is committed
+)->tuple[Optional[WriteHistory],Optional[Observer]]: # the history of the call, None where nothing is asked; and the observer of a chunk that is committed
     "The observers of one call. Raises ValueError where `asked` is not bool `b t`."
     if asked is None: return None, observer
     require(asked.dtype == torch.bool and asked.shape == x.shape[:2], f"asked must be bool {tuple(x.shape[:2])}, got {asked.dtype} {tuple(asked.shape)}")

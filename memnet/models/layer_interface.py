@@ -142,8 +142,8 @@ def _token_flags(name:str, flags:Tensor, call:LayerCall, rows:bool=False)->Tenso
     B, T = call.x.shape[:2]
     want = (T,) if not call.batched else (B, T) if call.batch_first else (T, B)
     both = f"{want} as the input" + (f", or {(B,)} for whole rows" if rows else "")
-    turned = " It lies the other way round than the input: transpose it" if tuple(flags.shape) == want[::-1] != want else ""
-    require(flags.dtype == torch.bool and (tuple(flags.shape) == want or rows and tuple(flags.shape) == (B,)), f"{name} must be bool {both}, got {flags.dtype} {tuple(flags.shape)}.{turned}")
+    transposed = " It lies the other way round than the input: transpose it" if tuple(flags.shape) == want[::-1] != want else ""
+    require(flags.dtype == torch.bool and (tuple(flags.shape) == want or rows and tuple(flags.shape) == (B,)), f"{name} must be bool {both}, got {flags.dtype} {tuple(flags.shape)}.{transposed}")
     if tuple(flags.shape) != want: return F.pad(flags.unsqueeze(1), (0, T - 1))
     return flags.unsqueeze(0) if not call.batched else flags if call.batch_first else flags.transpose(0, 1)
 

@@ -54,7 +54,7 @@ _few = dict(n_facts=4, facts_in=16, asked_in=16, n_queries=8)
 
 # %% ../../nbs/scorecard/03_abilities.ipynb #057b88f0
 ABILITIES = (
-    Ability('recall', 'Does it find what it was told?', 'fillers between fact and question', 'facts',
+    Ability('recall', 'Does it find what was stated?', 'fillers between fact and question', 'facts',
             _fact_settings('gap', *(dict(gap=g, **_few) for g in (0, 32, 64, 96)))),
     Ability('length', 'And far beyond the length it was trained at?', 'fillers between fact and question', 'facts',
             _fact_settings('gap', *(dict(gap=g - 32, **_few) for g in (256, 1024, 4096, 8192)))),
@@ -62,7 +62,7 @@ ABILITIES = (
             _fact_settings('n_facts', *(dict(n_facts=n, facts_in=2*n, gap=16, asked_in=2*n, n_queries=n) for n in (8, 16, 24, 32)))),
     Ability('overwriting', 'Does the latest value win?', 'values that each key was given', 'facts',
             _fact_settings('n_versions', *(_few | dict(n_versions=v, facts_in=8*v, gap=16) for v in (2, 3, 4)))),
-    Ability('selectivity', 'Does what is never asked leave room for the rest?', 'pairs that are never asked', 'facts',
+    Ability('selectivity', 'Does what is never asked leave space for the rest?', 'pairs that are never asked', 'facts',
             _fact_settings('n_noise', *(dict(n_noise=n, gap=2*n, **_few) for n in (8, 64, 250, 1000)))),
     Ability('interference', 'Does it tell facts apart that share values?', 'facts with one value', 'facts',
             tuple(Setting(t, t.n_facts/t.n_shared, t.floor) for t in (FactRows(n_facts=n, n_shared=m, facts_in=2*n, gap=16, asked_in=2*n, n_queries=n) for n, m in ((8, 4), (8, 2), (16, 2))))),
@@ -112,7 +112,7 @@ def count_forgotten(
     generator:torch.Generator,  # draws the rows and what is to be forgotten
     questions:int=96,           # of each kind
 )->Optional[dict[str,Count]]:   # right answers before, and after, about facts that are `kept` and `gone`; None where there is no such method
-    "Ask a net that was told to forget two of four facts. Raises ContractError where it does not keep the contract."
+    "Ask a net that was asked to forget two of four facts. Raises ContractError where it does not keep the contract."
     if not callable(getattr(network, 'forget', None)): return None
     forgetful:Any = network
     batch, t = FORGET.sample(2*questions//FORGET.n_queries, generator), FORGET.facts_in + FORGET.gap

@@ -83,7 +83,7 @@ class PlateauConfig(Config):
         require(0 <= self.progress < 1, f"progress must lie in [0,1), got progress={self.progress}")
 
 class Plateau:
-    "Watches validation numbers and says when training is done."
+    "Follows validation numbers and decides when training is done."
     @validated()
     def __init__(self,
         cfg:PlateauConfig,  # when that is
@@ -129,7 +129,7 @@ def fit_to_plateau(
     "Train until the task is known or nothing is learned any more. Raises NonFiniteLoss where the loss or the gradient is NaN or infinite, ValueError where a task gives no batch."
 
     cfg = replace(recipe, steps=plateau.steps, min_lr_fraction=1.)
-    run, watch, last = TrainingRun(model, curriculum, cfg, None, {}), Plateau(plateau), curriculum.stages[-1]
+    run, stop, last = TrainingRun(model, curriculum, cfg, None, {}), Plateau(plateau), curriculum.stages[-1]
     rows, spent, reason = [], 0., None
     def answers(stage:Stage)->dict:
         found = evaluation_rows(model, stage.task, stage.batch_size, eval_batches, generator_for("valid", cfg.seed))
@@ -140,11 +140,11 @@ def fit_to_plateau(
             run.update()
             seen = next(value for metric, value, _ in run.pending or () if metric == "train/accuracy")
             spent += time.process_time() - start
-            if curriculum.observe(seen): watch.restart(run.step)
+            if curriculum.observe(seen): stop.restart(run.step)
             if run.step % plateau.eval_every and run.step < plateau.steps: continue
             whole = answers(last)
             part = whole if curriculum.stage is last else answers(curriculum.stage)
-            reason = watch.why_done(run.step, part["loss"], whole["accuracy"])
+            reason = stop.why_done(run.step, part["loss"], whole["accuracy"])
             found = {"valid/accuracy": whole["accuracy"], "valid/loss": whole["loss"], "stage": curriculum.index, "stage/accuracy": part["accuracy"], "train_cpu_seconds": spent}
             with evaluating(model): found |= {f"measure/{name}": value for name, value in (measure(model) if measure else {}).items()}
             rows += [(run.step, name, float(value)) for name, value in found.items()]

@@ -81,14 +81,14 @@ def meta_train(
     optimizer = torch.optim.AdamW(model.parameters(), cfg.lr, weight_decay=.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.lr, total_steps=cfg.steps)
     for step in range(1, cfg.steps + 1):
-        rows, noted = synthetic_streams(space, cfg.batch_size, rows_of), note is not None and (step % 50 == 0 or step in (1, cfg.steps))
-        out = model(stream_tokens(rows.inputs, rows.names, rows.asked, space.n_names), record=noted)
+        rows, recorded = synthetic_streams(space, cfg.batch_size, rows_of), note is not None and (step % 50 == 0 or step in (1, cfg.steps))
+        out = model(stream_tokens(rows.inputs, rows.names, rows.asked, space.n_names), record=recorded)
         loss = model.objective(out, rows.targets)['total']
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
         optimizer.step(); schedule.step()
-        if note is not None and noted:
+        if note is not None and recorded:
             right, gate = (out.logits.argmax(-1) == rows.names)[rows.asked].float().mean().item(), out.info['gate'][:, 0]
             note(MetaStep(step, loss.item(), right, gate[~rows.asked].mean().item(), gate[rows.asked].mean().item()))
     return model

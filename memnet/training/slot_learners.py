@@ -165,7 +165,8 @@ class StreamSlotLearner:
         if not state.strength.any(): return torch.full((len(inputs), cfg.n_classes), 1/cfg.n_classes)
         scores = cfg.logit_scale*self._keys(inputs) @ state.keys[0, 0].mT
         votes = topk_policy(scores.masked_fill(state.strength[0, 0] == 0, MASKED_SCORE), topk=cfg.topk) @ state.values[0, 0]
-        return (votes.clamp(min=0) + 1e-9)[:, :cfg.n_classes]/(votes.clamp(min=0) + 1e-9)[:, :cfg.n_classes].sum(-1, keepdim=True)
+        shares = votes[:, :cfg.n_classes].clamp(min=0) + 1e-9
+        return shares/shares.sum(-1, keepdim=True)
 
 def place_in_slots(
     state:MemoryState,  # of one row and head, with as many empty slots at least; left alone
