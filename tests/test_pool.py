@@ -36,7 +36,7 @@ def left(pid):
 
 def test_a_failure_is_named_with_its_output_and_the_others_go_on(tmp_path):
     process = call(tmp_path, test_right="import os\ndef test_a(): assert os.environ['OMP_NUM_THREADS'] == '1'", test_wrong="def test_b():\n    print('what it said')\n    assert 1 == 2",
-                   test_dead="import os\ndef test_c(): os.abort()")
+                   test_crashed="import os\ndef test_c(): os.abort()")
     out, _ = process.communicate(timeout=100)
     assert "'test_right': True" in out.splitlines()[-1], out
     for name in ("wrong", "crashed"): assert f"'test_{name}': False" in out
