@@ -7,6 +7,7 @@ __all__ = ['accuracy_against_cost', 'accuracy_by_length']
 
 # %% ../../nbs/analysis/08_share_plots.ipynb #75975e0c
 import pandas as pd, matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, ScalarFormatter
 from .figure_style import axes_or_new
 from .result_plots import format_bytes, log_token_axis, series_of
 from .statistics import share_by_group
@@ -32,6 +33,9 @@ def accuracy_against_cost(
             ax.plot(part[cost], part["accuracy"], color=look.colour, marker=look.marker, markevery=[len(part) - 1], lw=1.2, alpha=.8, label=look.label if i == 0 else "_", clip_on=False)
     ax.axhline(chance, color="black", ls="--", lw=1, label=f"chance ({chance:.3g})")
     ax.set(xscale="log", ylim=(0, 1.02), xlabel=xlabel, ylabel="accuracy")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.minorticks_off()
     return ax
 
 # %% ../../nbs/analysis/08_share_plots.ipynb #9936753f
@@ -60,5 +64,5 @@ def accuracy_by_length(
     fewest, most = stats["n"].min(), stats["n"].max()
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     ax.set(ylim=(0, 1.02), ylabel="accuracy")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=f"{seeds} seed{'s' if most > 1 else ''}, 95 % interval")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=f"{seeds} seed{'s' if most > 1 else ''}" + (", 95 % interval" if stats["low"].notna().any() else ""))
     return ax
