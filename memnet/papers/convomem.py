@@ -20,7 +20,7 @@ from ..text.encoder import HashEncoder
 from ..text.probes import Clock
 from ..text.text_memory import TextMemory
 
-# %% ../../papers/convomem.ipynb #29da31ff
+# %% ../../papers/convomem.ipynb #eaa8c51f
 SIZES = (2, 10, 30, 100, 300)
 GROUPS = (('user_fact', 1), ('user_fact', 2), ('user_fact', 4), ('user_fact', 6), ('implicit', 2), ('implicit', 3), ('assistant_fact', 1), ('changing', 1), ('preference', 1), ('abstention', 0))
 
@@ -142,7 +142,7 @@ def run_convomem(
     line = np.polyfit(sizes, cost['scan'], 1)
     found.append(Measurement('scan', 'linear', float(1 - np.var(cost['scan'] - np.polyval(line, sizes))/np.var(cost['scan']))))
     meet = break_even(cost['scan'], cost['index'], sizes)
-    found.append(Measurement('scan', 'break-even', min(meet, 1e6)))
+    found.append(Measurement('scan', 'break-even', min(meet, 1e6)))        # a million = the lines do not meet
     return found
 
 def found_value(
