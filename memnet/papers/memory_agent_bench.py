@@ -10,9 +10,9 @@ from typing import Callable, Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-# %% ../../papers/memory_agent_bench.ipynb #f2ede372
+# %% ../../papers/memory_agent_bench.ipynb #ef6b4964
 from .common import Criterion, Measurement
-from ..text.bench import SUITE_TASKS, MemoryAgent, RecallAgent, SuiteQuestion, WindowAgent, competency_suite, run_suite
+from ..text.competencies import SUITE_TASKS, MemoryAgent, RecallAgent, SuiteQuestion, WindowAgent, competency_suite, run_suite
 from ..text.recall import RecallConfig
 
 # %% ../../papers/memory_agent_bench.ipynb #773aa694
