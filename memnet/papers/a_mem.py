@@ -68,7 +68,7 @@ def link_notes(
     tau:float,                         # what it takes
 )->list[list[int]]:                    # of each note, both ways
     "Links by shared names among the candidates."
-    idf, links = name_idf(names), [set() for _ in names]
+    idf, links = name_idf(names), [set() for _ in names]     # type: ignore[var-annotated]
     for i, others in enumerate(candidates):
         for j in others:
             if shared_entity(names[i], names[j], idf) >= tau: links[i].add(j); links[j].add(i)     # eq-shared
@@ -102,7 +102,7 @@ class KeptVectors:
     "An encoder that encodes each text once."
     def __init__(self,
         encoder:Encoder,  # of the texts
-    ): self.encoder, self.id, self.dim, self.kept = encoder, encoder.id, encoder.dim, {}
+    ): self.encoder, self.id, self.dim, self.kept = encoder, encoder.id, encoder.dim, {}     # type: ignore[var-annotated]
 
     def __call__(self,
         texts:Sequence[str],  # any number of them
@@ -133,7 +133,7 @@ def run_a_mem(
         got = [expand_hits(np.argsort(-(vectors @ v), kind='stable').tolist(), links) for v in q]
         assert all(len(g) == BUDGET for g in got)
         found.append(Measurement(arm, 'found', float(np.mean([set(p) <= set(g) for p, g in zip(n.pairs, got)]))))
-    nothing = [[] for _ in names]
+    nothing = [[] for _ in names]     # type: ignore[var-annotated]
     score('flat', x, nothing)
     for way, options in candidates.items():
         links = link_notes(names, options, tau)
@@ -148,8 +148,8 @@ def run_a_mem(
             found.append(Measurement(f'spreading {alpha}', 'found', float(np.mean([set(p) <= set(g.tolist()) for p, g in zip(n.pairs, got)]))))
     with TextMemory(encoder=encode, clock=Clock()) as mem:
         for t in n.texts: mem.write(t, 'event')
-        got = [{h.record.id - 1 for h in mem.recall(v, k=BUDGET, learn=False).hits} for v in n.questions]
-    return [*found, Measurement('text memory', 'found', float(np.mean([set(p) <= g for p, g in zip(n.pairs, got)])))]
+        got = [{h.record.id - 1 for h in mem.recall(v, k=BUDGET, learn=False).hits} for v in n.questions]     # type: ignore[misc]
+    return [*found, Measurement('text memory', 'found', float(np.mean([set(p) <= g for p, g in zip(n.pairs, got)])))]     # type: ignore[operator]
 
 # %% ../../papers/a_mem.ipynb #04420877
 SEEDS, run = 5, run_a_mem

@@ -133,7 +133,7 @@ def run_convomem(
         for name, seconds in spent.items(): cost.setdefault(name, []).append(1e3*seconds/(sets//together)); found.append(Measurement(name, 'ms', cost[name][-1], n))
         found.append(Measurement('classifier', 'returned', float(np.mean(returned)), n))
     counts, at30 = [c for k, c in GROUPS if k == 'user_fact'], min(2, len(sizes) - 1)
-    for c in counts[1:]: found.append(Measurement('top-10', f'fall with size, {c}', fall(sizes, hit['top-10', 'user_fact', c])))
+    for c in counts[1:]: found.append(Measurement('top-10', f'fall with size, {c}', fall(sizes, hit['top-10', 'user_fact', c])))     # type: ignore[assignment,index]
     found.append(Measurement('top-10', 'fall with evidence', fall(counts, [float(np.mean(hit['top-10', 'user_fact', c])) for c in counts])))
     for name in ('top-10', 'hybrid', 'spreading', 'block', 'classifier', 'top-matched'):
         found += [Measurement(name, 'many at 30', (hit[name, 'user_fact', 4][at30] + hit[name, 'user_fact', 6][at30])/2), Measurement(name, 'explicit 2', float(np.mean(hit[name, 'user_fact', 2]))), Measurement(name, 'implicit 2', float(np.mean(hit[name, 'implicit', 2])))]

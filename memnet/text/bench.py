@@ -117,7 +117,8 @@ class WordIndex:
     ):
         counts = [Counter(words_of(t)) for t in texts]
         self.n, length = len(texts), np.array([sum(c.values()) for c in counts], float)
-        self.norm, self.where = BM25_K1*(1 - BM25_B + BM25_B*length/max(length.mean(), 1)), defaultdict(dict)
+        self.norm = BM25_K1*(1 - BM25_B + BM25_B*length/max(length.mean(), 1))
+        self.where:dict[str,dict[int,int]] = defaultdict(dict)
         for i, c in enumerate(counts):
             for w, f in c.items(): self.where[w][i] = f
 

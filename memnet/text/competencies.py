@@ -170,7 +170,9 @@ class WindowAgent:
     "Keeps the last chunks and reads them all: a context with first in, first out."
     def __init__(self,
         size:int,  # chunks
-    ): self.size, self.kept = check_count('size', size), []
+    ):
+        self.size = check_count('size', size)
+        self.kept:list[str] = []
 
     def ingest(self,
         chunk:str,  # the next sentence
