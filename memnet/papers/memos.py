@@ -23,7 +23,7 @@ from ..text.probes import Clock
 from ..text.records import MemoryOp
 from ..text.text_memory import TextMemory
 
-# %% ../../papers/memos.ipynb #c908b286
+# %% ../../papers/memos.ipynb #aa7be840
 LIFECYCLE = {('generated', 'read'): 'activated', ('activated', 'read'): 'activated', **{(s, 'replace'): 'merged' for s in ('generated', 'activated')},
              **{(s, 'archive'): 'archived' for s in ('generated', 'activated', 'merged')}, **{(s, 'expire'): 'expired' for s in ('generated', 'activated', 'merged')}, ('archived', 'restore'): 'generated', ('expired', 'restore'): 'generated'}
 
@@ -44,7 +44,9 @@ class HotSet:
         capacity:int,          # records at hand
         weights:Sequence[float]=(.9, .1), # of relevance and of use
         rate:float=.98,        # what is left of a use after a request
-    ): self.x, self.capacity, self.weights, self.rate, self.uses, self.hot = vectors, capacity, weights, rate, np.zeros(len(vectors)), set()
+    ):
+        self.x, self.capacity, self.weights, self.rate, self.uses = vectors, capacity, weights, rate, np.zeros(len(vectors))
+        self.hot:set[int] = set()
 
     def touch(self,
         record:int,  # that is asked for
@@ -143,7 +145,7 @@ def run_program(
         kept['rollback'] = all(_texts(live(n)) == then[n] for n in 'abc') and len(mem.log()) > n_log and mem.store.current() == replay_log(mem.log())
     return kept
 
-# %% ../../papers/memos.ipynb #46a1a9ef
+# %% ../../papers/memos.ipynb #0fb5d33d
 def request_stream(
     seed:int,          # of vectors and requests
     n:int=3_000,       # requests
@@ -172,7 +174,8 @@ def hit_rates(
 )->dict[str,float]:    # scheduler -> share of requests that were at hand
     "Schedulers on one stream."
     x, asked, p = request_stream(seed, n)
-    rng, recent, hits = np.random.default_rng(seed), [], dict.fromkeys(('least recent', 'random', 'best possible'), 0)
+    rng, hits = np.random.default_rng(seed), dict.fromkeys(('least recent', 'random', 'best possible'), 0)
+    recent:list[int] = []
     sets = {'scheduler': HotSet(x, capacity), 'relevance alone': HotSet(x, capacity, (1., 0.)), 'use alone': HotSet(x, capacity, (0., 1.)), 'half and half': HotSet(x, capacity, (.5, .5))}
     for t, r in enumerate(asked.tolist()):
         hits['least recent'] += r in recent
