@@ -8,7 +8,7 @@ __all__ = ['WAYS', 'NOISE', 'FastSlowWeights', 'sampled_fisher', 'nearest_class_
 
 # %% ../../papers/few_shot_cl.ipynb #fd9ed51c
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ def _dense(i:int, o:int, g:torch.Generator)->nn.Linear:
     for p in layer.parameters(): nn.init.uniform_(p, -i**-.5, i**-.5, generator=g)
     return layer
 
-def _descend(parameters:list[Tensor], loss:Tensor, lr:float=.2)->None:
+def _descend(parameters:list[Any], loss:Tensor, lr:float=.2)->None:
     grads = torch.autograd.grad(loss, parameters)
     with torch.no_grad(): torch._foreach_add_(parameters, grads, alpha=-lr)
 
