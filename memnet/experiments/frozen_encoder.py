@@ -149,7 +149,7 @@ def kept_sentences(
     return torch.zeros(len(row), dtype=torch.bool).index_fill(0, torch.randperm(n, generator=generator)[:capacity], True)
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #912f7bc4
-COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "fillers"]
+COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "fillers", "model"]
 
 def kinds_of(answers:Tensor, old:Tensor)->dict[str,Tensor]:  # slice -> questions, bool `b t`
     "Questions about facts that were stated once, and about facts that were updated."
@@ -229,7 +229,7 @@ def run_frozen_encoder(
     rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, capacity=capacity).items()]
     for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, capacity, margin)]
     rows += [("chance", 0, "test/accuracy", 1/N_CITIES, s, n) for n in cfg.lengths for s in ("once", "updated")]
-    table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n) for run, step, m, v, s, n in rows], columns=COLUMNS)
+    table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n, run) for run, step, m, v, s, n in rows], columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
 
@@ -243,6 +243,6 @@ def frozen_encoder_settings(
     size = dict(encoder="minilm", steps=150, batch_size=32, lengths=(0, 64, 400, 2000), test_rows=24)
     if profile == "quick": return [dict(seed=s) | size | dict(steps=40, lengths=(0, 64), encoder="hash") for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90")) | size for s in range(seeds)]
+    return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90", "competition")) | size for s in range(seeds)]
 
 Config, settings, run = FrozenEncoderConfig, frozen_encoder_settings, run_frozen_encoder   # what `memnet run` looks for
