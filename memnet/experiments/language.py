@@ -57,9 +57,10 @@ def last_seen(
 # %% ../../nbs/experiments/language_run.ipynb #de60664f
 DIM = 64                                            # width of embeddings
 MEMORY:dict[str, Any] = dict(n_slots=96, d_key=16, chunk_size=32, n_writes=8)
-WIDTHS = dict(lstm=78, lstm_residual=78, memory=0, lstm_memory=64, same_rate=64)   # hidden units of the LSTM
+WIDTHS = dict(lstm=78, lstm_residual=78, memory=0, lstm_memory=64, plain_memory=64)   # hidden units of the LSTM
 MODELS, RATES = tuple(WIDTHS), (3e-3, 1e-2, 3e-2, 6e-2)
 MEMORY_RATE = .1   # of a memory's parameters, as a share of the rate of all others
+MEMORY_START = .1  # what a memory adds in the beginning, as a share of what it would add
 
 class LanguageModel(nn.Module):
     "Embedding, layers, tied output."
@@ -79,7 +80,9 @@ class LanguageModel(nn.Module):
             for name, p in self.lstm.named_parameters():
                 if 'bias' in name: p.data[width:2*width] = float('ih' in name)   # gates stand in the order i, f, g, o
         if kind == 'memory': self.memory:Optional[MemoryLayer] = MemoryLayer(DIM, num_layers=2, generator=generator, n_heads=4, d_value=32, bottleneck=60, **MEMORY)
-        else: self.memory = MemoryLayer(DIM, generator=generator, n_heads=4, d_value=16, bottleneck=32, **MEMORY) if kind in ('lstm_memory', 'same_rate') else None
+        else: self.memory = MemoryLayer(DIM, generator=generator, n_heads=4, d_value=16, bottleneck=32, **MEMORY) if kind in ('lstm_memory', 'plain_memory') else None
+        if self.memory is not None and kind != 'plain_memory':
+            for bank in self.memory.banks: bank.out.weight.data.mul_(MEMORY_START)
         self.norm = nn.LayerNorm(DIM)
 
     def forward(self,
@@ -97,8 +100,8 @@ class LanguageModel(nn.Module):
 def parameter_groups(
     model:LanguageModel,
 )->list[dict]:  # for an optimiser; `share` of the learning rate
-    "The parameters of the memory learn more slowly, except in `same_rate`."
-    slow = list(model.memory.parameters()) if model.memory is not None and model.kind != 'same_rate' else []
+    "The parameters of the memory learn more slowly, except in `plain_memory`."
+    slow = list(model.memory.parameters()) if model.memory is not None and model.kind != 'plain_memory' else []
     ids = {id(p) for p in slow}
     return [dict(params=[p for p in model.parameters() if id(p) not in ids], share=1.)] + ([dict(params=slow, share=MEMORY_RATE)] if slow else [])
 
