@@ -118,6 +118,7 @@ def make_frozen_model(
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #3f821af3
 MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7)
+SMALL_WIDTHS = (16, 32, 64, 128)   # numbers of a small code, a byte each
 
 def retrieve(
     codes:Tensor,   # of all sentences, unit rows
@@ -178,12 +179,30 @@ def test_memory(
         found += [("gate", gate[where].mean().item(), name, n) for name, where in dict(fact=row < FIRST_QUESTION, filler=row >= FIRST_FILLER).items() if where.any()]
     return found
 
-def best_margin(codes:Tensor, n_fillers:int, n_rows:int, seed:int)->float:
-    "The margin of retrieval over all sentences, by its accuracy on validation names."
+def answer_rows(codes:Tensor, row:Tensor, answers:Tensor, how:str, margin:float, capacity:int, generator:torch.Generator)->tuple[Tensor,int]:  # cities `b t`, -1 = none; most sentences stored
+    "Ask a retriever all questions of some rows."
+    guess, stored = torch.full_like(answers, -1), 0
+    for b, r in enumerate(row):
+        asked = answers[b] != IGNORE_INDEX
+        kept = kept_sentences(how, r, asked, capacity, generator)
+        guess[b, asked], stored = retrieve(codes, r, asked, margin, kept), max(stored, int(kept.sum()))
+    return guess, stored
+
+def best_margin(codes:Tensor, n_fillers:int, n_rows:int, seed:int, how:str="all", capacity:int=0)->tuple[float,int]:  # margin, questions it answers right
+    "The margin of a retriever, by its right answers on validation names."
     row, answers, _ = FactSentences(codes, "valid", (n_fillers, n_fillers)).rows(n_rows, generator_for("valid", seed))
     asked = answers != IGNORE_INDEX
-    hits = {m: sum((retrieve(codes, r, a, m, ~a) == y[a]).sum().item() for r, a, y in zip(row, asked, answers)) for m in MARGINS}
-    return max(MARGINS, key=lambda m: hits[m])
+    hits = {m: int((answer_rows(codes, row, answers, how, m, capacity, generator_for("policy", seed))[0] == answers)[asked].sum()) for m in MARGINS}
+    best = max(MARGINS, key=lambda m: hits[m])
+    return best, hits[best]
+
+def small_codes(codes:Tensor, width:int)->Tensor:  # `s width`, unit rows, of numbers that fit a byte each
+    "Codes on the principal axes of the sentences of training, rounded to a byte a number."
+    seen = torch.tensor([i for i in range(len(codes)) if i >= FIRST_FILLER or (i - FIRST_QUESTION if i >= FIRST_QUESTION else i//N_CITIES % N_NAMES) in SPLITS["train"]])
+    middle = codes[seen].mean(0)
+    axes = torch.linalg.svd(codes[seen] - middle, full_matrices=False).Vh[:width]
+    unit = lambda x: x/x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit((unit((codes - middle) @ axes.T)*127).round())
 
 def test_retrieval(
     how:str,        # all, latest, or sample
@@ -193,18 +212,15 @@ def test_retrieval(
     seed:int,
     capacity:int,       # sentences that fit
     margin:float,
+    number_bytes:int=4, # of each number of a code
 )->list:   # (metric, value, slice, fillers)
     "The same rows, asked of a retriever."
     found:list = []
     for n in lengths:
         row, answers, old = FactSentences(codes, "test", (n, n)).rows(n_rows, generator_for("test", seed*100_000 + n))
-        g, guess, stored = generator_for("policy", seed), torch.full_like(answers, -1), 0
-        for b, r in enumerate(row):
-            asked = answers[b] != IGNORE_INDEX
-            kept = kept_sentences(how, r, asked, capacity, g)
-            guess[b, asked], stored = retrieve(codes, r, asked, margin, kept), max(stored, int(kept.sum()))
+        guess, stored = answer_rows(codes, row, answers, how, margin, capacity, generator_for("policy", seed))
         for name, where in kinds_of(answers, old).items(): found.append(("test/accuracy", (guess == answers)[where].float().mean().item(), name, n))
-        found += [("test/outdated", (guess == old)[old >= 0].float().mean().item(), "updated", n), ("bytes", float(stored*codes.shape[1]*4), "all", n)]
+        found += [("test/outdated", (guess == old)[old >= 0].float().mean().item(), "updated", n), ("bytes", float(stored*codes.shape[1]*number_bytes), "all", n)]
     return found
 
 def run_frozen_encoder(
@@ -225,9 +241,15 @@ def run_frozen_encoder(
         facts = dict(train_cpu_seconds=time.process_time() - start, parameters=model.num_parameters(), state_bytes=state_bytes)
         rows += [(variant, cfg.steps, m, float(v), "all", -1) for m, v in facts.items()]
         rows += [(variant, cfg.steps, m, v, s, n) for m, v, s, n in test_memory(model, codes, cfg.lengths, cfg.test_rows, cfg.seed)]
-    margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed), state_bytes//(codes.shape[1]*4)
+    margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed)[0], state_bytes//(codes.shape[1]*4)
     rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, capacity=capacity).items()]
     for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, capacity, margin)]
+    for how in ("latest", "sample"):   # as many small codes as the bytes hold, at the width that does best on validation names at the longest distance
+        tried = {w: (small_codes(codes, w), state_bytes//w) for w in SMALL_WIDTHS}
+        found = {w: best_margin(c, max(cfg.lengths), max(cfg.test_rows, 8), cfg.seed, how, room) for w, (c, room) in tried.items()}
+        width = max(found, key=lambda w: found[w][1])
+        rows += [(f"small_{how}", 0, m, float(v), "all", -1) for m, v in dict(width=width, margin=found[width][0], capacity=tried[width][1]).items()]
+        rows += [(f"small_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, tried[width][0], cfg.lengths, cfg.test_rows, cfg.seed, tried[width][1], found[width][0], 1)]
     rows += [("chance", 0, "test/accuracy", 1/N_CITIES, s, n) for n in cfg.lengths for s in ("once", "updated")]
     table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n, run) for run, step, m, v, s, n in rows], columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
