@@ -117,7 +117,7 @@ def make_frozen_model(
     return MemNet(MemNetConfig(**(base | VARIANTS[variant])), generator_for("init", seed))
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #3f821af3
-MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7)
+MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7, .9, 1.1, 1.4)
 SMALL_WIDTHS = (16, 32, 64, 128)   # numbers of a small code, a byte each
 
 def retrieve(
