@@ -196,10 +196,10 @@ def best_margin(codes:Tensor, n_fillers:int, n_rows:int, seed:int, how:str="all"
     best = max(MARGINS, key=lambda m: hits[m])
     return best, hits[best]
 
-def small_codes(codes:Tensor, width:int)->Tensor:  # `s width`, unit rows, of numbers that fit a byte each
+def small_codes(codes:Tensor, width:int, centred:bool)->Tensor:  # `s width`, unit rows, of numbers that fit a byte each
     "Codes on the principal axes of the sentences of training, rounded to a byte a number."
     seen = torch.tensor([i for i in range(len(codes)) if i >= FIRST_FILLER or (i - FIRST_QUESTION if i >= FIRST_QUESTION else i//N_CITIES % N_NAMES) in SPLITS["train"]])
-    middle = codes[seen].mean(0)
+    middle = codes[seen].mean(0)*centred
     axes = torch.linalg.svd(codes[seen] - middle, full_matrices=False).Vh[:width]
     unit = lambda x: x/x.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return unit((unit((codes - middle) @ axes.T)*127).round())
@@ -244,12 +244,13 @@ def run_frozen_encoder(
     margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed)[0], state_bytes//(codes.shape[1]*4)
     rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, capacity=capacity).items()]
     for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, capacity, margin)]
-    for how in ("latest", "sample"):   # as many small codes as the bytes hold, at the width that does best on validation names at the longest distance
-        tried = {w: (small_codes(codes, w), state_bytes//w) for w in SMALL_WIDTHS}
-        found = {w: best_margin(c, max(cfg.lengths), max(cfg.test_rows, 8), cfg.seed, how, room) for w, (c, room) in tried.items()}
-        width = max(found, key=lambda w: found[w][1])
-        rows += [(f"small_{how}", 0, m, float(v), "all", -1) for m, v in dict(width=width, margin=found[width][0], capacity=tried[width][1]).items()]
-        rows += [(f"small_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, tried[width][0], cfg.lengths, cfg.test_rows, cfg.seed, tried[width][1], found[width][0], 1)]
+    tried = {(w, centred): (small_codes(codes, w, centred), state_bytes//w) for w in SMALL_WIDTHS for centred in (False, True)}
+    for how in ("latest", "sample"):
+        for n in cfg.lengths:   # the kind of code and the margin that do best on validation names at this distance
+            found = {k: best_margin(c, n, max(cfg.test_rows, 8), cfg.seed, how, room) for k, (c, room) in tried.items()}
+            kind = max(found, key=lambda k: found[k][1])
+            rows += [(f"small_{how}", 0, m, float(v), "chosen", n) for m, v in dict(width=kind[0], centred=kind[1], margin=found[kind][0], capacity=tried[kind][1]).items()]
+            rows += [(f"small_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, tried[kind][0], (n,), cfg.test_rows, cfg.seed, tried[kind][1], found[kind][0], 1)]
     rows += [("chance", 0, "test/accuracy", 1/N_CITIES, s, n) for n in cfg.lengths for s in ("once", "updated")]
     table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n, run) for run, step, m, v, s, n in rows], columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
