@@ -47,7 +47,7 @@ def trained_net()->MemNet:
     if not (folder/"model.json").exists(): raise FileNotFoundError(f"{folder} holds no weights: `memnet meta-train` makes them, in about a minute")
     return MemNet.load(folder)
 
-def make_learner(
+def make_stream_learner(
     name:str,       # of `LEARNERS`
     budget:int,     # bytes; where the learner has none it is not looked at
     stream:Stream,  # of which it takes the sizes
@@ -115,7 +115,7 @@ def run_streams(
         for name in (l for l in cfg.learners if l not in FEW or at in ("split", "mnist1d")):
             for size in cfg.sizes if name in SIZED else ("",):
                 def note(metric, value): rows.append((name, cfg.seed, 0, metric, float(value), f"{name}/{at}/{size}", name, at, size))
-                follow_stream(name, stream, make_learner(name, BUDGETS.get(size, 0), stream, cfg.seed), cfg.seed, note)
+                follow_stream(name, stream, make_stream_learner(name, BUDGETS.get(size, 0), stream, cfg.seed), cfg.seed, note)
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
