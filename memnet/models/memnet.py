@@ -112,6 +112,7 @@ class MemNet(SequenceModel):
         tokens = None if reset is None or reset.ndim != 2 else reset
         require(tokens is None or (tokens.dtype == torch.bool and tokens.shape == (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {None if reset is None else (reset.dtype, tuple(reset.shape))}")
         new, state = state is None, self.initial_state(B, state, reset if tokens is None else None)
+        if new and tokens is not None: tokens = F.pad(tokens[:, 1:], (1, 0))   # it starts afresh anyway
         if new and state.memory is not None: state = state._replace(memory=state.memory._replace(pending=None))   # nothing waits, known without a look at a number
         length = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
         x = self.embed(inputs)

@@ -117,7 +117,7 @@ def propose_abstractions(
     records:Iterable[Record],  # live ones
     view:NamespaceView,        # their names and vectors
     config:TextConsolidationConfig,  # how far
-    summarise:Optional[Callable[[str,list[str]],str]]=None, # name, texts -> one sentence; None = the sentence nearest to the mean
+    summarise:Optional[Callable[[str,list[str]],str]]=None, # name, texts -> one sentence, '' = there is nothing to say; None = the sentence nearest to the mean
 )->list[Proposal]:
     "Names about which many episodes speak, and no insight does yet."
     episodes, described = [r for r in records if r.kind in ('episodic', 'event')], set()
@@ -134,6 +134,7 @@ def propose_abstractions(
         x = np.concatenate([view.index.vectors([r.id]) for r in group])
         middle = group[int((x @ x.mean(0)).argmax())].text
         text = f"{names[m]}: {middle}" if summarise is None else summarise(names[m], [r.text for r in group])
+        if not text: continue
         used |= {r.id for r in group}
         out.append(Proposal('abstract', f"{len(group)} records about {names[m]!r}", tuple(r.id for r in group), [], text))
     return out

@@ -29,6 +29,7 @@ class RecallConfig(Config):
     rank_offset:float=5.   # larger = the first ranks count less
     names:bool=True        # activation starts from names and travels over them
     resemblance:float=.05  # of records that resemble the question but are not connected to its names, >= 0
+    floor:float=.001       # least activation from the question, relative to the largest: what only the names reach; >= 0
     epsilon:float=3e-4     # activation below which a node passes nothing on
     diversity:float=.3     # how much a record loses for being like one that was picked, in [0,1]
     threshold:float=.1     # confidence below which recall abstains
@@ -37,7 +38,7 @@ class RecallConfig(Config):
         "Refuse invalid settings. Raises ValueError where a number is out of range."
         check_count('candidates', self.candidates)
         for f in ('vector_weight', 'diversity', 'threshold'): check_number(f, getattr(self, f), 0, 1)
-        for f in ('rank_offset', 'resemblance'): check_number(f, getattr(self, f), 0)
+        for f in ('rank_offset', 'resemblance', 'floor'): check_number(f, getattr(self, f), 0)
         check_number('epsilon', self.epsilon, 1e-9, .1)
 
 class Hit(NamedTuple):
@@ -162,12 +163,15 @@ def rank_records(
     names = tuple(n for n in query_names(query, view.name_ids) if not here.isdisjoint(graph.records_of.get(view.name_ids[n], ()))) if config.names and spread else ()
     in_names = frozenset(w for n in names for w in words_of(n))
     none = (np.empty(0, np.int64), np.empty(0))
-    near, cosines = view.index.search(encode(without_names(query, names)), config.candidates, allowed) if config.vector_weight and len(allowed) else none
     words = word_search(view.store, view.namespace_id, ' '.join(question_words(query)), config.candidates, allowed, in_names)
+    named = walk_from(view, {name_node(view.name_ids[n]): name_specificity(len(graph.records_of[view.name_ids[n]])) for n in names}, here, spread, config)
+    nearest = sorted(named, key=lambda i: (-named[i], i))[:config.candidates]
+    among = allowed if len(words.ids) or not named else np.array(sorted(nearest), np.int64)     # no word to go by: the vectors order what the names reach
+    near, cosines = view.index.search(encode(without_names(query, names)), config.candidates, among) if config.vector_weight and len(allowed) else none
     base = fuse_rankings(near.tolist(), words.ids.tolist(), config.vector_weight, config.rank_offset)
     asked = walk_from(view, {record_node(i): w for i, w in base.items()}, here, spread, config) if spread else base
-    named = walk_from(view, {name_node(view.name_ids[n]): name_specificity(len(graph.records_of[view.name_ids[n]])) for n in names}, here, spread, config)
-    met = {i: f*asked.get(i, 0.) for i, f in named.items()} if names and base else named or asked
+    least = config.floor*max(asked.values(), default=0.)
+    met = {i: f*(asked.get(i, 0.) + least) for i, f in named.items()} if names and base else named or asked
     top, highest = max(met.values(), default=0.) or 1., max(base.values(), default=1.)
     activation = {i: a/top for i, a in met.items()}
     for i, w in base.items(): activation[i] = activation.get(i, 0.) + (config.resemblance*w/highest if names else 0.)   # eq-meet
