@@ -9,7 +9,7 @@ __all__ = ['WEIGHTS', 'BIAS', 'rank_correlation', 'noise_ceiling', 'ItemWorld', 
 
 # %% ../../papers/ad_memorability.ipynb #c96778f9
 import random
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 import numpy as np, torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
@@ -218,7 +218,7 @@ def run_memorability(
     as_tensor = lambda x: torch.as_tensor(x, dtype=torch.float32)
     shuffled, none = world.emb[rng.permutation(n)], np.zeros((n, 0))
     inputs = {'model': (world.emb, np.column_stack([own, world.feats])), 'features only': (none, world.feats), 'content only': (world.emb, own[:, None]),
-              'shuffled embedding': (shuffled, np.column_stack([distinctiveness(shuffled, world), world.feats]))}
+              'shuffled embedding': (shuffled, np.column_stack([distinctiveness(shuffled, world), world.feats]))}  # type: dict[str, tuple[Any, Any]]
     ceiling, models = noise_ceiling(world.recalled[:, test], rng), {}
     for arm, (emb, feats) in inputs.items():
         emb, feats = as_tensor(emb), as_tensor(feats)
@@ -246,8 +246,8 @@ def run_memorability(
     for arm, scorer in (('generator', lambda s: predict(*item(s))), ('random scorer', lambda s: np.random.default_rng((seed, 3)).random(len(s)))):
         policies, draw = self_reward_rounds(start, scorer, 3, np.random.default_rng((seed, 4))), np.random.default_rng((seed, 5))
         viewers, true, liked = .5*draw.standard_normal(20), [], []
-        for r, policy in enumerate(policies):
-            emb, feats = item(policy.sample(200, draw))
+        for r, policy in enumerate(policies):  # type: ignore[assignment]
+            emb, feats = item(policy.sample(200, draw))  # type: ignore[attr-defined]
             true.append(float(np.mean([recall_chance(true_causes(emb, feats, world), 2., u).mean() for u in viewers]))); liked.append(float(predict(emb, feats).mean()))
             found += [Measurement(arm, 'true score', true[-1], float(r)), Measurement(arm, 'predicted score', liked[-1], float(r))]
         found += [Measurement(arm, 'gain of round 1', true[1] - true[0]), Measurement(arm, 'gain of three rounds', true[3] - true[0]), Measurement(arm, 'growth of the gap', liked[3] - true[3] - liked[1] + true[1])]

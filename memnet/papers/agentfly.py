@@ -78,7 +78,7 @@ class CaseBank:
         state:np.ndarray,  # unit vector, `d`
         action:int,        # what was done
         reward:int,        # 1 = it was right
-        used:Sequence[int]=(), # cases that were read
+        used:Sequence[int]|np.ndarray=(), # cases that were read
     )->None:
         "Add a case; the kernel takes one step on what was tried so far."
         self.tried += [(state, int(c), reward) for c in used]

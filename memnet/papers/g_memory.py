@@ -47,7 +47,7 @@ class TieredMemory:
         dim:int,           # width of the vectors
         roles:bool=True,   # each role gets its own utterances; else both share one slice
     ):
-        self.vectors, self.trajectories, self.links = np.zeros((0, dim)), [], []
+        self.vectors, self.trajectories, self.links = np.zeros((0, dim)), [], []  # type: np.ndarray, list[list[RoleUtterance]], list[list[int]]
         self.insights:dict[int,TeamInsight] = {}
         self.next_insight, self.roles = 0, roles
 

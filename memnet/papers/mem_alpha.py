@@ -8,7 +8,7 @@ __all__ = ['ATTRIBUTES', 'WRITES', 'Chunk', 'fact_stream', 'WriterMemory', 'answ
 
 # %% ../../papers/mem_alpha.ipynb #6dc1a685
 import random
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 import numpy as np, torch
 from torch import Tensor, nn
 
@@ -184,7 +184,7 @@ class GRPOMemoryWriter(nn.Module):
         log:Sequence[tuple],  # of a `WriterMemory`
     )->list[MemoryOp]:        # for `TextMemory.apply`; records are numbered from 1
         "The decisions as operations on a text memory."
-        out, numbers, n = [], [], 0
+        out, numbers, n = [], [], 0  # type: list[MemoryOp], list[int], int
         for op, at, c in log:
             n += 1
             if op == 'update': out.append(MemoryOp('update', {'id': numbers[at], 'text': c.text})); numbers[at] = n
@@ -224,7 +224,7 @@ def run_mem_alpha(
 )->list[Measurement]:
     "Train on short streams, test on long ones."
     train = [fact_stream(10_000*seed + i, n) for i in range(iters)]
-    settings = {'trained': {}, 'brevity 2': dict(beta=2.), 'no validity': dict(gamma=0.), 'untrained': None}
+    settings = {'trained': {}, 'brevity 2': dict(beta=2.), 'no validity': dict(gamma=0.), 'untrained': None}  # type: dict[str, Optional[dict[str, Any]]]
     writers = {arm: GRPOMemoryWriter(torch.Generator().manual_seed(seed)) for arm in settings}
     for arm, how in settings.items():
         if how is not None: writers[arm].fit(train, **how)

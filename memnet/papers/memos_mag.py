@@ -9,7 +9,7 @@ __all__ = ['N_KEYS', 'N_VALUES', 'BLOCK', 'FORMS', 'LookupDecoder', 'random_bloc
 
 # %% ../../papers/memos_mag.ipynb #8d5edadb
 import math
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 import numpy as np, torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, cross_entropy
@@ -53,10 +53,10 @@ class LookupDecoder(nn.Module):
             x = x + s.masked_fill(hidden, -math.inf).softmax(-1) @ v
             y = nn.functional.layer_norm(x, (self.width,))
             h, last = up(y), i == 1 and patch is not None
-            if last: h = h + y @ patch[0] @ patch[1]
+            if last: h = h + y @ patch[0] @ patch[1]  # type: ignore[index]
             h = torch.relu(h)
             x = x + down(h)
-            if last: x = x + h @ patch[2] @ patch[3]
+            if last: x = x + h @ patch[2] @ patch[3]  # type: ignore[index]
         return self.head(x[:, -1]), states
 
     def facts(self,
@@ -167,7 +167,7 @@ def cube_logits(
 )->Tensor:                      # `q v`
     "Answer from a cube. Raises ValueError where it was made from an older version."
     require(live is None or live == cube.version, f"the cube was made from version {cube.version}, the record is at {live}: demote it and promote it again")
-    if cube.form == 'text': return text_logits(model, *cube.payload, asked)
+    if cube.form == 'text': return text_logits(model, *cube.payload, asked)  # type: ignore[call-arg]
     return model(model.question(asked), past=cube.payload)[0] if cube.form == 'kv' else model(model.question(asked), patch=cube.payload)[0]
 
 def demote_cube(
@@ -200,7 +200,7 @@ def crossover(
 
 def cost_form(
     uses:float,                            # expected, before the next edit
-    costs:dict[str,tuple[float,float]],    # form -> cost to write, to read
+    costs:Mapping[str,tuple[float,float]], # form -> cost to write, to read
 )->str:                                    # the form that costs least
     "Which form pays."
     return min(costs, key=lambda f: costs[f][0] + uses*costs[f][1])
@@ -210,7 +210,7 @@ def workload_cost(
     uses:Sequence[int],                  # blocks in the order they are asked for
     edits:Sequence[int],                 # blocks that are edited halfway
     n_blocks:int,                        # blocks
-    costs:dict[str,tuple[float,float]],  # as `form_costs`
+    costs:Mapping[str,tuple[float,float]],  # as `form_costs`
 )->float:                                # multiply-adds
     "A fixed policy builds its form for every block, and again after an edit; the scheduler builds what use has paid for."
     order = sorted(costs, key=lambda f: costs[f][0])
@@ -238,7 +238,7 @@ def run_memos_mag(
 )->list[Measurement]:
     "Answers of each form, edits, and cost of policies."
     model, gen, rng = train_lookup(seed, steps), torch.Generator().manual_seed(1000 + seed), np.random.default_rng(seed)
-    found, scores, patches = [], {f: [] for f in FORMS}, []
+    found, scores, patches = [], {f: [] for f in FORMS}, []  # type: list[Measurement], dict[str, list], list[tuple]
     with TextMemory(clock=Clock()) as mem:
         for i in range(blocks):
             keys, values = random_blocks(1, gen)
