@@ -163,8 +163,8 @@ def serial_model(
     attend = dict(n_heads=2, ff=2, input_dim=wide, **sizes)
     if arm == "GRU": return GRUModel(GRUConfig(input_dim=TASK.input_dim, **sizes), generator=generator)
     if arm == "LSTM": return LSTMModel(LSTMConfig(input_dim=TASK.input_dim, **sizes), generator=generator)
-    if arm == "MemNet, 4 slots": return WithPositions(MemNet(MemNetConfig(window=1, n_slots=4, topk=2, chunk_size=1, n_writes=1, **attend), generator=generator))
-    return WithPositions(FullAttentionTransformer(MemNetConfig(window=TASK.seq_len, **attend), generator=generator) if arm == "Transformer" else MemNet(MemNetConfig(window=1, memory=False, **attend), generator=generator))
+    if arm == "MemNet, 4 slots": return WithPositions(MemNet(MemNetConfig(window=1, n_slots=4, topk=2, chunk_size=1, n_writes=1, **attend), generator=generator))   # type: ignore[arg-type]   # sizes by name
+    return WithPositions(FullAttentionTransformer(MemNetConfig(window=TASK.seq_len, **attend), generator=generator) if arm == "Transformer" else MemNet(MemNetConfig(window=1, memory=False, **attend), generator=generator))   # type: ignore[arg-type]   # sizes by name
 
 ARMS = {"GRU": (3000, .01), "LSTM": (3000, .01), "Transformer": (600, 3e-3), "MemNet, 4 slots": (250, 5e-3), "blind": (150, 3e-3)}   # steps, rate
 
