@@ -82,7 +82,8 @@ class LanguageModel(nn.Module):
         if kind == 'memory': self.memory:Optional[MemoryLayer] = MemoryLayer(DIM, num_layers=2, generator=generator, n_heads=4, d_value=32, bottleneck=60, **MEMORY)
         else: self.memory = MemoryLayer(DIM, generator=generator, n_heads=4, d_value=16, bottleneck=32, **MEMORY) if kind in ('lstm_memory', 'plain_memory') else None
         if self.memory is not None and kind != 'plain_memory':
-            for bank in self.memory.banks: bank.out.weight.data.mul_(MEMORY_START)
+            banks:Any = self.memory.banks
+            for bank in banks: bank.out.weight.data.mul_(MEMORY_START)
         self.norm = nn.LayerNorm(DIM)
 
     def forward(self,

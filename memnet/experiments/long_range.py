@@ -235,8 +235,8 @@ def long_range_settings(
     if profile == "smoke": return [dict(model=m, seed=s) for m in MODELS for s in range(seeds)]
     if profile == "quick": return [dict(model="all", lr=6e-3, seed=s, steps=60, seq_len=64, lengths=(64, 256, 1024), n_pairs=4) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    tuning = [dict(model=m, lr=lr, seed=TUNING_SEED, steps=1500, lengths=()) for m in MODELS for lr in RATES]
-    staged = [dict(model=m, lr=None, seed=s, steps=2500, rows=6, lengths=LENGTHS) for s in range(seeds) for m in MODELS]
+    tuning:list[dict[str,Any]] = [dict(model=m, lr=lr, seed=TUNING_SEED, steps=1500, lengths=()) for m in MODELS for lr in RATES]
+    staged:list[dict[str,Any]] = [dict(model=m, lr=None, seed=s, steps=2500, rows=6, lengths=LENGTHS) for s in range(seeds) for m in MODELS]
     staged[0] |= dict(stream_tokens=100_000)
     direct = [dict(model=m, lr=None, seed=s, steps=2500, rows=6, lengths=LENGTHS[:1], curriculum=False) for s in range(seeds) for m in MODELS if s < 2 or m.startswith("memnet")]
     def turn(r): return 10*r["seed"] + TURN[r["model"]] + (0 if r.get("curriculum", True) else 5 if r["model"] == "memnet" else 14)

@@ -33,7 +33,8 @@ def make_stream(
 )->Stream:
     "The stream of a name, with its test examples; one pass."
     if name in SMALL_DATA: return split_small(seed, name, epochs=1)
-    return dict(split=split_digits, permuted=lambda s, **k: permuted_digits(s, n_tasks=10, **k), rotated=rotated_digits)[name](seed, epochs=1)
+    if name == "permuted": return permuted_digits(seed, n_tasks=10, epochs=1)
+    return split_digits(seed, epochs=1) if name == "split" else rotated_digits(seed, epochs=1)
 
 # %% ../../nbs/experiments/streams_run.ipynb #11b91cd5
 BUDGETS = dict(small=12_800, large=51_200)
@@ -45,7 +46,8 @@ def trained_net()->MemNet:
     "The net with the weights of `memnet meta-train`. Raises FileNotFoundError where there are none."
     folder = results_folder("continual")/"learner"
     if not (folder/"model.json").exists(): raise FileNotFoundError(f"{folder} holds no weights: `memnet meta-train` makes them, in about a minute")
-    return MemNet.load(folder)
+    net:Any = MemNet.load(folder)
+    return net
 
 def make_stream_learner(
     name:str,       # of `LEARNERS`
@@ -62,7 +64,7 @@ def make_stream_learner(
     if name == "class_means": return MergeLearner(MergeConfig(n_slots=stream.n_classes, bytes_per_number=1, **size), g)
     if name == "merge": return MergeLearner(MergeConfig(n_slots=n_slots_within(budget, stream.n_inputs), bytes_per_number=1, **size), g)
     if name == "slots": return StreamSlotLearner(SlotConfig(budget=budget, **size), g)
-    own:dict[str,Any] = dict(plain_scale=dict(contrast=0.), evicting=dict(compress=False)).get(name, {})
+    own:dict[str,Any] = dict(contrast=0.) if name == "plain_scale" else dict(compress=False) if name == "evicting" else {}
     net = MemNet(stream_net_config(StreamSpace()), g) if name == "untrained" else trained_net()
     return MemNetLearner(MemNetLearnerConfig(budget=budget, **size, **own), net)
 
