@@ -26,6 +26,7 @@ from torch import Tensor, nn
 # %% ../../papers/common.ipynb #02d7479c
 from ..analysis.figure_style import condition_styles
 from ..analysis.statistics import student_interval
+from ..foundations.layers import Layer
 from ..foundations.validation import require
 from ..foundations.files import write_json
 from ..runs.execution import run_environment
@@ -228,9 +229,9 @@ def check_papers(
 
 # %% ../../papers/common.ipynb #b1d0c0a2
 def build_with_seed(
-    make:Callable[[], nn.Module],  # builds a network with PyTorch's own initial weights
-    seed:int,                      # of the weights
-)->nn.Module:
+    make:Callable[[], Layer],  # builds a network with PyTorch's own initial weights
+    seed:int,                  # of the weights
+)->Layer:
     "A network whose weights depend on the seed alone; the global generator is left as it was."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
