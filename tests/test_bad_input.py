@@ -1,7 +1,7 @@
 """Bad input to a model: every refusal is a ValueError that names the value that came and what would be right."""
 import json, re
 import pytest, torch
-from memnet.foundations.trees import tree_map
+from memnet.foundations.trees import tree_leaves, tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.memory_layer import MemoryLayer
 
@@ -52,7 +52,7 @@ STATES = [
     ("other slots", lambda s: model(n_slots=6).empty_state(3), "got (3, 2, 6, 4)"), ("other window", lambda s: model(window=5).empty_state(3), "state.caches.0.keys"),
     ("other layers", lambda s: model(n_layers=1).empty_state(3), "another config"), ("no memory", lambda s: model(memory=False).empty_state(3), "another config"),
     ("other batch", lambda s: model().empty_state(2), "got (2, 2, 5, 4)"), ("other dtype", lambda s: model().double().empty_state(3), "torch.float64"),
-    ("other device", lambda s: tree_map(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "got MemoryState"), ("a number", lambda s: 3, "got int"),
+    ("other device", lambda s: tree_map(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "pass the `state` of this model's own output) or None, got state=MemoryState"), ("a number", lambda s: 3, "got state=3"),
 ]
 
 @pytest.mark.parametrize("make, message", [c[1:] for c in STATES], ids=[c[0] for c in STATES])
@@ -66,11 +66,25 @@ MASKS = [(torch.ones(3, 8), "torch.float32"), (torch.ones(3, 7).bool(), "(3, 7)"
 def test_mask(mask, message):
     refused(message, model(), tokens(3, 8), mask=mask)
     refused(message, MemoryLayer(12, batch_first=True, n_heads=2), torch.zeros(3, 8, 12), mask=mask)
+    refused(message, model().controller.bank, torch.zeros(3, 8, 12), mask=mask)
 
 @pytest.mark.parametrize("reset", [torch.ones(3), torch.ones(2).bool()], ids=["dtype", "shape"])
 def test_reset(reset):
     m = model()
     refused("reset must be a bool tensor of shape (3,)", m, tokens(3, 8), m.empty_state(3), reset=reset)
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "plain"])
+def test_reset_before_the_first_token_is_a_fresh_stream(memory):
+    m, x, at_start = model(memory=memory), torch.arange(16).view(2, 8) % 11, torch.zeros(2, 8, dtype=torch.bool)
+    at_start[0, 0] = True
+    fresh = m(x)
+    for state in (None, m.empty_state(2)):
+        out = m(x, state, reset=at_start)
+        assert torch.equal(out.logits, fresh.logits)
+        for (name, a), (_, b) in zip(tree_leaves(out.state), tree_leaves(fresh.state), strict=True): assert torch.equal(a, b), name
+    later = at_start.clone(); later[1, 3] = True   # and with a reset further on
+    assert torch.equal(m(x, reset=later).logits[0], m(x, reset=later & ~at_start).logits[0])
+    torch.testing.assert_close(m(x, reset=later).logits[1, :3], fresh.logits[1, :3])
 
 def test_targets(): m = model(); refused("targets must be (3, 8) or (3,), got (3, 7)", m.objective, m(tokens(3, 8)), tokens(3, 7))
 

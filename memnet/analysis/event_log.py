@@ -17,11 +17,11 @@ from torch import Tensor
 # %% ../../nbs/analysis/03_event_log.ipynb #67a17776
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.chunk_borders import committed_state
-from ..memory.state import READ_THRESHOLD
+from ..memory.state import READ_THRESHOLD, MemoryState
 from ..memory.observer import ChunkEvent
 from ..dreaming.merging import merge_map
 from .event_table import END_CAUSES, EndCause, EventKind, EventTable, SlotIndex, event_frame, save_events
-from ..foundations.validation import require
+from ..foundations.validation import describe_value, require, validated, validated_methods
 
 # %% ../../nbs/analysis/03_event_log.ipynb #b45a92ee
 def _host(x:Tensor)->np.ndarray: return x.detach().cpu().numpy()
@@ -110,7 +110,10 @@ class _Writes(NamedTuple):
     allocated:np.ndarray  # whether the write allocated it, `r h w`
     gate:np.ndarray       # write gate, `r h w`
 
-def _memory(state): return committed_state(getattr(state, "memory", state))   # of a model's state, the memory, as it was on the last chunk border
+def _memory(state, name:str="state")->MemoryState:   # of a model's state, the memory, as it was on the last chunk border
+    memory = getattr(state, "memory", state)
+    require(isinstance(memory, MemoryState), f"{name} must be the state of a bank, or of a model with a memory, got {name}={describe_value(state)}")
+    return committed_state(memory)
 
 def _first_writes(at:SlotIndex, shape:tuple)->np.ndarray:
     "Marks the first of the writes to each slot."
@@ -127,6 +130,7 @@ def _latest_allocation(home:np.ndarray, at:SlotIndex, token:np.ndarray)->np.ndar
     return np.where((i >= 0) & (allocations[i] >= mine), allocations[i] - mine, -1)
 
 # %% ../../nbs/analysis/03_event_log.ipynb #5ed608e6
+@validated_methods(__init__=dict(n_rows="≥ 1", read_threshold="in [0, 1)", floor="in [0, 1)", max_events="≥ 1", record_every="≥ 1"), add_forgotten=dict(mask="bool b h n"), add_consolidation=dict(into="whole b h n"))
 class EventLog:
     "What happened to every slot in a few rows of a batch."
     def __init__(self,
@@ -136,9 +140,6 @@ class EventLog:
         max_events:int=2_000_000,             # most events that are kept
         record_every:int=8,                   # in training, one batch in so many is on record; 1 = all. Without gradients all are
     ):
-        require(isinstance(n_rows, int) and n_rows >= 1, f"n_rows must be a whole number ≥ 1, got n_rows={n_rows!r}")
-        require(0 <= read_threshold < 1 and 0 <= floor < 1, f"read_threshold and floor must lie in [0, 1), got {read_threshold} and {floor}")
-        require(isinstance(record_every, int) and record_every >= 1, f"record_every must be a whole number ≥ 1, got record_every={record_every!r}")
         self.n_rows, self.read_threshold, self.floor, self.record_every, self.n_batches = n_rows, read_threshold, floor, record_every, 0
         self.tracker = _StreamTracker(n_rows, max_events)
         self.table = self.tracker.table   # the events so far
@@ -212,16 +213,14 @@ class EventLog:
     )->"EventLog":     # the log itself
         "Record a call afterwards. Raises ValueError where `info` lacks the record, or tokens wait to be written."
         require(all(k in info for k in ("read", "write_slot", "allocated", "gate")), "info lacks the record: call the model with record=True")
-        for s in (before, after): require(s is None or torch.equal(_memory(s).clock, getattr(s, "memory", s).clock), "tokens of the state wait to be written: commit it first, as `bank.commit(state)`, and go on from that")
+        for name, s in dict(before=before, after=after).items(): require(s is None and name == "before" or torch.equal(_memory(s, name).clock, getattr(s, "memory", s).clock), "tokens of the state wait to be written: commit it first, as `bank.commit(state)`, and go on from that")
         after = _memory(after)
         before = type(after)(*map(torch.zeros_like, after[:9])) if before is None else _memory(before)
         R = min(self.n_rows, len(before.clock)); clock, track = _host(before.clock[:R]), self.tracker
         track.begin(clock, np.array(_host(before.strength[:R])), False)
         slot, allocated, gate, x = (_host(info[k][:R]) for k in ("write_slot", "allocated", "gate", "read"))
-        T = x.shape[2]
-        home = self._add_writes(clock, _Writes(np.broadcast_to(np.arange(T), slot.shape), slot, allocated, gate), T)
-        row, head, token, n = np.nonzero(x > self.read_threshold)
-        at = SlotIndex(row, head, n)
+        home = self._add_writes(clock, _Writes(np.broadcast_to(np.arange(x.shape[2]), slot.shape), slot, allocated, gate), x.shape[2])
+        row, head, token, n = np.nonzero(x > self.read_threshold); at = SlotIndex(row, head, n)
         track.add(EventKind.READ, at, clock[row] + token, as_of=clock[row] + _latest_allocation(home, at, token), weight=x[row, head, token, n])
         self._finish(_host(after.clock[:R]), _host(after.strength[:R]), None)
         return self
@@ -252,7 +251,7 @@ class EventLog:
         into:Tensor|None=None,        # slot into which each slot was merged, as `merge_map` gives it, `b h n`; None = not known
     )->"EventLog":                    # the log itself
         "Record a consolidation; with a map, also which entries took others in. Raises ValueError as `sync` does."
-        self.tracker.consolidated(_memory(before), _memory(after), into)
+        self.tracker.consolidated(_memory(before, "before"), _memory(after, "after"), into)
         return self.sync(after)
 
     def frame(self)->pd.DataFrame:  # stream, row, head, slot, entry, time, kind, cause, weight
@@ -291,6 +290,7 @@ def _merge_map(module, state)->Tensor|None:
 
 # %% ../../nbs/analysis/03_event_log.ipynb #6e31387c
 @contextmanager
+@validated()
 def log_events(
     model:torch.nn.Module,    # any module that holds one `MultiHeadMemoryBank`, or the bank itself
     log:EventLog|None=None,   # a log to go on with; None = a new one

@@ -11,6 +11,7 @@ import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warn
 from pathlib import Path
 from typing import Any, Callable, Optional
 import torch
+from .validation import validated
 
 # %% ../../nbs/foundations/07_compilation.ipynb #3b82d4c8
 NUMBA_BELOW = (0, 69)   # the first release that this package was not tried with
@@ -26,6 +27,7 @@ def find_compiler_fault(
 
 COMPILER_FAULT = find_compiler_fault()   # of this process
 
+@validated()
 def jitable(
     f:Callable,  # in the subset of Python that numba knows
 )->Callable:     # the same function
@@ -37,6 +39,7 @@ def jitable(
 # %% ../../nbs/foundations/07_compilation.ipynb #aca7d587
 _FOREIGN = ('numba', 'llvmlite', 'numpy', 'torch')   # known by their versions
 
+@validated()
 def compiled_code_digest(
     function:Callable,  # compiled or not
 )->str:                 # hexadecimal
@@ -90,15 +93,17 @@ def code_folders(
 # %% ../../nbs/foundations/07_compilation.ipynb #eb4661f0
 _warned:set[str] = set()
 
+@validated()
 def warn_once(
     key:str,      # what the warning is about
     message:str,  # the whole sentence
-    stacklevel:int=3, # 2 = the caller of this function, 3 = the caller of that
 )->None:
-    "A warning, once in a process."
+    "A warning, once in a process; it names the line outside of this package and of PyTorch that led to it."
     if key in _warned: return
     _warned.add(key)
-    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get('__name__', '').split('.')[0] in ('memnet', 'torch'): frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 def _store(name:str, content:bytes)->None:
     "Write a file whole or not at all; a folder that refuses is passed over."
@@ -125,6 +130,7 @@ def _fetch(name:str)->Optional[bytes]:
 # %% ../../nbs/foundations/07_compilation.ipynb #3847c92d
 _announced:set[str] = set()
 
+@validated(seconds="≥ 0")
 def announce_compilation(
     what:str,  # such as "float32, forward pass"
     seconds:int, # that it takes, about
@@ -137,6 +143,7 @@ def announce_compilation(
 
 class CodeCache:
     "Machine code of one function, by types of the arguments, processor, versions and code."
+    @validated(seconds="≥ 0")
     def __init__(self,
         function:Callable,  # not yet compiled
         options:dict,       # of the compiler
@@ -194,6 +201,7 @@ class CodeCache:
         "Nothing to do: a file that is not right has another name."
 
 # %% ../../nbs/foundations/07_compilation.ipynb #024fdcb6
+@validated(seconds="≥ 0")
 def compiled(
     what:str='',       # said before it is compiled; '' = nothing is said
     seconds:int=0,     # that this takes, about

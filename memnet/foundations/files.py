@@ -9,12 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 import filelock
-from .validation import require
+from .validation import require, validated
 
 # %% auto #0
 __all__ = ['replace_file', 'write_text', 'write_json', 'read_json', 'file_digest', 'set_aside', 'LockHolder', 'InUse', 'WorkLock']
 
 # %% ../../nbs/foundations/05_files.ipynb #ddb462bd
+@validated()
 def replace_file(
     path:Path,                      # the file, old or new; its folder is made if it is not there
     write:Callable[[Path],object],  # writes a file at the path it is given
@@ -56,6 +57,7 @@ def _is_gone(pid:str)->bool:
     return False
 
 # %% ../../nbs/foundations/05_files.ipynb #98d10a8a
+@validated()
 def write_text(
     path:Path,  # replaced in one operation
     text:str,   # of any characters: the file is UTF-8
@@ -63,6 +65,7 @@ def write_text(
     "Write a text file with line feeds as they are."
     replace_file(path, lambda temp: temp.write_bytes(text.encode("utf-8", errors="surrogateescape")))
 
+@validated()
 def write_json(
     path:Path,    # replaced in one operation
     content:Any,  # what json can hold; the rest as text
@@ -70,6 +73,7 @@ def write_json(
     "Write a record."
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
 
+@validated()
 def read_json(
     path:Path,                                        # of `write_json`
     remedy:str="remove it, or restore it from a copy",  # what the reader of the message can do
@@ -81,6 +85,7 @@ def read_json(
     return content
 
 # %% ../../nbs/foundations/05_files.ipynb #8165b241
+@validated()
 def file_digest(
     path:Path,  # any file
 )->str:         # 64 hexadecimal digits
@@ -91,6 +96,7 @@ def file_digest(
     return digest.hexdigest()
 
 # %% ../../nbs/foundations/05_files.ipynb #4d3eccca
+@validated()
 def set_aside(
     path:Path,             # a file or folder that is not whole
     mark:str="_partial",   # the new name begins with it; names that begin with an underscore are not read
@@ -117,8 +123,9 @@ class InUse(ValueError):
 
 class WorkLock:
     "At most one process holds the lock of a path, for as long as this object lives; a process that ends, however it ends, holds it no more."
+    @validated()
     def __init__(self,
-        path:Path,  # of the lock file; made, with its folder, if it is not there
+        path:str|Path,  # of the lock file; made, with its folder, if it is not there
         what:str,   # is being done, for the message of others
     ):
         self.path, self.what = Path(path), what
@@ -139,6 +146,7 @@ class WorkLock:
         try: return LockHolder(**read_json(self._record))
         except (OSError, ValueError, TypeError): return LockHolder(0, socket.gethostname(), "a moment ago", "it has not said what")
 
+    @validated(seconds="≥ -1")
     def acquire(self,
         seconds:float=0,  # to wait for it; -1 = for ever
     )->WorkLock:          # itself

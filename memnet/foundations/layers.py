@@ -10,10 +10,12 @@ from typing import Callable, Mapping, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from .validation import validated
 
 # %% ../../nbs/foundations/08_layers.ipynb #ed92901d
 Layer = TypeVar('Layer', bound=nn.Module)
 
+@validated()
 def make_layer(
     kind:Callable[...,Layer],  # class of the layer
     *args,                     # of the class
@@ -23,6 +25,7 @@ def make_layer(
     with torch.random.fork_rng(devices=[]): return kind(*args, **kwargs)
 
 # %% ../../nbs/foundations/08_layers.ipynb #a154c05a
+@validated()
 def is_plain_linear(
     m:nn.Module,  # a layer
 )->bool:
@@ -30,8 +33,9 @@ def is_plain_linear(
     hooks = (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
     return type(m) is nn.Linear and not any(hooks) and 'forward' not in vars(m) and 'weight' in m._parameters and 'bias' in m._parameters and not torch.nn.modules.module._has_any_global_hook()
 
+@validated(x="float ... c")
 def linear_outputs(
-    layers:Mapping[str,nn.Module],  # name -> layer; all take the same input
+    layers:Mapping[str,nn.Module]|nn.ModuleDict,  # name -> layer; all take the same input
     x:Tensor,                       # `… c`
 )->dict[str,Tensor]:                # name -> output
     "The output of every layer: the plain ones in one product, the others by their call."

@@ -15,7 +15,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from .config import Config
 from .trees import tree_leaves, tree_map
-from .validation import require
+from .validation import require, validated
 
 # %% ../../nbs/foundations/03_state_files.ipynb #6f88fd63
 STATE_FORMAT, STATE_VERSION = 'memnet state', '1'   # what a state file says it is
@@ -23,6 +23,7 @@ STATE_FORMAT, STATE_VERSION = 'memnet state', '1'   # what a state file says it 
 # %% ../../nbs/foundations/03_state_files.ipynb #5f8e9f6a
 def _as_dict(config): return config.to_dict() if isinstance(config, Config) else None if config is None else dict(config)
 
+@validated()
 def state_digest(
     tensors:Mapping[str,Tensor],  # name -> tensor
     about:Mapping[str,str],       # what else the file says
@@ -34,6 +35,7 @@ def state_digest(
         h.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
+@validated()
 def save_state(
     state:Any,            # tensors in nested tuples, batch first
     path:Union[str,Path], # of the file; folders are made
@@ -78,6 +80,7 @@ def _check_config(path, stored, config):
     require(not other, f"{path} belongs to a model with {', '.join(other)}: load it with that model")
 
 # %% ../../nbs/foundations/03_state_files.ipynb #c9808a6c
+@validated()
 def load_state(
     path:Union[str,Path],  # where `save_state` wrote
     like:Any,              # an empty state of the model, of any number of rows: gives structure, shapes, dtypes and device
@@ -103,6 +106,7 @@ def load_state(
     return tree_map(lambda _: next(values), like)
 
 # %% ../../nbs/foundations/03_state_files.ipynb #79710011
+@validated()
 def select_rows(
     state:Any,                           # tensors in nested tuples, batch first; left alone
     rows:Union[Tensor,Sequence[int]],    # which rows, in this order, also several times; or a bool tensor `b`
@@ -120,6 +124,7 @@ def select_rows(
     require(index.numel() == 0 or bool(((index >= 0) & (index < B)).all()), f"rows must lie in 0 … {B - 1}, got {index.tolist()}")
     return tree_map(lambda x: x.index_select(0, index), state)
 
+@validated()
 def concat_rows(
     states:Sequence[Any],  # of one model, one or more; left alone
 )->Any:                    # all their rows, in order

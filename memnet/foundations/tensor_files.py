@@ -18,9 +18,10 @@ __all__ = ['tensor_digest', 'own_tensors', 'write_tensor_file', 'require_file', 
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #e43d89e7
 from .files import replace_file
-from .validation import require
+from .validation import require, validated
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #edc0fedd
+@validated()
 def tensor_digest(
     tensors:Mapping[str,Tensor],  # by name, on the CPU
     about:Any=None,               # what json can hold, and belongs to them
@@ -33,6 +34,7 @@ def tensor_digest(
     return digest.hexdigest()
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #3b47d33e
+@validated()
 def own_tensors(
     tensors:Mapping[str,Tensor],  # by name, on any device
 )->dict[str,Tensor]:              # contiguous copies on the CPU
@@ -40,6 +42,7 @@ def own_tensors(
     for name, t in tensors.items(): require(isinstance(t, Tensor) and t.device.type != "meta", f"{name} must be a tensor with data to be saved, got {type(t).__name__}")
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
 
+@validated()
 def write_tensor_file(
     path:str|Path,                # replaced in one operation
     tensors:Mapping[str,Tensor],  # by name
@@ -53,6 +56,7 @@ def write_tensor_file(
     replace_file(Path(path), write)
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #d2aab125
+@validated()
 def require_file(
     path:str|Path,  # should be a regular file, or a link to one
     remedy:str,     # what the reader of the message can do
@@ -64,6 +68,7 @@ def require_file(
     return path
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #c3c43f48
+@validated()
 def read_tensor_shapes(
     path:str|Path,  # a safetensors file
     remedy:str,     # what the reader of the message can do
@@ -75,6 +80,7 @@ def read_tensor_shapes(
             return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}, f.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError) as e: raise ValueError(f"{path} is damaged or no safetensors file ({e}): {remedy}") from e
 
+@validated()
 def read_tensors(
     path:str|Path,                                            # a safetensors file
     remedy:str,                                               # what the reader of the message can do
@@ -89,6 +95,7 @@ def read_tensors(
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, OverflowError) as e: raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}): {remedy}") from e
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #c60d3247
+@validated()
 def shape_differences(
     expected:Mapping[str,tuple[int,...]],  # shapes by name
     found:Mapping[str,tuple[int,...]],     # the same

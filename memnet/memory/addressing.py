@@ -13,19 +13,21 @@ from typing import Callable, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .strength import bounded
 
 # %% ../../nbs/memory/02_addressing.ipynb #30a3c3e9
 LOGIT_SCALE_RANGE = (1e-3, 1e3)   # inverse temperature of the cosine
 MASKED_SCORE = -1e4   # score of a slot that may not be read: finite, so that an empty memory still has finite gradients
 
+@validated(log_scale="float")
 def bounded_logit_scale(
     log_scale:Tensor,  # learned, `h`
 )->Tensor:             # in `LOGIT_SCALE_RANGE`, `h`
     "The inverse temperature that a learned logarithm stands for; beyond the range it counts as the end of the range."
     return bounded(log_scale, *map(math.log, LOGIT_SCALE_RANGE)).exp()
 
+@validated(x="float ... n", eps="> 0")
 def unit_rows(
     x:Tensor,        # rows in the last axis
     eps:float=1e-6,  # shortest length that is divided by
@@ -34,6 +36,7 @@ def unit_rows(
     return F.normalize(x, dim=-1, eps=eps)
 
 # %% ../../nbs/memory/02_addressing.ipynb #bc96a6de
+@validated(scores="... n")
 def readable(
     scores:Tensor,  # `… n`, `MASKED_SCORE` where a slot may not be read
 )->Tensor:          # bool, `… n`
@@ -43,6 +46,7 @@ def readable(
 # %% ../../nbs/memory/02_addressing.ipynb #0fc90940
 SCORE_STEPS = 4096   # scores are compared in steps of 1/4096: what differs by less is equal, and of equal scores the first counts
 
+@validated(scores="float ... n")
 def score_order(
     scores:Tensor,  # `… n`
 )->Tensor:          # whole numbers that are all different, `… n`
@@ -51,6 +55,7 @@ def score_order(
     steps = (exact.nan_to_num(nan=-2*MASKED_SCORE).clamp(2*MASKED_SCORE, -2*MASKED_SCORE)*SCORE_STEPS).round().long()
     return steps*n - torch.arange(n, device=scores.device)
 
+@validated(scores="float ... n", topk="≥ 1")
 def topk_policy(
     scores:Tensor,                            # `… n`
     generator:Optional[torch.Generator]=None, # not used: nothing is sampled
@@ -65,6 +70,7 @@ def topk_policy(
 
 # %% ../../nbs/memory/02_addressing.ipynb #65009979
 @torch.no_grad()
+@validated(scores="float ... n", topk="≥ 1")
 def uniform_policy(
     scores:Tensor,                            # `… n`
     generator:Optional[torch.Generator]=None, # not used: nothing is sampled
@@ -76,6 +82,7 @@ def uniform_policy(
 
 # %% ../../nbs/memory/02_addressing.ipynb #e9ab1657
 @torch.no_grad()
+@validated(scores="float ... n", topk="≥ 1", sample="float ... 1")
 def random_policy(
     scores:Tensor,                            # `… n`
     generator:Optional[torch.Generator]=None, # samples the slot; None = the expectation, which is `uniform_policy`
@@ -94,17 +101,20 @@ def random_policy(
 # %% ../../nbs/memory/02_addressing.ipynb #5b69bb11
 POLICIES:dict[str,Callable] = {}   # name -> policy; the set is open
 
+@validated()
 def register_policy(
     name:str,         # how a config refers to it
     policy:Callable,  # (scores, generator, topk) -> weights on the simplex
 )->None:
-    "Add a policy under a name. Raises ValueError where the name is taken."
+    "Add a policy under a name. Raises ValueError where the name is empty or taken."
+    require(name != '', "name must not be empty, got name='': it is what a config calls the policy")
     require(name not in POLICIES, f"a policy named {name!r} exists already: take another name, or delete POLICIES[{name!r}] first")
     POLICIES[name] = policy
 
 for _name, _policy in dict(topk=topk_policy, uniform=uniform_policy, random=random_policy).items(): register_policy(_name, _policy)
 
 # %% ../../nbs/memory/02_addressing.ipynb #25aa02e5
+@validated(scores="float ... n", policy_weights="float ... p", sample="float ... 1")
 def mix_policies(
     scores:Tensor,                            # `… n`
     policy_weights:Tensor,                    # share of each policy, on the simplex, `… p`
@@ -127,6 +137,7 @@ def mix_policies(
     return torch.zeros_like(scores) if total is None else total
 
 # %% ../../nbs/memory/02_addressing.ipynb #4fd75941
+@validated(policy_weights="float ... p")
 def check_policy_mix(
     policy_weights:Tensor,  # `… p`
     names:tuple,            # of the policies

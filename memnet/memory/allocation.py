@@ -11,6 +11,7 @@ from typing import List, NamedTuple
 import numpy as np, torch
 from torch import Tensor
 from ..foundations.compilation import compiled, is_traced, is_transformed, jitable
+from ..foundations.validation import validated
 from .competition import competed_strength
 from .strength import decayed_strength, interpolated, logit_to_rate, updated_strength
 
@@ -231,6 +232,7 @@ def _(info, in_dims, arrays, *rules):
     return [x.unflatten(0, (n, -1)) for x in out], [0]*len(out)
 
 @torch.no_grad()
+@validated()
 def plan_writes(
     requests:WriteRequests,  # tokens that may write
     slots:SlotStatus,        # at the start of the chunk
@@ -241,6 +243,7 @@ def plan_writes(
     return WritePlan(*plan([x.detach() for x in (*requests, *slots)], rules.match, rules.forgetting, rules.evict, rules.reads, float(rules.competition)))
 
 # %% ../../nbs/memory/07_allocation.ipynb #a8cb027d
+@validated(n_slots="≥ 1")
 def entry_onehot(
     plan:WritePlan,  # which write goes where
     active:Tensor,             # which requests write, bool `b h w`

@@ -11,8 +11,9 @@ from typing import Any, Callable, Optional, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.compilation import is_traced
 from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
-from ..foundations.validation import require
+from ..foundations.validation import checks_once, require, validated_methods
 from .addressing import bounded_logit_scale
 from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
@@ -34,6 +35,7 @@ def _softplus_inverse(rate): rate = rate.clamp(min=1e-30); return rate + torch.l
 _HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
 
 # %% ../../nbs/memory/13_bank.ipynb #a5c7e051
+@validated_methods(empty_state=dict(batch_size="≥ 1"), no_pending=dict(batch_size="≥ 1"), forward=dict(dream_every="≥ 0"), commit=dict(dream_every="≥ 0"))
 class MultiHeadMemoryBank(nn.Module):
     "Slots with a graph, read by a mixture of policies and by spreading activation, written through a bottleneck."
     observer:Optional[Observer] = None     # is called after every chunk; None = nothing is recorded
@@ -45,8 +47,7 @@ class MultiHeadMemoryBank(nn.Module):
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one, never the global one
     ):
         super().__init__()
-        self.config = cfg
-        c, H, P = cfg.dim, cfg.n_heads, len(cfg.policies)
+        self.config, c, H, P = cfg, cfg.dim, cfg.n_heads, len(cfg.policies)
         def make(i, o, bias=True): return make_layer(nn.Linear, i, o, bias=bias)
         self.norm, self.address = nn.LayerNorm(c), make(c, H*cfg.d_key, False)
         self.query = None if cfg.tied_addresses else make(c, H*cfg.d_key, False)
@@ -265,6 +266,7 @@ class MultiHeadMemoryBank(nn.Module):
         return out
 
     @breaks_graph
+    @checks_once
     def forward(self,
         x:Tensor,                                 # features, `b t c`
         state:Optional[MemoryState]=None,         # what goes on; None = empty
@@ -289,10 +291,10 @@ class MultiHeadMemoryBank(nn.Module):
                 (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, observed if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
-        read = place_tokens(reads, cut)
-        state = border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
+        read, state = place_tokens(reads, cut), border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
         return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records) | ({} if history is None else dict(write_gates=place_tokens([f.gate for f in features], cut), write_labels=history.labels()))
 
+    @checks_once
     def commit(self,
         state:MemoryState,              # left alone
         dream:Optional[Callable]=None,  # state -> state, called where it is due; None = never
@@ -305,8 +307,7 @@ class MultiHeadMemoryBank(nn.Module):
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
         if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.n_tokens > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
         with full_precision(p.features):
-            plan = None if dream is None else ConsolidationSchedule(dream, dream_every*C)
-            new = self._run(f, committed_state(state), None if real.all() else real, None, None, False, plan, self.observer)[1][1]
+            new = self._run(f, committed_state(state), None if real.all() else real, None, None, False, None if dream is None else ConsolidationSchedule(dream, dream_every*C), self.observer)[1][1]
         return new._replace(pending=self.no_pending(len(real)))
 
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:
@@ -325,11 +326,11 @@ class MultiHeadMemoryBank(nn.Module):
         state:Optional[MemoryState],    # None = empty
         mask:Optional[Tensor],          # `b t`; None = all tokens are real
     )->None:
-        "Input validation. Raises ValueError where a shape or dtype does not fit."
+        "Input validation. Raises ValueError where a shape or dtype does not fit, or padding is not at the right end."
         cfg, got = self.config, tuple(x.shape)
         require(x.dim() == 3 and x.shape[1] > 0 and x.shape[2] == cfg.dim, f"x must have shape (b, t ≥ 1, dim={cfg.dim}), got {got}")
-        require(mask is None or (mask.dtype == torch.bool and tuple(mask.shape) == got[:2]),
-            f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
+        require(mask is None or (mask.dtype == torch.bool and tuple(mask.shape) == got[:2]), f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
+        require(mask is None or is_traced() or not (mask[:, 1:] & ~mask[:, :-1]).any(), "mask must be True first and then False: move the padding to the right end of the row")
         want = (got[0], cfg.n_heads, cfg.n_slots)
         require(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
         require(state is None or isinstance(state.writes, Tensor) == cfg.count_writes, f"state must {'count' if cfg.count_writes else 'not count'} its writes, as the bank with count_writes={cfg.count_writes} does: start from its empty_state()")

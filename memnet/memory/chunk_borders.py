@@ -11,6 +11,7 @@ from typing import Callable, Iterator, NamedTuple, Optional
 import torch
 from torch import Tensor
 from ..foundations.trees import tree_map
+from ..foundations.validation import validated
 from .state import MemoryState, PendingTokens
 
 # %% ../../nbs/memory/12_chunk_borders.ipynb #5e24eafd
@@ -50,6 +51,7 @@ class ChunkCut(NamedTuple):
             real = None if self.aligned or bool((count == n).all()) else torch.arange(n, device=count.device) < count.unsqueeze(-1)
             yield CallPart(start, n, real, whole)
 
+@validated(chunk_size="≥ 1")
 def cut_chunks(
     x:Tensor,               # features of the call, `b t c`
     pending:PendingTokens,  # what waits
@@ -65,6 +67,7 @@ def cut_chunks(
     return ChunkCut(before, new, before + new - rest, rest, T, mask is None and not bool(before.any()))
 
 # %% ../../nbs/memory/12_chunk_borders.ipynb #640aa837
+@validated()
 def take_tokens(
     pending:PendingTokens,  # what waits
     x:Tensor,               # features of the call, `b t c`
@@ -77,6 +80,7 @@ def take_tokens(
     at = torch.where(place < cut.before.unsqueeze(-1), place, place + (W - cut.before.unsqueeze(-1))).clamp(max=W + cut.n_tokens - 1)
     return torch.cat([pending.features, x], 1).gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
+@validated()
 def place_tokens(
     parts:list[Tensor],  # of the tokens of each part, whole chunks first, `b h n …`, in any number of pieces
     cut:ChunkCut,        # of the call
@@ -94,12 +98,14 @@ def place_tokens(
     return y.masked_fill(padding.view(len(y), 1, -1, *[1]*(y.dim() - 3)), fill)
 
 # %% ../../nbs/memory/12_chunk_borders.ipynb #73c910f1
+@validated()
 def committed_state(
     state:MemoryState,  # with tokens that wait
 )->MemoryState:         # as it was on the border before them
     "The state at the last border."
     return state if state.pending is None else state._replace(clock=state.clock - state.pending.n_tokens, pending=None)
 
+@validated(chunk_size="≥ 1")
 def chunk_samples(
     pending:PendingTokens,  # what waits
     cut:ChunkCut,           # of the call
@@ -115,6 +121,7 @@ def chunk_samples(
     if n_chunks and missing.any(): first = torch.where(missing, draw(), first)
     return torch.cat([first] + [draw() for _ in range(n_chunks - 1)], 2)
 
+@validated()
 def next_pending(
     pending:PendingTokens,  # what waited before the call
     x:Tensor,               # features of the call, `b t c`
@@ -136,6 +143,7 @@ class ConsolidationSchedule(NamedTuple):
     dream:Callable[[MemoryState],MemoryState]  # state -> state, without changing its argument
     every:int                                  # tokens between consolidation phases, ≥ the chunk size
 
+@validated()
 def consolidate_if_due(
     schedule:ConsolidationSchedule, # what, and when
     clock_before:Tensor,            # tokens seen before the chunk, `b`
@@ -146,6 +154,7 @@ def consolidate_if_due(
     if not due.any(): return state
     return tree_map(lambda new, old: torch.where(due.view(-1, *[1]*(old.dim() - 1)), new, old), schedule.dream(state), state)
 
+@validated(n_tokens="≥ 0", every="≥ 1", chunk_size="≥ 1")
 def consolidation_times(
     clock:Tensor,                # tokens seen before, `b`
     n_tokens:int,                # of the sequence

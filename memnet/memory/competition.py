@@ -11,6 +11,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import jitable
+from ..foundations.validation import validated
 
 # %% ../../nbs/memory/06_competition.ipynb #64fdaa75
 COMPETITION_START = 0.5   # cosine from which on a later write takes strength
@@ -28,6 +29,7 @@ def competed_strength(
     return max(strength*(1 - competition*gate*share), min(strength, LEAST_STRENGTH))   # eq-competition
 
 # %% ../../nbs/memory/06_competition.ipynb #dcec52ff
+@validated(cosine="float ... w l", gate="float ... w", competition="in [0, 1]")
 def log_competition(
     cosine:Tensor,      # of the key of each write with the address of each entry, `b h w l`
     gate:Tensor,        # of each write, `b h w`
@@ -43,6 +45,7 @@ def log_competition(
     return F.pad(lost.cumsum(-2), (0, 0, 1, 0))   # eq-left
 
 # %% ../../nbs/memory/06_competition.ipynb #df4a345c
+@validated()
 def left_of_strength(
     strength:Tensor,  # 0 = empty, of any shape
     log_left:Tensor,  # logarithm of what competition has left, the same shape
@@ -50,6 +53,7 @@ def left_of_strength(
     "Strength after competition; what is empty stays empty, and what is not stays so."
     return torch.where(strength > 0, (strength*log_left.exp()).clamp(min=LEAST_STRENGTH), strength)
 
+@validated()
 def score_loss(
     strength:Tensor,  # of entries at their last write, of any shape
     log_left:Tensor,  # logarithm of what competition has left since then, the same shape

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import COMPILER_FAULT, is_traced, is_transformed, warn_once
 from ..foundations.trees import tree_map
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .addressing import POLICIES, random_policy, topk_policy, uniform_policy
 from .observer import Snapshot, WriteEvents, take_snapshot
 from .reading import BankParameters, Features
@@ -25,6 +25,7 @@ from .strength import DecayWeights, decay_logit
 # %% ../../nbs/memory/12_fused_path.ipynb #d3cbe7c8
 BUILT_IN_POLICIES = dict(topk=topk_policy, uniform=uniform_policy, random=random_policy)   # what the kernel knows
 
+@validated()
 def kernel_obstacle(
     f:Features,         # of the whole segment
     state:MemoryState,  # left alone
@@ -48,6 +49,7 @@ def kernel_obstacle(
     if not (is_traced() or bool(torch.stack([y.detach().sum() for y in f]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it
     return None
 
+@validated()
 def choose_path(
     path:str,              # the setting of the bank, one of `MEMORY_PATHS`
     changed:str,           # what was put in the place of the library's methods; '' = nothing
@@ -61,9 +63,10 @@ def choose_path(
     if obstacle is None: return 'fused', ''
     require(path != 'fused', f"the fused path cannot compute this: {obstacle}. Use set_memory_path(model, 'auto') or 'reference'")
     if worth_a_warning(f, state, obstacle):
-        warn_once(obstacle, f"this memory runs on its reference path, which takes several times as long as the fused one: {obstacle}. set_memory_path(model, 'reference') says that it is meant", 5)
+        warn_once(obstacle, f"this memory runs on its reference path, which takes several times as long as the fused one: {obstacle}. set_memory_path(model, 'reference') says that it is meant")
     return 'reference', obstacle
 
+@validated()
 def worth_a_warning(
     f:Features,         # of the whole segment
     state:MemoryState,  # at its start
@@ -73,19 +76,21 @@ def worth_a_warning(
     if f.gate.device.type != 'cpu' or obstacle.startswith('inside '): return False
     return obstacle == COMPILER_FAULT or f.gate.numel()*state.strength.shape[-1] >= 1 << 18
 
+@validated()
 def breaks_graph(
     forward:Callable,  # of a bank: (bank, x, state, …)
 )->Callable:           # the same, but `torch.compile` breaks its graph here
     "Keep a bank out of the graph of `torch.compile`, unless it runs on the reference path and nothing waits in its state: the kernel cannot be traced, and where a chunk ends is a number."
     eager = torch._disable_dynamo(forward)   # loads the compiler of PyTorch, but only when it is called
     @wraps(forward)
-    def call(bank, x, state=None, *args, **kwargs):
-        traceable = bank.path == 'reference' and (state is None or state.pending is None) or _is_exporting()
-        return (eager if torch.compiler.is_compiling() and not traceable else forward)(bank, x, state, *args, **kwargs)
+    def call(self, x, state=None, *args, **kwargs):
+        traceable = self.path == 'reference' and (state is None or state.pending is None) or _is_exporting()
+        return (eager if torch.compiler.is_compiling() and not traceable else forward)(self, x, state, *args, **kwargs)
     return call
 
 def _is_exporting(): return getattr(torch.compiler, 'is_exporting', lambda: False)()   # since torch 2.7
 
+@validated()
 def changed_members(
     bank:nn.Module,              # perhaps of a subclass, perhaps with a method of its own
     original:Mapping[str,Any],   # methods and properties as the library defines them
@@ -97,6 +102,7 @@ def changed_members(
 # %% ../../nbs/memory/12_fused_path.ipynb #c0de1202
 MEMORY_PATHS = ('auto', 'fused', 'reference')
 
+@validated()
 def set_memory_path(
     model:nn.Module,  # holds memory banks, or is one
     path:str,         # one of `MEMORY_PATHS`
@@ -109,6 +115,7 @@ def set_memory_path(
     return model
 
 # %% ../../nbs/memory/12_fused_path.ipynb #769cfa88
+@validated()
 def token_arrays(
     f:Features,  # of the whole segment
     p:BankParameters,  # settings and learned numbers of the bank
@@ -125,12 +132,14 @@ def token_arrays(
     arrays = [*(y.flatten(0, 1) for y in rows), lam, p.logit_scale.view(H).repeat(B)]
     return TokenArrays(*arrays)
 
+@validated()
 def read_order(
     last_read:Tensor,  # clock at the last read, 0 = never, `b h n`
 )->Tensor:             # 0 = never, else 1 … n, `b h n`
     "Which slot was read before which: all that the kernel needs of old reads, in numbers that are exact in single precision."
     return torch.searchsorted(last_read.sort(-1).values, last_read.contiguous()) + (last_read > 0)
 
+@validated()
 def counters_after(
     state:MemoryState,  # at the start
     slots:Any,          # `SlotArrays` at the end, `b h n`, scanned with a clock that starts at n
@@ -144,6 +153,7 @@ def counters_after(
     before = torch.where(slots.last_read.detach() > 0, state.last_read, 0)
     return age, torch.where(token > 0, token + state.clock.view(-1, 1, 1), before)
 
+@validated()
 def slot_arrays(
     state:MemoryState,  # left alone
     p:BankParameters,  # settings and learned numbers of the bank
@@ -167,6 +177,7 @@ class FusedSegment(NamedTuple):
     decay_logit:Tensor            # logit of the decay of every slot, for the next segment, `b h n`
     record:Any                    # `ScanRecord` of the first rows, where any were asked for, else None
 
+@validated(n_rows="≥ 0")
 def fused_segment(
     f:Features,  # of the whole segment
     state:MemoryState,                        # at the start
@@ -189,6 +200,7 @@ def fused_segment(
     return FusedSegment(read.unflatten(0, (B, H)), new, n.mass, n.logit, record)
 
 # %% ../../nbs/memory/12_fused_path.ipynb #5bdf2250
+@validated()
 def segment_events(
     segment:FusedSegment,   # with a record
     gate:Tensor,            # of the recorded rows, `b h t`
@@ -209,6 +221,7 @@ def segment_events(
         yield by_chunk.weights[c][:, :, :m, :N + m], writes, snapshots[c], snapshots[c + 1]
 
 # %% ../../nbs/memory/12_fused_path.ipynb #c0de1207
+@validated()
 def segment_records(
     segment:FusedSegment,   # with a record of all rows
     state:MemoryState,      # at its start

@@ -8,6 +8,7 @@ __all__ = ['Snapshot', 'WriteEvents', 'ChunkEvent', 'Observer', 'take_snapshot',
 # %% ../../nbs/memory/10_observer.ipynb #a9a801f0
 from typing import NamedTuple, Optional, Protocol
 from torch import Tensor
+from ..foundations.validation import validated
 from .state import MemoryState
 from .strength import DecayRule, effective_strength
 
@@ -49,6 +50,7 @@ class Observer(Protocol):
         ...
 
 # %% ../../nbs/memory/10_observer.ipynb #29246f97
+@validated()
 def take_snapshot(
     state:MemoryState,  # left alone
     decay:Optional[DecayRule], # of the bank; None = strength does not decay
@@ -58,6 +60,7 @@ def take_snapshot(
     return Snapshot(state.clock, state.strength, left)
 
 # %% ../../nbs/memory/10_observer.ipynb #b5552e49
+@validated(n_rows="≥ 0")
 def emit_chunk_event(
     observer:Observer,  # receives the event
     n_rows:int,          # rows to record

@@ -10,13 +10,14 @@ from dataclasses import fields
 from typing import Callable, Optional, Union
 import torch
 from torch import nn
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .bank import MultiHeadMemoryBank
 from .config import MemoryConfig
 
 # %% ../../nbs/memory/15_own_bank.ipynb #cd5ad5dd
 BankChoice = Union[MultiHeadMemoryBank, Callable[[MemoryConfig,Optional[torch.Generator]],MultiHeadMemoryBank]]   # a bank, or what makes one: its class, or a function
 
+@validated()
 def make_bank(
     cfg:MemoryConfig,                          # sizes and mechanisms
     generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.validation import validated
 from .config import GraphConfig
 from .plasticity import EdgeEvents, power_kernel
 from .spreading import return_lost, row_scale
@@ -28,6 +29,7 @@ class PendingGraph(NamedTuple):
     eta_minus:float             # weaken post -> pre
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #2494ffc4
+@validated()
 def pending_graph(
     edges:Tensor,                 # at the start of the chunk, `b h n m`
     events:EdgeEvents,            # of the chunk, over slots and pending allocations
@@ -42,6 +44,7 @@ def pending_graph(
     return PendingGraph(edges, pre, events.address, seen*gates.unsqueeze(-2), fade, remaining, masked, rule.eta_plus, rule.eta_minus)
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #69ca8013
+@validated()
 def outgoing_weight(
     g:PendingGraph,  # the graph of each token
 )->Tensor:           # `b h t l`
@@ -61,6 +64,7 @@ def outgoing_weight(
     return out - g.eta_minus*((g.seen*reverse) @ g.address)   # eq-outgoing
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #7aafd63e
+@validated()
 def hop_pending(
     act:Tensor,        # activation over n slots and w pending allocations, `b h t l`
     g:PendingGraph,    # the graph of each token
@@ -80,6 +84,7 @@ def hop_pending(
     return return_lost(out, act, w)
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #8847a2c2
+@validated()
 def spread_pending(
     w:Tensor,            # read weights over n slots and w pending allocations, `b h t l`
     g:PendingGraph,      # the graph of each token

@@ -11,18 +11,20 @@ import math
 from typing import NamedTuple, Optional, Union
 import torch
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .strength import bounded
 
 # %% ../../nbs/memory/04_plasticity.ipynb #ad0699bd
 LAM_RANGE = (1e-5, 1 - 1e-5)   # decay of the trace per unit of event time
 
+@validated(logit="float")
 def bounded_lam(
     logit:Tensor,  # learned, `h`
 )->Tensor:         # in `LAM_RANGE`, `h`
     "The decay of the trace that a learned logit stands for; beyond the range it counts as the end of the range."
     return bounded(logit, *(math.log(x/(1 - x)) for x in LAM_RANGE)).sigmoid()
 
+@validated(gates="float ... w")
 def power_kernel(
     gates:Tensor,               # how far each event advances the clock, >= 0, `b h w`
     base:Union[float,Tensor],   # what is kept per unit of event time, in (0,1]; a tensor broadcasts to `b h 1 1`
@@ -35,6 +37,7 @@ def power_kernel(
     return (gap.tril(-1)*rate).exp().tril(-1), (before.unsqueeze(-1)*rate).exp()  # eq-kernel
 
 # %% ../../nbs/memory/04_plasticity.ipynb #223f1f7c
+@validated(address="float b h w n", gates="float b h w", trace="float b h n")
 def eligibility(
     address:Tensor,            # where each event writes, `b h w n`
     gates:Tensor,              # how much each event counts, `b h w`
@@ -46,6 +49,7 @@ def eligibility(
     return torch.addcmul((kernel*gates.unsqueeze(-2)) @ address, initial, trace.unsqueeze(-2))  # eq-kernel
 
 # %% ../../nbs/memory/04_plasticity.ipynb #e79be15a
+@validated(address="float b h w n", gates="float b h w", trace="float b h n")
 def last_trace(
     address:Tensor,            # where each event writes, `b h w n`
     gates:Tensor,              # how much each event counts, `b h w`
@@ -61,6 +65,7 @@ def last_trace(
     return trace*(total*rate).exp() + new.squeeze(-2)                  # eq-carry
 
 # %% ../../nbs/memory/04_plasticity.ipynb #d300fd3d
+@validated(pre="float b h w n", address="float b h w n")
 def no_self(
     pre:Tensor,      # trace before each event, `b h w n`
     address:Tensor,  # one-hot rows, `b h w n`
@@ -69,6 +74,7 @@ def no_self(
     return pre*(1 - address)
 
 # %% ../../nbs/memory/04_plasticity.ipynb #572c6dea
+@validated(address="float b h w n", gates="float b h w", rho="in [0, 1]")
 def edge_competition(
     address:Tensor,  # where each event writes, one-hot rows, `b h w n`
     gates:Tensor,    # how much each event counts, in [0,1], `b h w`
@@ -90,6 +96,7 @@ class EdgeEvents(NamedTuple):
     before:Optional[Tensor]  # log of what competition has left of outgoing edges before each event, `b h w n`; None = no competition
     after:Optional[Tensor]   # and after the last event, `b h n`
 
+@validated(address="float b h w n", gates="float b h w", trace="float b h n", rho="in [0, 1]")
 def edge_events(
     address:Tensor,            # where each event writes, one-hot rows, `b h w n`
     gates:Tensor,              # how much each event counts, `b h w`
@@ -103,14 +110,15 @@ def edge_events(
     return EdgeEvents(address, gates, pre, before, after)
 
 # %% ../../nbs/memory/04_plasticity.ipynb #0cf8d552
+@validated(edges="float b h n m", pre="float b h w n", address="float b h w m", gates="float b h w", eta_plus="finite", eta_minus="finite", gamma="in [0, 1]")
 def stdp(
     edges:Tensor,           # edge i -> j, `b h n m`
     pre:Tensor,             # trace just before each event, without the slot itself, `b h w n`
     address:Tensor,         # where each event writes, `b h w m`
     gates:Tensor,           # how much each event counts, `b h w`
-    eta_plus:float=1.,      # pre before post: strengthen pre -> post
-    eta_minus:float=0.,     # weaken post -> pre
-    gamma:float=1.,         # what is left of an edge after one unit of event time
+    eta_plus:Union[float,Tensor]=1.,      # pre before post: strengthen pre -> post
+    eta_minus:Union[float,Tensor]=0.,     # weaken post -> pre
+    gamma:Union[float,Tensor]=1.,         # what is left of an edge after one unit of event time
 )->Tensor:                  # new edges, `b h n m`; `edges` is left alone
     "Spike-timing-dependent plasticity of a whole chunk of events, without a loop. Raises ValueError where `gamma` is no decay. Source: Song et al. 2000 for the rule; eq-chunk for its chunk form."
     require(bool(0 < gamma <= 1), f"gamma must lie in (0, 1], got gamma={gamma}")
@@ -119,5 +127,5 @@ def stdp(
     post = address*decayed.unsqueeze(-1)
     if gamma < 1: edges = edges*(gamma**gates.sum(-1)).unsqueeze(-1).unsqueeze(-1)
     b, h = edges.shape[:2]
-    edges = torch.baddbmm(edges.flatten(0, 1), pre.mT.flatten(0, 1), post.flatten(0, 1), alpha=eta_plus).unflatten(0, (b, h))
+    edges = torch.baddbmm(edges.flatten(0, 1), pre.mT.flatten(0, 1), post.flatten(0, 1), alpha=eta_plus).unflatten(0, (b, h))  # type: ignore[arg-type]
     return edges - eta_minus*(post.mT @ pre) if eta_minus else edges   # eq-chunk

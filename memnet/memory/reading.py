@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.validation import validated
 from .addressing import MASKED_SCORE, mix_policies, unit_rows
 from .allocation import AllocationRules, SlotStatus, WritePlan, WriteRequests, entry_onehot, plan_writes
 from .competition import log_competition, score_loss
@@ -75,6 +76,7 @@ class ChunkRead(NamedTuple):
     events:Optional[EdgeEvents]    # of these writes; None = no graph
 
 # %% ../../nbs/memory/09_reading.ipynb #f2db5442
+@validated()
 def unit_addresses(
     f:Features,  # of the whole segment
     p:BankParameters,  # settings and learned numbers of the bank
@@ -85,6 +87,7 @@ def unit_addresses(
     return f._replace(query=query*p.logit_scale, key=key)
 
 # %% ../../nbs/memory/09_reading.ipynb #12d2f76f
+@validated()
 def augmented_keys(
     key:Tensor,             # unit rows, `b h n k`
     strength:Tensor,        # at the last write, `b h n`
@@ -96,6 +99,7 @@ def augmented_keys(
     if rate is None: return torch.cat([key, s.unsqueeze(-1)], -1)
     return torch.cat([key, torch.stack([s - rate*since, rate], -1)], -1)   # eq-augmented
 
+@validated()
 def augmented_queries(
     query:Tensor,      # unit rows times the logit scale, `b h t k`
     step:Tensor,       # token of the chunk, `b h t`
@@ -105,6 +109,7 @@ def augmented_queries(
     return torch.cat([query, torch.stack([torch.ones_like(step), -step], -1)[..., :1 + forgetting]], -1)   # eq-augmented
 
 # %% ../../nbs/memory/09_reading.ipynb #d6d843c5
+@validated()
 def write_candidates(
     f:Features,            # of `unit_addresses`
     state:MemoryState,     # at the start of the chunk
@@ -115,6 +120,7 @@ def write_candidates(
     with torch.no_grad(): slot_cosine, write_cosine, logit = f.key @ state.keys.mT, f.key @ f.key.mT, decay_logit(f.value, p.decay)
     return WriteCandidates(f.key, f.value, WriteRequests(slot_cosine, write_cosine, f.gate > p.config.gate_floor, f.gate, logit, step))
 
+@validated()
 def left_at_writes(
     log_left:Tensor,               # of `log_competition`, `b h w+1 l`
     plan:WritePlan,                # of the same writes
@@ -126,6 +132,7 @@ def left_at_writes(
     left = log_left.flatten(2).gather(2, at)
     return left if before is None else left*(before >= 0)
 
+@validated()
 def place_writes(
     candidates:WriteCandidates,  # tokens that may write
     state:MemoryState,               # at the start of the chunk
@@ -146,6 +153,7 @@ def place_writes(
     return PlannedWrites(candidates, plan, address, write_versions(plan, requests, candidates.value, state, p.decay, competed), tokens, left)
 
 # %% ../../nbs/memory/09_reading.ipynb #3bfd105b
+@validated()
 def competition_scores(
     state:MemoryState,     # at the start of the chunk
     writes:PlannedWrites,  # of the chunk, that is all of its tokens
@@ -158,6 +166,7 @@ def competition_scores(
     since = (writes.plan.current*left_at_writes(log_left, writes.plan).unsqueeze(-2)) @ writes.address   # at the last write of each entry
     return score_loss(strength, log_left[:, :, :C] - since)   # eq-left
 
+@validated()
 def entry_scores(
     f:Features,            # of `unit_addresses`
     state:MemoryState,     # at the start of the chunk
@@ -176,6 +185,7 @@ def entry_scores(
     return F.pad(old, (0, C)) + (writes.plan.current*(new - replaced)) @ writes.address   # eq-scores
 
 # %% ../../nbs/memory/09_reading.ipynb #b9943441
+@validated()
 def read_vectors(
     weights:Tensor,        # over slots and pending allocations, `b h t l`
     state:MemoryState,     # at the start of the chunk
@@ -190,6 +200,7 @@ def read_vectors(
     return weights[..., :state.values.shape[2]] @ state.values + fresh @ change   # eq-read
 
 # %% ../../nbs/memory/09_reading.ipynb #a3279847
+@validated()
 def chunk_events(
     writes:PlannedWrites,  # of the chunk
     state:MemoryState,     # at its start
@@ -201,6 +212,7 @@ def chunk_events(
     return edge_events(writes.address, writes.event_gates, p.lam, F.pad(state.trace, (0, writes.address.shape[2])), p.config.rho)
 
 # %% ../../nbs/memory/09_reading.ipynb #ac491412
+@validated()
 def read_chunk(
     f:Features,                               # of the chunk
     state:MemoryState,                        # at its start

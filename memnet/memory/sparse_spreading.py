@@ -11,9 +11,10 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array, sparray
 
 # %% ../../nbs/memory/16_sparse_spreading.ipynb #6248e347
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/memory/16_sparse_spreading.ipynb #77377e46
+@validated()
 def row_normalise(
     edges:sparray,   # >= 0, `n m`
 )->csr_array:        # rows that sum to 1, or are empty
@@ -30,6 +31,7 @@ class SparseActivation(NamedTuple):
     steps:int              # iterations made
     change:float           # of the last one, the largest 1-norm of a row
 
+@validated(alpha="in [0, 1)", tol="> 0", max_steps="≥ 1")
 def pagerank_sparse(
     w:np.ndarray,       # restart weights, >= 0, each row sums to 1, `b n` or `n`
     edges:sparray,      # >= 0, `n n`

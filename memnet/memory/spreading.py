@@ -8,9 +8,10 @@ __all__ = ['row_scale', 'return_lost', 'hop', 'geometric_hop_weights', 'spread_a
 # %% ../../nbs/memory/05_spreading.ipynb #d4e3609f
 import torch
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/memory/05_spreading.ipynb #2a64a3d4
+@validated(outgoing="float ... n")
 def row_scale(
     outgoing:Tensor,  # net outgoing weight of each slot, `… n`
 )->Tensor:            # in (0,1], `… n`
@@ -18,6 +19,7 @@ def row_scale(
     return outgoing.clamp(min=1).reciprocal()   # eq-scale
 
 # %% ../../nbs/memory/05_spreading.ipynb #6b401723
+@validated(arrived="float ... n", act="float ... n", w="float ... n")
 def return_lost(
     arrived:Tensor,  # what arrived at each slot, >= 0, `… n`
     act:Tensor,      # the activation that left, `… n`
@@ -27,6 +29,7 @@ def return_lost(
     lost = (act.sum(-1, keepdim=True) - arrived.sum(-1, keepdim=True)).clamp(min=0)
     return torch.addcmul(arrived, lost, w)   # eq-return
 
+@validated(act="float ... n", edges="float ... n m", w="float ... n")
 def hop(
     act:Tensor,    # activation, on the simplex, `… t n`
     edges:Tensor,  # i -> j, may be negative where the reverse order was learned, `… n m`
@@ -37,6 +40,7 @@ def hop(
     return return_lost(out/out.sum(-1, keepdim=True).clamp(min=1), act, w)   # eq-hop
 
 # %% ../../nbs/memory/05_spreading.ipynb #1e534a7c
+@validated(alpha="float ... 1", hops="≥ 0")
 def geometric_hop_weights(
     alpha:Tensor,  # share that travels on at every step, in [0,1], `… t 1`
     hops:int,      # steps
@@ -47,6 +51,7 @@ def geometric_hop_weights(
     return on*torch.cat([(1 - alpha).expand_as(on)[..., :hops], torch.ones_like(on)[..., hops:]], -1)   # eq-geometric
 
 # %% ../../nbs/memory/05_spreading.ipynb #7fa18602
+@validated(w="float ... n", edges="float ... n m", hop_weights="float ... k")
 def spread_activation(
     w:Tensor,            # read weights, `… t n`
     edges:Tensor,        # i -> j, `… n m`
@@ -60,6 +65,7 @@ def spread_activation(
     return out
 
 # %% ../../nbs/memory/05_spreading.ipynb #cd2b07ad
+@validated(w="float ... n", edges="float ... n m", alpha="in [0, 1)")
 def pagerank(
     w:Tensor,      # restart weights, `… t n`
     edges:Tensor,  # >= 0, `… n m`

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from ..foundations.state_files import concat_rows, load_state, save_state, select_rows
 from ..foundations.trees import tree_leaves, tree_map
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/memory/00_state.ipynb #2219efc5
 class PendingTokens(NamedTuple):
@@ -78,6 +78,7 @@ class MemoryState(NamedTuple):
 # %% ../../nbs/memory/00_state.ipynb #978364c3
 READ_THRESHOLD = 0.1   # a slot counts as read where its weight is above this
 
+@validated()
 def nbytes(
     state:tuple,  # tensors, also nested, such as a `MemoryState`
 )->int:           # bytes
@@ -85,12 +86,14 @@ def nbytes(
     return sum(x.numel()*x.element_size() for _, x in tree_leaves(state))
 
 # %% ../../nbs/memory/00_state.ipynb #12107f16
+@validated()
 def state_dtype(
     like:Tensor,    # a parameter of the model
 )->torch.dtype:     # single precision, or double where the model has it
     "In which precision a memory is kept, whatever the precision of the layers around it."
     return torch.promote_types(like.dtype, torch.float32)
 
+@validated()
 def full_precision(
     like:Tensor,    # gives the device
 )->torch.autocast:  # a context manager
@@ -98,6 +101,7 @@ def full_precision(
     return torch.autocast(like.device.type, enabled=False)
 
 # %% ../../nbs/memory/00_state.ipynb #6da5c7f4
+@validated(batch_size="≥ 1", n_heads="≥ 1", n_slots="≥ 1", d_key="≥ 1", d_value="≥ 1")
 def empty_memory_state(
     batch_size:int,  # rows
     n_heads:int,     # memories side by side
@@ -116,6 +120,7 @@ def empty_memory_state(
     return MemoryState(zeros(d_key), zeros(d_value), zeros(), zeros(dtype=torch.long), zeros(dtype=torch.long), zeros(), edges, zeros(), clock, None, zeros(dtype=torch.long) if count_writes else ())
 
 # %% ../../nbs/memory/00_state.ipynb #11a5fed3
+@validated(batch_size="≥ 1", n_features="≥ 1", chunk_size="≥ 1", n_heads="≥ 0")
 def no_pending(
     batch_size:int,   # rows
     n_features:int,   # width of what the memory is fed
@@ -129,6 +134,7 @@ def no_pending(
     samples = like.new_full((batch_size, n_heads, chunk_size), -1.)
     return PendingTokens(like.new_zeros(batch_size, chunk_size - 1, n_features), samples, torch.zeros(batch_size, dtype=torch.long, device=like.device))
 
+@validated(rows="bool b")
 def drop_pending(
     state:MemoryState,  # left alone
     rows:Tensor,        # whose waiting tokens go, bool `b`
@@ -139,6 +145,7 @@ def drop_pending(
     return state._replace(clock=state.clock - p.n_tokens*rows, pending=PendingTokens(p.features.masked_fill(row, 0), p.samples.masked_fill(row, -1), p.n_tokens.masked_fill(rows, 0)))
 
 # %% ../../nbs/memory/00_state.ipynb #1f0e7be6
+@validated(mask="bool b h n")
 def writes_since(
     state:MemoryState,  # left alone
     mask:Tensor,        # slots whose last write counts, bool `b h n`
@@ -153,6 +160,7 @@ def _clear(x, mask):
     return x.masked_fill(mask.reshape(*mask.shape, *[1]*(x.ndim - mask.ndim)), 0)
 
 # %% ../../nbs/memory/00_state.ipynb #fa1c004f
+@validated()
 def forget(
     state:MemoryState,  # left alone
     which:Union[Tensor,Callable[[MemoryState],Tensor]], # slots to remove, bool `b h n`, or a function of the state that gives them

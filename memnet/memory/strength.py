@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import jitable
+from ..foundations.validation import validated
 
 # %% ../../nbs/memory/01_strength.ipynb #5dcd93a5
 @jitable
@@ -73,6 +74,7 @@ DecayRule = Union[DecayWeights, Callable[[Tensor],Tensor]]   # weights of a laye
 # %% ../../nbs/memory/01_strength.ipynb #74cfe481
 MAX_DECAY_LOGIT = np.float32(10)   # beyond it a logit counts as this: a slot that loses nearly all of its strength in one token
 
+@validated()
 def bounded(
     x:Tensor,    # a learned number, of any shape
     low:float,   # least value it counts as
@@ -88,6 +90,7 @@ def logit_to_rate(
     "The decay rate of one logit, in plain numbers."
     return np.log1p(np.exp(np.minimum(logit, MAX_DECAY_LOGIT)))
 
+@validated(logit="float ... n")
 def logits_to_rates(
     logit:Tensor,  # of the decay of contents, `… n`
 )->Tensor:         # decay per token, `… n`
@@ -95,6 +98,7 @@ def logits_to_rates(
     return F.softplus(bounded(logit, -math.inf, float(MAX_DECAY_LOGIT)))
 
 # %% ../../nbs/memory/01_strength.ipynb #f5f51d2b
+@validated(values="float b h n d")
 def decay_logit(
     values:Tensor,             # contents, `b h n d`
     decay:Optional[DecayRule], # None = strength does not decay
@@ -104,6 +108,7 @@ def decay_logit(
     if not isinstance(decay, DecayWeights): return decay(values)
     return (values*decay.weight.unsqueeze(1)).sum(-1) + decay.bias.unsqueeze(-1)
 
+@validated(values="float b h n d")
 def decay_rate(
     values:Tensor,      # contents, `b h n d`
     decay:DecayRule,    # how a head computes the rate
@@ -111,6 +116,7 @@ def decay_rate(
     "Decay of strength per token."
     return logits_to_rates(decay_logit(values, decay))
 
+@validated(strength="float b h n", values="float b h n d", age="b h n")
 def effective_strength(
     strength:Tensor,              # at the last write, `b h n`
     values:Tensor,                # contents, `b h n d`
@@ -121,6 +127,7 @@ def effective_strength(
     return strength if decay is None else strength*torch.exp(-decay_rate(values, decay)*age)   # eq-effective
 
 # %% ../../nbs/memory/01_strength.ipynb #696f42b7
+@validated(strength="float ... n")
 def log_strength(
     strength:Tensor,  # in [0,1], 0 = empty, `… n`
 )->Tensor:            # `… n`
@@ -128,6 +135,7 @@ def log_strength(
     return strength.clamp(min=1e-6).log()
 
 # %% ../../nbs/memory/01_strength.ipynb #aadc5374
+@validated(log_keep="float b h w", same="bool ... w r")
 def update_chain(
     log_keep:Tensor,  # log of what each write keeps of the version before it, 0 at an allocation, `b h w`
     same:Tensor,      # True where write r <= w has changed the same content, bool `b h w r`

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 from ..foundations.compilation import is_traced
+from ..foundations.validation import validated
 from .allocation import WritePlan, WriteRequests
 from .state import MemoryState
 from .strength import DecayRule, decay_rate, update_chain
@@ -24,6 +25,7 @@ class EntryVersions(NamedTuple):
     has_source:Optional[Tensor]  # 1 where there is one, `b h w`
 
 # %% ../../nbs/memory/08_versions.ipynb #c17e85f3
+@validated()
 def write_versions(
     plan:WritePlan,  # which write goes where
     requests:WriteRequests,       # tokens that may write
@@ -54,6 +56,7 @@ def write_versions(
 # %% ../../nbs/memory/08_versions.ipynb #a5752341
 MAX_LOG_DECAY = 60.   # exp(-60) is nothing; a larger exponent would swallow the digits of the sums that it enters
 
+@validated()
 def log_decay_since(
     plan:WritePlan,  # which write goes where
     rate:Tensor,         # of each version, `b h w`

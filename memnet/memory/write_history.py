@@ -9,11 +9,12 @@ __all__ = ['READ_SHARE', 'entries_of_writes', 'versions_held', 'WriteHistory', '
 from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .observer import ChunkEvent, Observer, Snapshot, WriteEvents
 from .state import MemoryState
 
 # %% ../../nbs/memory/10_write_history.ipynb #4d3e21c5
+@validated(slot="whole b h t", allocated="bool b h t", n_slots="≥ 1")
 def entries_of_writes(
     slot:Tensor,       # that each token writes, -1 = none, `b h t`
     allocated:Tensor,  # the write took the slot anew, bool `b h t`
@@ -27,6 +28,7 @@ def entries_of_writes(
     before = torch.where(same & (token.unsqueeze(-1) > token), token, -1).amax(-1)
     return torch.where(slot < 0, -1, torch.where(latest >= 0, n_slots + latest, slot)), before
 
+@validated(entry="whole b h t", holder="whole b h n", first="whole b")
 def versions_held(
     entry:Tensor,   # of each write, -1 = none, `b h t`
     holder:Tensor,  # token whose write each slot holds at the start, counted like those of the chunk, `b h n`
@@ -46,6 +48,7 @@ READ_SHARE = 0.3   # read weight above which an asked token counts as reading an
 
 class WriteHistory:
     "An observer for one call: follows each read of an asked token back to the write that it found."
+    @validated(asked="bool b t", clock="whole b", n_heads="≥ 1", n_slots="≥ 1", threshold="in [0, 1]")
     def __init__(self,
         asked:Tensor,    # tokens of the call at which an answer is wanted, bool `b t`
         clock:Tensor,    # tokens that each row has seen before the call, `b`
@@ -58,6 +61,7 @@ class WriteHistory:
         self.holder = torch.full((B, n_heads, n_slots), -1, dtype=torch.long, device=device)
         self.wanted, self.replaced, self.written = (torch.zeros(B, n_heads, T + 1, dtype=torch.bool, device=device) for _ in range(3))   # the last column takes what belongs to no token of the call
 
+    @validated()
     def n_rows(self,
         clock:Tensor,       # tokens seen before, `b`
         next_clock:Tensor,  # and after, `b`
@@ -71,6 +75,7 @@ class WriteHistory:
         marks.scatter_(2, torch.where(where & (token >= 0) & (token < T), token, T).flatten(2), True)
 
     @torch.no_grad()
+    @validated()
     def on_chunk(self,
         event:ChunkEvent,  # what happened
     )->None:
@@ -107,6 +112,7 @@ class WriteHistory:
         return torch.where(wanted, 1, torch.where(kept, 0, -1))
 
 # %% ../../nbs/memory/10_write_history.ipynb #1cf2939c
+@validated(labels="b h t", goes_on="bool b")
 def not_last(
     labels:Tensor,                  # of a piece of a call, `b h t`
     goes_on:Optional[Tensor]=None,  # rows whose stream goes on in the next piece, bool `b`; None = all
@@ -118,12 +124,14 @@ def not_last(
 # %% ../../nbs/memory/10_write_history.ipynb #02876af1
 class ObserverPair:
     "Two observers of one bank. Each gets as many rows as it asked for."
+    @validated()
     def __init__(self,
         first:Observer,   # is called first
         second:Observer,  # and then
     ):
         self.members, self.counts = (first, second), (0, 0)
 
+    @validated()
     def n_rows(self,
         clock:Tensor,       # tokens seen before, `b`
         next_clock:Tensor,  # and after, `b`
@@ -132,6 +140,7 @@ class ObserverPair:
         self.counts = (self.members[0].n_rows(clock, next_clock), self.members[1].n_rows(clock, next_clock))
         return max(self.counts)
 
+    @validated()
     def on_chunk(self,
         event:ChunkEvent,   # of the larger number of rows
     )->None:
@@ -140,6 +149,7 @@ class ObserverPair:
             if n > 0: member.on_chunk(ChunkEvent(event.weights[:n], WriteEvents(*(x[:n] for x in event.writes)), *(Snapshot(*(x[:n] for x in s)) for s in (event.before, event.after))))
 
 # %% ../../nbs/memory/10_write_history.ipynb #36593008
+@validated()
 def observe_writes(
     asked:Optional[Tensor],       # tokens at which an answer is wanted, bool `b t`; None = not known
     x:Tensor,                     # features of the call, `b t c`

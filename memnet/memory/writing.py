@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import is_traced
+from ..foundations.validation import validated
 from .competition import left_of_strength
 from .plasticity import EdgeEvents, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, left_at_writes, place_writes
@@ -19,6 +20,7 @@ from .allocation import STRENGTH_STEPS, WriteRequests
 from .state import READ_THRESHOLD, MemoryState
 
 # %% ../../nbs/memory/11_writing.ipynb #139fb0ab
+@validated()
 def gather_writes(
     x:Tensor,                 # one entry per token, `b h t …`
     tokens:Optional[Tensor],  # which tokens write, `b h w`; None = all
@@ -27,6 +29,7 @@ def gather_writes(
     if tokens is None: return x
     return x.gather(2, tokens if x.dim() == 3 else tokens.unsqueeze(-1).expand(*tokens.shape, x.shape[-1]))
 
+@validated(n_tokens="≥ 0")
 def scatter_writes(
     x:Tensor,                 # one entry per write, `b h w …`
     tokens:Optional[Tensor],  # which tokens write, `b h w`; None = all
@@ -39,6 +42,7 @@ def scatter_writes(
     return full.scatter(2, tokens if x.dim() == 3 else tokens.unsqueeze(-1).expand_as(x), x)
 
 # %% ../../nbs/memory/11_writing.ipynb #0228d9f2
+@validated()
 def select_writes(
     writes:PlannedWrites,   # all candidates, as the read planned them
     state:MemoryState,      # at the start of the chunk
@@ -55,6 +59,7 @@ def select_writes(
     return place_writes(chosen, state, p, evict=True, reads=False, tokens=tokens)
 
 # %% ../../nbs/memory/11_writing.ipynb #f2649f67
+@validated()
 def updated_slots(
     state:MemoryState,      # at the start of the chunk
     writes:PlannedWrites,   # that are committed
@@ -70,6 +75,7 @@ def updated_slots(
     return keys, values, old*stays + (plan.final*new.unsqueeze(-1)).sum(2)   # eq-commit
 
 # %% ../../nbs/memory/11_writing.ipynb #460bd3ee
+@validated()
 def updated_graph(
     state:MemoryState,            # at the start of the chunk
     writes:PlannedWrites,         # that are committed
@@ -91,6 +97,7 @@ def updated_graph(
     return edges, last_trace(address, events.gates, p.lam, state.trace*keep)
 
 # %% ../../nbs/memory/11_writing.ipynb #220db44e
+@validated()
 def scatter_to_slots(
     old:Tensor,             # what the slots had, `b h n`
     x:Tensor,               # what came to slots and pending allocations, `b h l`
@@ -100,6 +107,7 @@ def scatter_to_slots(
     N, plan = old.shape[-1], writes.plan
     return (old + x[..., :N])*(1 - plan.evicted) + (gather_writes(x[..., N:], writes.tokens).unsqueeze(-2) @ plan.allocated).squeeze(-2)
 
+@validated()
 def updated_age(
     state:MemoryState,            # at the start of the chunk
     writes:PlannedWrites,         # that are committed
@@ -110,6 +118,7 @@ def updated_age(
     since = (final*(n_tokens - 1 - writes.candidates.requests.step).unsqueeze(-1)).sum(2)
     return torch.where(final.sum(2) > 0, since.long(), (state.age + n_tokens)*(state.strength > 0))
 
+@validated()
 def updated_writes(
     state:MemoryState,      # at the start of the chunk
     writes:PlannedWrites,   # that are committed
@@ -121,6 +130,7 @@ def updated_writes(
     taken = writes.plan.allocated.argmax(2), writes.plan.allocated.sum(2) > 0    # write that allocated what the slot now holds, and whether one did
     return torch.where(taken[1], came[..., N:].gather(2, taken[0]), state.writes + came[..., :N])
 
+@validated()
 def updated_last_read(
     state:MemoryState,      # at the start of the chunk
     writes:PlannedWrites,   # that are committed
@@ -139,6 +149,7 @@ class ChunkWrite(NamedTuple):
     read_mass:Tensor        # read weight of every slot so far in this call, `b h n`
     writes:PlannedWrites    # that were committed
 
+@validated()
 def commit_chunk(
     read:ChunkRead,  # what the chunk has read, and what it may write
     weights:Tensor,              # `read.weights`, 0 where padded, `b h t l`
@@ -160,6 +171,7 @@ def commit_chunk(
 
 # %% ../../nbs/memory/11_writing.ipynb #5bdf224c
 @torch.no_grad()
+@validated()
 def chunk_record(
     weights:Tensor,         # read weights, 0 where padded, `b h t l`
     writes:PlannedWrites,   # that were committed
