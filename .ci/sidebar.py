@@ -22,7 +22,7 @@ PARTS = {   # folder -> title, what a reader finds there; in reading order
     "papers":      ("Papers", "one executable chapter a paper"),
 }
 
-FIRST, LAST = ("index.ipynb", "nbs/tour.ipynb"), ("LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")   # pages of no part: before and after the parts
+FIRST, LAST = ("index.ipynb", "nbs/tour.ipynb", "nbs/score.ipynb"), ("LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")   # pages of no part: before and after the parts
 
 def folder(part): return ROOT/part if part == "papers" else ROOT/"nbs"/part
 def shown(path): return not any(s.startswith((".", "_")) for s in path.relative_to(ROOT).parts)

@@ -52,7 +52,7 @@ STATES = [
     ("other slots", lambda s: model(n_slots=6).empty_state(3), "got (3, 2, 6, 4)"), ("other window", lambda s: model(window=5).empty_state(3), "state.caches.0.keys"),
     ("other layers", lambda s: model(n_layers=1).empty_state(3), "another config"), ("no memory", lambda s: model(memory=False).empty_state(3), "another config"),
     ("other batch", lambda s: model().empty_state(2), "got (2, 2, 5, 4)"), ("other dtype", lambda s: model().double().empty_state(3), "torch.float64"),
-    ("other device", lambda s: tree_map(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "got MemoryState"), ("a number", lambda s: 3, "got int"),
+    ("other device", lambda s: tree_map(lambda x: x.to("meta"), s), "on meta"), ("memory only", lambda s: s.memory, "pass the `state` of this model's own output) or None, got state=MemoryState"), ("a number", lambda s: 3, "got state=3"),
 ]
 
 @pytest.mark.parametrize("make, message", [c[1:] for c in STATES], ids=[c[0] for c in STATES])

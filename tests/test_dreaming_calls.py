@@ -52,7 +52,7 @@ CALLS = [
     ("synthesizer: rate", lambda w: MemorySynthesizer(3, 2)(w["s"], 5), "rate_of must be a function"), ("synthesizer: no walks", lambda w: MemorySynthesizer(3, 2).random_walks(w["s"], 0, 2, gen()), "n_walks=0"), ("synthesizer: generator", lambda w: MemorySynthesizer(3, 2).random_walks(w["s"], 1, 2, 7), "got 7"),
     *[(f"config: {m}", lambda w, o=o: ConsolidationConfig(**o), m) for o, m in ((dict(tau_merge="x"), "tau_merge='x'"), (dict(tau_merge=NAN), "tau_merge=nan"), (dict(dream_stages=3), "dream_stages must be a list, got dream_stages=3"), (dict(dream_stages=("merge", "merge")), "each stage once"),
                                                                                (dict(replay_sharpness=INF), "replay_sharpness=inf"), (dict(replay_steps=1.5), "replay_steps=1.5"), (dict(replay_lam=0.), "replay_lam=0.0"), (dict(replay_eta=True), "replay_eta=True"))],
-    ("model: walks", lambda w: w["model"].replay(w["state"], -1, 2, gen()), "n_walks=-1"), ("model: length", lambda w: w["model"].replay(w["state"], 1, 0, gen()), "length=0"), ("model: generator", lambda w: w["model"].replay(w["state"], 1, 2, None), "got None"),
+    ("model: walks", lambda w: w["model"].replay(w["state"], -1, 2, gen()), "n_walks=-1"), ("model: length", lambda w: w["model"].replay(w["state"], 1, 0, gen()), "length=0"), ("model: generator", lambda w: w["model"].replay(w["state"], 1, 2, None), "got generator=None"),
 ]
 
 @pytest.mark.parametrize("call, message", [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])

@@ -117,7 +117,8 @@ def make_frozen_model(
     return MemNet(MemNetConfig(**(base | VARIANTS[variant])), generator_for("init", seed))
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #3f821af3
-MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7)
+MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7, .9, 1.1, 1.4)
+SMALL_WIDTHS = (16, 32, 64, 128)   # numbers of a small code, a byte each
 
 def retrieve(
     codes:Tensor,   # of all sentences, unit rows
@@ -149,7 +150,7 @@ def kept_sentences(
     return torch.zeros(len(row), dtype=torch.bool).index_fill(0, torch.randperm(n, generator=generator)[:capacity], True)
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #912f7bc4
-COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "fillers"]
+COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "fillers", "model"]
 
 def kinds_of(answers:Tensor, old:Tensor)->dict[str,Tensor]:  # slice -> questions, bool `b t`
     "Questions about facts that were stated once, and about facts that were updated."
@@ -178,12 +179,30 @@ def test_memory(
         found += [("gate", gate[where].mean().item(), name, n) for name, where in dict(fact=row < FIRST_QUESTION, filler=row >= FIRST_FILLER).items() if where.any()]
     return found
 
-def best_margin(codes:Tensor, n_fillers:int, n_rows:int, seed:int)->float:
-    "The margin of retrieval over all sentences, by its accuracy on validation names."
+def answer_rows(codes:Tensor, row:Tensor, answers:Tensor, how:str, margin:float, capacity:int, generator:torch.Generator)->tuple[Tensor,int]:  # cities `b t`, -1 = none; most sentences stored
+    "Ask a retriever all questions of some rows."
+    guess, stored = torch.full_like(answers, -1), 0
+    for b, r in enumerate(row):
+        asked = answers[b] != IGNORE_INDEX
+        kept = kept_sentences(how, r, asked, capacity, generator)
+        guess[b, asked], stored = retrieve(codes, r, asked, margin, kept), max(stored, int(kept.sum()))
+    return guess, stored
+
+def best_margin(codes:Tensor, n_fillers:int, n_rows:int, seed:int, how:str="all", capacity:int=0)->tuple[float,int]:  # margin, questions it answers right
+    "The margin of a retriever, by its right answers on validation names."
     row, answers, _ = FactSentences(codes, "valid", (n_fillers, n_fillers)).rows(n_rows, generator_for("valid", seed))
     asked = answers != IGNORE_INDEX
-    hits = {m: sum((retrieve(codes, r, a, m, ~a) == y[a]).sum().item() for r, a, y in zip(row, asked, answers)) for m in MARGINS}
-    return max(MARGINS, key=lambda m: hits[m])
+    hits = {m: int((answer_rows(codes, row, answers, how, m, capacity, generator_for("policy", seed))[0] == answers)[asked].sum()) for m in MARGINS}
+    best = max(MARGINS, key=lambda m: hits[m])
+    return best, hits[best]
+
+def small_codes(codes:Tensor, width:int, centred:bool)->Tensor:  # `s width`, unit rows, of numbers that fit a byte each
+    "Codes on the principal axes of the sentences of training, rounded to a byte a number."
+    seen = torch.tensor([i for i in range(len(codes)) if i >= FIRST_FILLER or (i - FIRST_QUESTION if i >= FIRST_QUESTION else i//N_CITIES % N_NAMES) in SPLITS["train"]])
+    middle = codes[seen].mean(0)*centred
+    axes = torch.linalg.svd(codes[seen] - middle, full_matrices=False).Vh[:width]
+    unit = lambda x: x/x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit((unit((codes - middle) @ axes.T)*127).round())
 
 def test_retrieval(
     how:str,        # all, latest, or sample
@@ -193,18 +212,15 @@ def test_retrieval(
     seed:int,
     capacity:int,       # sentences that fit
     margin:float,
+    number_bytes:int=4, # of each number of a code
 )->list:   # (metric, value, slice, fillers)
     "The same rows, asked of a retriever."
     found:list = []
     for n in lengths:
         row, answers, old = FactSentences(codes, "test", (n, n)).rows(n_rows, generator_for("test", seed*100_000 + n))
-        g, guess, stored = generator_for("policy", seed), torch.full_like(answers, -1), 0
-        for b, r in enumerate(row):
-            asked = answers[b] != IGNORE_INDEX
-            kept = kept_sentences(how, r, asked, capacity, g)
-            guess[b, asked], stored = retrieve(codes, r, asked, margin, kept), max(stored, int(kept.sum()))
+        guess, stored = answer_rows(codes, row, answers, how, margin, capacity, generator_for("policy", seed))
         for name, where in kinds_of(answers, old).items(): found.append(("test/accuracy", (guess == answers)[where].float().mean().item(), name, n))
-        found += [("test/outdated", (guess == old)[old >= 0].float().mean().item(), "updated", n), ("bytes", float(stored*codes.shape[1]*4), "all", n)]
+        found += [("test/outdated", (guess == old)[old >= 0].float().mean().item(), "updated", n), ("bytes", float(stored*codes.shape[1]*number_bytes), "all", n)]
     return found
 
 def run_frozen_encoder(
@@ -225,11 +241,18 @@ def run_frozen_encoder(
         facts = dict(train_cpu_seconds=time.process_time() - start, parameters=model.num_parameters(), state_bytes=state_bytes)
         rows += [(variant, cfg.steps, m, float(v), "all", -1) for m, v in facts.items()]
         rows += [(variant, cfg.steps, m, v, s, n) for m, v, s, n in test_memory(model, codes, cfg.lengths, cfg.test_rows, cfg.seed)]
-    margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed), state_bytes//(codes.shape[1]*4)
+    margin, capacity = best_margin(codes, min(64, max(cfg.lengths)), max(cfg.test_rows, 8), cfg.seed)[0], state_bytes//(codes.shape[1]*4)
     rows += [("retrieval_all", 0, m, float(v), "all", -1) for m, v in dict(margin=margin, capacity=capacity).items()]
     for how in ("all", "latest", "sample"): rows += [(f"retrieval_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, codes, cfg.lengths, cfg.test_rows, cfg.seed, capacity, margin)]
+    tried = {(w, centred): (small_codes(codes, w, centred), state_bytes//w) for w in SMALL_WIDTHS for centred in (False, True)}
+    for how in ("latest", "sample"):
+        for n in cfg.lengths:   # the kind of code and the margin that do best on validation names at this distance
+            found = {k: best_margin(c, n, max(cfg.test_rows, 8), cfg.seed, how, room) for k, (c, room) in tried.items()}
+            kind = max(found, key=lambda k: found[k][1])
+            rows += [(f"small_{how}", 0, m, float(v), "chosen", n) for m, v in dict(width=kind[0], centred=kind[1], margin=found[kind][0], capacity=tried[kind][1]).items()]
+            rows += [(f"small_{how}", 0, m, v, s, n) for m, v, s, n in test_retrieval(how, tried[kind][0], (n,), cfg.test_rows, cfg.seed, tried[kind][1], found[kind][0], 1)]
     rows += [("chance", 0, "test/accuracy", 1/N_CITIES, s, n) for n in cfg.lengths for s in ("once", "updated")]
-    table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n) for run, step, m, v, s, n in rows], columns=COLUMNS)
+    table = pd.DataFrame([(run, cfg.seed, step, m, v, s, n, run) for run, step, m, v, s, n in rows], columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
 
@@ -243,6 +266,6 @@ def frozen_encoder_settings(
     size = dict(encoder="minilm", steps=150, batch_size=32, lengths=(0, 64, 400, 2000), test_rows=24)
     if profile == "quick": return [dict(seed=s) | size | dict(steps=40, lengths=(0, 64), encoder="hash") for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90")) | size for s in range(seeds)]
+    return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90", "competition")) | size for s in range(seeds)]
 
 Config, settings, run = FrozenEncoderConfig, frozen_encoder_settings, run_frozen_encoder   # what `memnet run` looks for

@@ -57,8 +57,10 @@ def last_seen(
 # %% ../../nbs/experiments/language_run.ipynb #de60664f
 DIM = 64                                            # width of embeddings
 MEMORY:dict[str, Any] = dict(n_slots=96, d_key=16, chunk_size=32, n_writes=8)
-WIDTHS = dict(lstm=78, lstm_residual=78, memory=0, lstm_memory=64)   # hidden units of the LSTM
-MODELS, RATES = tuple(WIDTHS), (3e-3, 1e-2, 3e-2)
+WIDTHS = dict(lstm=78, lstm_residual=78, memory=0, lstm_memory=64, plain_memory=64)   # hidden units of the LSTM
+MODELS, RATES = tuple(WIDTHS), (3e-3, 1e-2, 3e-2, 6e-2)
+MEMORY_RATE = .1   # of a memory's parameters, as a share of the rate of all others
+MEMORY_START = .1  # what a memory adds in the beginning, as a share of what it would add
 
 class LanguageModel(nn.Module):
     "Embedding, layers, tied output."
@@ -78,7 +80,10 @@ class LanguageModel(nn.Module):
             for name, p in self.lstm.named_parameters():
                 if 'bias' in name: p.data[width:2*width] = float('ih' in name)   # gates stand in the order i, f, g, o
         if kind == 'memory': self.memory:Optional[MemoryLayer] = MemoryLayer(DIM, num_layers=2, generator=generator, n_heads=4, d_value=32, bottleneck=60, **MEMORY)
-        else: self.memory = MemoryLayer(DIM, generator=generator, n_heads=4, d_value=16, bottleneck=32, **MEMORY) if kind == 'lstm_memory' else None
+        else: self.memory = MemoryLayer(DIM, generator=generator, n_heads=4, d_value=16, bottleneck=32, **MEMORY) if kind in ('lstm_memory', 'plain_memory') else None
+        if self.memory is not None and kind != 'plain_memory':
+            banks:Any = self.memory.banks
+            for bank in banks: bank.out.weight.data.mul_(MEMORY_START)
         self.norm = nn.LayerNorm(DIM)
 
     def forward(self,
@@ -92,6 +97,14 @@ class LanguageModel(nn.Module):
             y = self.back(z) if self.kind == 'lstm' else y + self.back(z)
         if self.memory is not None: y, memory = self.memory(y, memory)
         return F.linear(self.norm(y), self.embed.weight, self.bias), (hidden, memory)
+
+def parameter_groups(
+    model:LanguageModel,
+)->list[dict]:  # for an optimiser; `share` of the learning rate
+    "The parameters of the memory learn more slowly, except in `plain_memory`."
+    slow = list(model.memory.parameters()) if model.memory is not None and model.kind != 'plain_memory' else []
+    ids = {id(p) for p in slow}
+    return [dict(params=[p for p in model.parameters() if id(p) not in ids], share=1.)] + ([dict(params=slow, share=MEMORY_RATE)] if slow else [])
 
 def detached(
     state:tuple[Any,Any],  # of LSTM and memory
@@ -133,15 +146,16 @@ class LanguageConfig:
     model:str="lstm_memory"  # one of `MODELS`, or all of them, one after the other
     lr:float|None=1e-2       # learning rate after warm-up; None = for each model the best of the tuning runs beside this one
     seed:int=0               # of weights and of where rows begin
-    steps:int=3              # optimiser steps
-    seconds:float=0.         # processor seconds after which it is also tested, for a comparison at equal seconds; 0 = not
+    steps:int=3              # optimiser steps after which it is tested
+    seconds:float=0.         # processor seconds of training after which it is tested again, for a comparison at equal seconds; 0 = not
+    look_every:int=50        # steps between two looks at the validation words
     rows:int=16              # streams side by side
     segment:int=64           # words of each in a step
     test_words:int=300       # of the test; 0 = a tuning run
 
     def __post_init__(self):
         require(self.model in (*MODELS, "all"), f"model must be one of {MODELS}, or all, got {self.model!r}")
-        for f, low in (("steps", 1), ("rows", 1), ("segment", 1), ("test_words", 0), ("seconds", 0)): require(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
+        for f, low in (("steps", 1), ("rows", 1), ("look_every", 1), ("segment", 1), ("test_words", 0), ("seconds", 0)): require(getattr(self, f) >= low, f"{f} must be ≥ {low}, got {f}={getattr(self, f)}")
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model"]
@@ -151,33 +165,45 @@ def run_language_model(
     out:Path,            # the run's folder
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/loss", RATES, lowest=True, label=cfg.model, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "best/valid", RATES, lowest=True, label=cfg.model, model="all") if cfg.lr is None else cfg.lr
     parts = load_documents()
     data, words = encode_words(parts)
     model = LanguageModel(cfg.model, len(words), generator_for("init", cfg.seed))
     start = int(torch.randint(len(data["train"]), (), generator=generator_for("data", cfg.seed)))
     train = data["train"].roll(-start)
     train = train[:len(train)//cfg.rows*cfg.rows].view(cfg.rows, -1).T
-    optimizer, state, spent, rows, at = torch.optim.Adam(model.parameters(), lr), (None, None), 0., [], 0
-    def note(step, prefix):
-        test = data["test"][:cfg.test_words]
-        rows.extend((*r, step) for r in [(f"{prefix}valid/loss", word_losses(model, data["valid"][:cfg.test_words or 4_000]).mean().item(), "all")] + (loss_rows(word_losses(model, test), test, f"{prefix}test/loss") if cfg.test_words else []))
-    for step in range(1, cfg.steps + 1):
-        clock = time.process_time()
+    optimizer = torch.optim.Adam(parameter_groups(model), lr)
+    state, spent, rows, at, step, best, first = (None, None), 0., [], 0, 0, math.inf, {}   # `best` loss on validation words and the weights that had it
+    def look():
+        nonlocal best, first
+        loss = word_losses(model, data["valid"][:cfg.test_words or 4_000]).mean().item()
+        rows.append(("valid/loss", loss, "all", step))
+        if loss < best: best, first = loss, {k: v.clone() for k, v in model.state_dict().items()}
+    def test(prefix):
+        kept, stream = {k: v.clone() for k, v in model.state_dict().items()}, data["test"][:cfg.test_words]
+        model.load_state_dict(first)
+        rows.extend((*r, step) for r in [(f"{prefix}best/valid", best, "all")] + loss_rows(word_losses(model, stream), stream, f"{prefix}test/loss"))
+        if not prefix and model.memory is not None: rows.extend((*r, step) for r in loss_rows(word_losses(model, stream, empty=True), stream, "emptied/loss"))
+        model.load_state_dict(kept)
+    timed = cfg.test_words and cfg.seconds
+    while step < cfg.steps or timed and spent < cfg.seconds:
+        clock, before, step = time.process_time(), spent, step + 1
         if at + cfg.segment >= len(train): at, state = 0, (None, None)
-        for group in optimizer.param_groups: group["lr"] = lr*min(1, step/20)
+        for group in optimizer.param_groups: group["lr"] = lr*group["share"]*min(1, step/20)
         scores, state = model(train[at:at + cfg.segment], detached(state))
         loss = F.cross_entropy(scores.flatten(0, 1), train[at + 1:at + cfg.segment + 1].flatten())
         optimizer.zero_grad(); loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.)
         optimizer.step()
-        before, spent, at = spent, spent + time.process_time() - clock, at + cfg.segment
-        if step%10 == 0 or step == cfg.steps: rows.append(("train/loss", loss.item(), "all", step))
-        if cfg.test_words and before < cfg.seconds <= spent: note(step, "seconds/")
-    note(cfg.steps, "")
-    if cfg.test_words and model.memory is not None: rows += [(*r, cfg.steps) for r in loss_rows(word_losses(model, data["test"][:cfg.test_words], empty=True), data["test"][:cfg.test_words], "emptied/loss")]
+        spent, at = spent + time.process_time() - clock, at + cfg.segment
+        known = step == cfg.steps, timed and before < cfg.seconds <= spent   # where it is tested
+        if step%10 == 0 or any(known): rows.append(("train/loss", loss.item(), "all", step))
+        if step%cfg.look_every == 0 or any(known): look()
+        if cfg.test_words and known[0]: test("")
+        if known[1]: test("seconds/")
     facts = dict(train_cpu_seconds=spent, lr_used=lr, parameters=sum(p.numel() for p in model.parameters()), n_words=len(words), text=int(text_digest(parts)[:4], 16))
-    table = pd.DataFrame(rows + [(m, float(v), "all", cfg.steps) for m, v in facts.items()], columns=["metric", "value", "slice", "step"])
+    if not cfg.test_words: rows.append(("best/valid", best, "all", step))
+    table = pd.DataFrame(rows + [(m, float(v), "all", step) for m, v in facts.items()], columns=["metric", "value", "slice", "step"])
     return table.assign(run=cfg.model, seed=cfg.seed, model=cfg.model)[COLUMNS]
 
 def run_language(
@@ -196,7 +222,7 @@ def language_settings(
     if profile == "smoke": return [dict(model=m, seed=s) for s in range(seeds) for m in ("lstm", "lstm_memory")]
     if profile == "quick": return [dict(model="all", seed=s, steps=40, test_words=2_000) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    return [dict(model="all", lr=lr, seed=TUNING_SEED, steps=60, test_words=0) for lr in RATES] + [dict(model="all", lr=None, seed=s, steps=STEPS, seconds=SECONDS, test_words=20_000) for s in range(seeds)]
+    return [dict(model="all", lr=lr, seed=TUNING_SEED, steps=150, test_words=0) for lr in RATES] + [dict(model="all", lr=None, seed=s, steps=STEPS, seconds=SECONDS, test_words=20_000) for s in range(seeds)]
 
-STEPS, SECONDS = 400, 20.   # of the full profile
+STEPS, SECONDS = 1000, 45.   # of the full profile
 Config, settings, run = LanguageConfig, language_settings, run_language   # what `memnet run` looks for

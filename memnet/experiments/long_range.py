@@ -20,20 +20,21 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.recurrent import GRUConfig, LSTMConfig
 from memnet.models.registry import build_model, match_parameters
-from memnet.runs.tuning import train_each_model
+from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.curriculum import Curriculum, PlateauConfig, Stage, fit_to_plateau
 from memnet.training.evaluate import evaluating
 from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #8336c7b9
+RATES = (1e-3, 3e-3, 1e-2)
 MODELS = ("memnet", "memnet_no_graph", "delta", "no_positions", "rotary", "windowed", "lstm", "gru")
 
 @dataclass(frozen=True)
 class LongRangeConfig:
     "One run of the long-range experiment."
     model:str="memnet"           # one of `MODELS`, or all of them one after the other
-    lr:float=3e-3                # learning rate after the warm-up
+    lr:float|None=3e-3           # learning rate after the warm-up; None = the best of the tuning runs beside this one
     seed:int=0                   # of weights, data and random policy
     curriculum:bool=True         # shorter rows first
     steps:int=6                  # optimiser steps at most
@@ -48,7 +49,7 @@ class LongRangeConfig:
         object.__setattr__(self, "lengths", tuple(self.lengths))
         require_known(self.model, (*MODELS, "all"), "model")
         require_positive(steps=self.steps, patience=self.patience, seq_len=self.seq_len, rows=self.rows, n_pairs=self.n_pairs)
-        require(self.lr > 0, f"lr must be > 0, got lr={self.lr}")
+        require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
 def long_range_memnet_config(
@@ -181,6 +182,14 @@ def training_stages(
     first = [Stage(replace(task, seq_len=32, n_pairs=n), 64) for n in (1, 2)] if cfg.model in ("lstm", "gru") else []
     return first + [Stage(replace(task, seq_len=T), n) for T, n in ROWS_PER_STEP.items() if T < cfg.seq_len] + [whole]
 
+def mean_progress(
+    progress:dict,   # step -> progress in [0, 1]
+    steps:int,       # the budget
+)->float:            # in [0, 1]
+    "Progress averaged over the budget of steps; the last value counts to its end."
+    at = sorted(progress)
+    return sum(progress[a]*(b - a) for a, b in zip(at, [*at[1:], steps]))/steps if at else 0.
+
 def run_one_model(
     cfg:LongRangeConfig,
     out:Path,          # exists
@@ -188,14 +197,16 @@ def run_one_model(
     "Train one model, test it, keep its weights."
     rows, task = [], LongRangeRecall(seq_len=cfg.seq_len)
     model = make_long_range_model(cfg.model, task, generator_for("init", cfg.seed))
-    recipe, plateau = TrainConfig(lr=cfg.lr, warmup=min(50, cfg.steps//2), seed=cfg.seed), PlateauConfig(steps=cfg.steps, patience=cfg.patience, known_evaluations=2)
+    lr = tuned_rate(out.parent, "tuning/score", RATES, model=cfg.model) if cfg.lr is None else cfg.lr
+    recipe, plateau = TrainConfig(lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed), PlateauConfig(steps=cfg.steps, patience=cfg.patience, known_evaluations=2)
     stages = training_stages(cfg, task)
     result = fit_to_plateau(model, Curriculum(stages), recipe, plateau, eval_batches=1)
     def note(metric, value, slice="all", step=result.steps): rows.append((cfg.model, cfg.seed, step, metric, float(value), slice))
     for step, metric, value in result.rows: note(metric, value, step=step)
     seen = {(step, metric): value for step, metric, value in result.rows}
-    for step in sorted({step for step, _ in seen}): note("progress", (seen[step, "stage"] + seen[step, "stage/accuracy"])/len(stages), step=step)
-    for metric, value in (dict(parameters=model.num_parameters(), chance=task.chance, reason=REASONS.index(result.reason)) | memory_measures(model, task)).items(): note(metric, value)
+    progress = {step: (seen[step, "stage"] + seen[step, "stage/accuracy"])/len(stages) for step in sorted({step for step, _ in seen})}
+    for step, value in progress.items(): note("progress", value, step=step)
+    for metric, value in ({"tuning/score": mean_progress(progress, cfg.steps), "lr_used": lr} | dict(parameters=model.num_parameters(), chance=task.chance, reason=REASONS.index(result.reason)) | memory_measures(model, task)).items(): note(metric, value)
     accuracy_at_lengths(model, cfg, task, note)
     if len(cfg.lengths) > 1 and cfg.model.startswith("memnet"):
         for what in ("intact", "emptied") + (("shuffled",) if cfg.model == "memnet" else ()): note("control/accuracy", accuracy_after_change(model, task.at_length(1024, cfg.n_pairs, QUESTION_SPAN), 4*cfg.rows, what, generator_for("test", cfg.seed)), what)
@@ -224,11 +235,12 @@ def long_range_settings(
     if profile == "smoke": return [dict(model=m, seed=s) for m in MODELS for s in range(seeds)]
     if profile == "quick": return [dict(model="all", lr=6e-3, seed=s, steps=60, seq_len=64, lengths=(64, 256, 1024), n_pairs=4) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    staged = [dict(model=m, seed=s, steps=1500, rows=6, lengths=LENGTHS) for s in range(seeds) for m in MODELS]
+    tuning:list[dict[str,Any]] = [dict(model=m, lr=lr, seed=TUNING_SEED, steps=1500, lengths=()) for m in MODELS for lr in RATES]
+    staged:list[dict[str,Any]] = [dict(model=m, lr=None, seed=s, steps=2500, rows=6, lengths=LENGTHS) for s in range(seeds) for m in MODELS]
     staged[0] |= dict(stream_tokens=100_000)
-    direct = [dict(model=m, seed=s, steps=1500, rows=6, lengths=LENGTHS[:1], curriculum=False) for s in range(seeds) for m in MODELS if s < 2 or m.startswith("memnet")]
+    direct = [dict(model=m, lr=None, seed=s, steps=2500, rows=6, lengths=LENGTHS[:1], curriculum=False) for s in range(seeds) for m in MODELS if s < 2 or m.startswith("memnet")]
     def turn(r): return 10*r["seed"] + TURN[r["model"]] + (0 if r.get("curriculum", True) else 5 if r["model"] == "memnet" else 14)
-    return sorted(staged + direct, key=turn)
+    return tuning + sorted(staged + direct, key=turn)
 
 # %% ../../nbs/experiments/long_range_run.ipynb #fbb836ce
 Config, settings, run = LongRangeConfig, long_range_settings, run_long_range   # what `memnet run` and the explorer look for

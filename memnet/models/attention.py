@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.layers import make_layer
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 
 # %% ../../nbs/models/02_attention.ipynb #c467c24f
 class Rotation(NamedTuple):
@@ -20,6 +20,7 @@ class Rotation(NamedTuple):
     cos:Tensor  # `… t d/2`
     sin:Tensor  # `… t d/2`
 
+@validated(position="... t", like="float", base="> 0")
 def rotation(
     position:Tensor,    # of every token, `… t`
     like:Tensor,        # gives width and dtype of the features, `… d`, d even
@@ -30,6 +31,7 @@ def rotation(
     angle = position.unsqueeze(-1).to(exact)*base**(-torch.arange(half, device=like.device, dtype=exact)/half)
     return Rotation(angle.cos(), angle.sin())
 
+@validated(x="float ... t d")
 def rotate(
     x:Tensor,       # features, `… t d`
     turn:Rotation,  # of these tokens
@@ -38,6 +40,7 @@ def rotate(
     x1, x2 = x.chunk(2, -1)
     return torch.cat([x1*turn.cos - x2*turn.sin, x2*turn.cos + x1*turn.sin], -1).to(x.dtype)
 
+@validated(x="float ... t d", position="... t", base="> 0")
 def rotary(
     x:Tensor,           # features, `… t d`, d even
     position:Tensor,    # of every token, `… t`
@@ -54,12 +57,14 @@ class AttentionCache(NamedTuple):
     length:Tensor  # how many of them are real, `b`
 
 # %% ../../nbs/models/02_attention.ipynb #1ca55581
+@validated()
 def with_previous_block(
     blocks:Tensor,  # `b h n+1 w d`
 )->Tensor:          # `b h n 2w d`
     "Every block but the first together with the block before it."
     return torch.cat([blocks[:, :, :-1], blocks[:, :, 1:]], 3)
 
+@validated_methods(__init__=dict(dim="≥ 1", n_heads="≥ 1", window="≥ 1"), split_blocks=dict(y="b s c", size="≥ 1", ahead="≥ 0", behind="≥ 0"), key_blocks=dict(n="≥ 1", size="≥ 1", behind="≥ 0"), attention_mask=dict(n="≥ 1", size="≥ 1", cached="whole b"), next_cache=dict(cached="whole b", length="whole b"), forward=dict(x="float b t c", length="whole b"))
 class LocalAttention(nn.Module):
     "Causal attention over a sliding window; the cache carries it across calls. Raises ValueError where a size is invalid. Source: Beltagy et al. 2020, section 3.1."
     def __init__(self,
@@ -137,6 +142,7 @@ class LocalAttention(nn.Module):
         return self.out(y), self.next_cache(keys, values, cache.length, length)
 
 # %% ../../nbs/models/02_attention.ipynb #ac984a88
+@validated_methods(__init__=dict(dim="≥ 1", n_heads="≥ 1", window="≥ 1", ff="≥ 1"), reset_parameters=dict(depth="≥ 1"), forward=dict(x="float b t c", length="whole b"))
 class TransformerBlock(nn.Module):
     "Pre-norm attention and feed-forward, each with a residual. Source: Xiong et al. 2020; scaling by depth: Radford et al. 2019, section 2.3."
     def __init__(self,

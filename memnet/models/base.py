@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..foundations.compilation import is_traced
 from ..foundations.config import Config
 from ..foundations.trees import tree_form, tree_leaves, tree_map
-from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require
+from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require, validated, validated_methods
 from .model_files import build_from_files, load_model_weights, model_kind, read_model_info, write_model_files
 
 # %% ../../nbs/models/00_base.ipynb #615e19de
@@ -39,6 +39,7 @@ def check_state(
         raise ValueError(f"{name} must be {tuple(f.shape)} {f.dtype} on {f.device}, got {tuple(x.shape)} {x.dtype} on {x.device}: it belongs to another config, batch size, dtype or device")
 
 # %% ../../nbs/models/00_base.ipynb #3f6d9715
+@validated()
 def check_mask(
     mask:Tensor,    # True = real token
     inputs:Tensor,  # what it belongs to, `b t` or `b t input_dim`
@@ -48,6 +49,7 @@ def check_mask(
     require(not (mask[:, 1:] & ~mask[:, :-1]).any(), "mask must be True first and then False: move the padding to the right end of the row")
 
 # %% ../../nbs/models/00_base.ipynb #2daeeeaf
+@validated()
 def labelled_logits(
     out:ModelOutput,     # what the model returned
     targets:Tensor,      # classes, `b t` or `b`
@@ -60,6 +62,7 @@ def labelled_logits(
     return out.logits[torch.arange(B, device=last.device), last], targets
 
 # %% ../../nbs/models/00_base.ipynb #74f2f477
+@validated_methods(empty_state=dict(batch_size="≥ 1"), state_bytes=dict(batch_size="≥ 1"), initial_state=dict(batch_size="≥ 1"))
 class SequenceModel(nn.Module):
     "Base of all models: a subclass provides `config`, `config_class`, `empty_state` and `forward`."
     config_class:type[Config]  # what `load` builds the config with

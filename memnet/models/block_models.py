@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.layers import make_layer
 from ..foundations.trees import tree_map
-from ..foundations.validation import require, require_positive, validated
+from ..foundations.validation import require, require_positive, validated, validated_methods
 from .attention import AttentionCache, TransformerBlock, rotary
 from .base import ModelOutput, SequenceModel
 
@@ -55,6 +55,7 @@ class BlockState(NamedTuple):
 class LocalBlock(TransformerBlock):
     "A Transformer layer with a window that makes its own empty cache."
 
+    @validated(batch_size="≥ 1")
     def empty_cache(self,
         batch_size:int,   # rows
         like:Tensor,      # gives dtype and device
@@ -120,6 +121,7 @@ class GlobalCache(NamedTuple):
     values:Tensor  # `b s c`
     real:Tensor    # whether the token was real and belongs to this stream, bool `b s`
 
+@validated(n_heads="≥ 1")
 def attend_to_all(
     q:Tensor,          # queries, `b t c`
     cache:GlobalCache, # of all tokens, these included, `b s c`
@@ -137,6 +139,7 @@ def attend_to_all(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen.unsqueeze(1)).transpose(1, 2).flatten(2)
 
 # %% ../../nbs/models/08_block_models.ipynb #790f8d0d
+@validated_methods(empty_cache=dict(batch_size="≥ 1"))
 class GlobalBlock(LocalBlock):
     "A Transformer layer that attends to the whole stream."
     positions = False   # whether queries and keys are rotated

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..foundations.config import Config
 from ..foundations.state_files import concat_rows, load_state, save_state, select_rows
 from ..foundations.trees import tree_map
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from .attention import AttentionCache, TransformerBlock
@@ -89,6 +89,7 @@ class ControllerOutput(NamedTuple):
     info:dict[str,Any]      # of the bank; empty without one
 
 # %% ../../nbs/models/03_controller.ipynb #658deaba
+@validated(reset="bool b t")
 def reset_segments(
     reset:Tensor,         # tokens before which their row starts afresh, bool `b t`
 )->list[tuple[int,int]]:  # first token, and the one after the last
@@ -96,6 +97,7 @@ def reset_segments(
     starts = [0] + [t for t in reset.any(0).nonzero().flatten().tolist() if t > 0]
     return list(zip(starts, starts[1:] + [reset.shape[1]]))
 
+@validated(rows="bool b")
 def reset_rows(
     state:Any,    # of a stream
     fresh:Any,    # of a stream that has seen nothing, for the same rows
@@ -104,6 +106,7 @@ def reset_rows(
     "Start some rows of a stream afresh."
     return tree_map(lambda new, old: torch.where(rows.view(-1, *[1]*(old.ndim - 1)), new, old), fresh, state) if rows.any() else state
 
+@validated()
 def join_infos(
     infos:list[dict[str,Tensor]],  # of the bank, for pieces of a call
     n_tokens:list[int],            # real tokens of each piece
@@ -116,6 +119,7 @@ def join_infos(
     return joined | dict(read_mass=torch.stack([info['read_mass'] for info in infos]).sum(0), gate_mean=(torch.stack([info['gate_mean'] for info in infos])*share).sum())
 
 # %% ../../nbs/models/03_controller.ipynb #45d47d1d
+@validated_methods(__init__=dict(dim="≥ 1", n_heads="≥ 1"), empty_state=dict(batch_size="≥ 1"))
 class TransformerController(nn.Module):
     "Local layers, the memory's read and write in the middle, local layers again."
     bank:Optional[MultiHeadMemoryBank]  # None = no memory

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.layers import make_layer
-from ..foundations.validation import require_positive, validated
+from ..foundations.validation import require_positive, validated, validated_methods
 from .block_models import BlockConfig, BlockModel, LocalBlock
 
 # %% ../../nbs/models/08_delta_memory.ipynb #df419104
@@ -50,6 +50,7 @@ class DeltaCache(NamedTuple):
     "What a `DeltaLayer` carries."
     memory:Tensor  # the matrix, `b h d k`
 
+@validated_methods(reset_parameters=dict(depth="≥ 1"), empty_cache=dict(batch_size="≥ 1"))
 class DeltaLayer(nn.Module):
     "A memory that is corrected by the delta rule, with a residual around it. Source: Schlag et al. 2021; Yang et al. 2024."
     def __init__(self,

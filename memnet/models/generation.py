@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from ..foundations.config import Config
 from ..foundations.state_files import select_rows
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .base import SequenceModel
 
 # %% ../../nbs/models/12_generation.ipynb #2b807137
@@ -28,6 +28,7 @@ class SamplingConfig(Config):
         require(0 <= self.temperature < float('inf'), f"temperature must be ≥ 0 and finite, got temperature={self.temperature}: 0 takes the best token")
         require(isinstance(self.topk, int) and self.topk >= 0, f"topk must be a whole number ≥ 0, got topk={self.topk!r}: 0 allows all tokens")
 
+@validated()
 def next_tokens(
     logits:Tensor,         # of the next token, `b v`
     config:SamplingConfig, # how to choose
@@ -48,6 +49,7 @@ class GeneratedText(NamedTuple):
     state:Any      # of the model, which has read the prompt and all of these tokens
 
 @torch.no_grad()
+@validated(n_tokens="≥ 0")
 def generate(
     model:SequenceModel,  # reads tokens and predicts the next one
     prompt:Tensor,        # what it reads first, `b t`
@@ -82,6 +84,7 @@ class Beam(NamedTuple):
     state:Any      # of the model, row `i*w + j` for text j of row i; it has read all but the last token
 
 @torch.no_grad()
+@validated(n_tokens="≥ 1", width="≥ 1")
 def beam_search(
     model:SequenceModel,  # reads tokens and predicts the next one
     prompt:Tensor,        # what it reads first, `b t`

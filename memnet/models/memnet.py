@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..dreaming.replay import read_along_walks
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.layers import make_layer
-from ..foundations.validation import require
+from ..foundations.validation import checks_once, require, validated_methods
 from ..memory.own_bank import BankChoice, make_bank
 from ..memory.state import full_precision
 from .base import ModelOutput, SequenceModel
@@ -32,6 +32,7 @@ class ReplayedWalks(NamedTuple):
     reads:Tensor   # what all heads hold at each step, `b h w l (h d)`
     inputs:Tensor  # encoded inputs as reconstructed, 0 after the end, `b h w l c`
 
+@validated_methods(empty_state=dict(batch_size="≥ 1"), generate=dict(n_tokens="≥ 0"))
 class MemNet(SequenceModel):
     "Encoder, controller with a memory, task head and hallucination head. Raises ValueError where the config is not a `MemNetConfig`."
     config_class = MemNetConfig
@@ -97,6 +98,7 @@ class MemNet(SequenceModel):
         if self.hindsight_weight is not None and self.training: self.hindsight_weight.update(terms['task'])
         return terms
 
+    @checks_once
     def forward(self,
         inputs:Tensor,                             # tokens `b t`, or `b t input_dim`
         state:Optional[ControllerState]=None,      # where to go on; None = a new stream

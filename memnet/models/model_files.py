@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from ..foundations.files import write_text
 from ..foundations.tensor_files import own_tensors, read_tensor_shapes, read_tensors, require_file, tensor_digest, write_tensor_file
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/models/01_model_files.ipynb #04fe37c0
 MODEL_FORMAT = 'memnet'  # what `model.json` says it is
 MODEL_VERSION = 2        # of the format
 
+@validated()
 def model_kind(
     model:nn.Module,  # to be written, or read
 )->str:               # such as "MemNet", or "MemNet(bank=OwnBank)"
@@ -28,6 +29,7 @@ def model_kind(
     library = bank is None or (type(bank).__module__, type(bank).__name__) == ('memnet.memory.bank', 'MultiHeadMemoryBank')
     return type(model).__name__ if library else f"{type(model).__name__}(bank={type(bank).__name__})"
 
+@validated()
 def write_model_files(
     folder:str|Path,            # made where it is missing
     tensors:Mapping[str,Tensor],# name -> tensor
@@ -55,6 +57,7 @@ def _read_about(path:Path, remedy:str)->Any:
     except (ValueError, RecursionError) as e: raise ValueError(f"{path} is not json, so {path.parent} is no saved model ({str(e)[:80]}): {remedy}") from e
 
 # %% ../../nbs/models/01_model_files.ipynb #7bc8eddf
+@validated()
 def read_model_info(
     folder:str|Path,  # where `write_model_files` wrote
     model:str,        # name of the class that wants to load
@@ -90,6 +93,7 @@ def _checked_about(path:Path, model:str, digest:Optional[str]=None)->dict[str,An
     return about
 
 # %% ../../nbs/models/01_model_files.ipynb #c7aa1d0d
+@validated()
 def build_from_files(
     folder:str|Path,            # where `write_model_files` wrote
     build:Callable[[],Built],   # makes the model from its config
@@ -109,6 +113,7 @@ def build_from_files(
         for hook in hooks: hook.remove()
 
 # %% ../../nbs/models/01_model_files.ipynb #0e0457eb
+@validated()
 def read_model_tensors(
     folder:str|Path,                                      # where `write_model_files` wrote
     about:Mapping[str,Any],                               # what `read_model_info` gave
@@ -122,6 +127,7 @@ def read_model_tensors(
     require(tensor_digest(tensors, said) == about['sha256'], f"{path} or model.json is damaged, their content is not what was written: {_REMEDY}")
     return tensors
 
+@validated()
 def load_model_weights(
     model:Built,             # built from the config of `model.json`; changed in place
     folder:str|Path,         # where `write_model_files` wrote

@@ -11,9 +11,11 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 from ..foundations.state_files import load_state, save_state
+from ..foundations.validation import validated_methods
 from .base import ModelOutput, SequenceModel
 
 # %% ../../nbs/models/11_model_stream.ipynb #d54d9e9d
+@validated_methods()
 class ModelStream:
     "A model with the state of its stream: `out = stream(inputs)`."
     def __init__(self,

@@ -12,15 +12,21 @@ from typing import NamedTuple
 # %% auto #0
 __all__ = ['Claim', 'read_claim', 'paper_chapters', 'describe_claim', 'Measurement', 'measure_seeds', 'seed_values', 'arm_means',
            'Criterion', 'judge_criterion', 'judge_criteria', 'overall_verdict', 'papers_code', 'paper_folder',
-           'load_measurements', 'record_paper', 'check_paper', 'check_papers', 'check_layout', 'describe_verdict']
+           'load_measurements', 'record_paper', 'check_paper', 'check_papers', 'build_with_seed', 'train_steps',
+           'check_layout', 'describe_verdict', 'draw_seed_curves']
 
 # %% ../../papers/common.ipynb #66bc8c34
 import nbformat
 import pandas as pd
+import torch
 import yaml
+from matplotlib.axes import Axes
+from torch import Tensor, nn
 
 # %% ../../papers/common.ipynb #02d7479c
+from ..analysis.figure_style import condition_styles
 from ..analysis.statistics import student_interval
+from ..foundations.layers import Layer
 from ..foundations.validation import require
 from ..foundations.files import write_json
 from ..runs.execution import run_environment
@@ -221,6 +227,35 @@ def check_papers(
     "Derive every verdict again."
     return [line for notebook in paper_chapters(root) for line in check_paper(notebook, root)]
 
+# %% ../../papers/common.ipynb #b1d0c0a2
+def build_with_seed(
+    make:Callable[[], Layer],  # builds a network with PyTorch's own initial weights
+    seed:int,                  # of the weights
+)->Layer:
+    "A network whose weights depend on the seed alone; the global generator is left as it was."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+def train_steps(
+    net:nn.Module,                  # its weights change
+    loss_of:Callable[[], Tensor],   # draws rows and gives a scalar
+    n_steps:int,                    # of Adam
+    lr:float=3e-3,                  # at the start; it falls to a tenth along a half cosine
+)->list[float]:                     # the loss of every step
+    "Adam on fresh rows, with gradients of at most norm 1. Raises ValueError where a loss is not finite."
+    optimizer, losses = torch.optim.Adam(net.parameters(), lr), []
+    for step in range(n_steps):
+        for group in optimizer.param_groups: group["lr"] = lr*(.55 + .45*math.cos(math.pi*step/n_steps))
+        loss = loss_of()
+        require(bool(loss.isfinite()), f"the loss of step {step} is {loss.item()}")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
 # %% ../../papers/common.ipynb #0d4076fd
 def check_layout(
     smoke:pd.DataFrame,     # measured now
@@ -240,3 +275,19 @@ def describe_verdict(
         need = f"{r.wins}" + (f", {r.wanted} wanted" if r.wanted else "")
         rows.append(f"| {r.criterion}{'' if r.claimed else ' (setting)'} | {r.measured:.3g} | {r.low:.3g} … {r.high:.3g} | {r.bound} | {need} | {'yes' if r.met else '**no**'} |")
     return "\n".join(rows) + f"\n\n**Verdict: {overall_verdict(judged)}**"
+
+# %% ../../papers/common.ipynb #b1d0c0a5
+def draw_seed_curves(
+    ax:Axes,             # axes to draw on
+    table:pd.DataFrame,  # of `measure_seeds`
+    metric:str,          # a number with points `x`
+    arms:Sequence[str],  # in the order of the legend
+)->None:
+    "Means over seeds as lines, and every seed as a dot. Raises ValueError where an arm has no such number."
+    for arm, style in condition_styles(list(arms)).items():
+        rows = table[(table["metric"] == metric) & (table["arm"] == arm) & table["x"].notna()]
+        require(len(rows) > 0, f"no curve of {metric!r} for {arm!r}")
+        means = rows.groupby("x")["value"].mean()
+        ax.plot(rows["x"], rows["value"], style.marker, color=style.colour, ms=3.5, alpha=.45, lw=0)
+        ax.plot(means.index, means, color=style.colour, marker=style.marker, label=arm)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title=f"lines: mean of {table['seed'].nunique()} seeds")

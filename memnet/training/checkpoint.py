@@ -14,17 +14,19 @@ from typing import Any, Callable, Mapping, Optional
 from torch import Tensor
 from ..foundations.files import replace_file
 from ..foundations.tensor_files import own_tensors, read_tensor_shapes, read_tensors, tensor_digest, write_tensor_file
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/training/02_checkpoint.ipynb #a5580007
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "memnet-checkpoint", 2
 
+@validated()
 def previous_checkpoint(
     path:str|Path,  # a checkpoint
 )->Path:            # may not exist
     "Where the checkpoint before this one is kept."
     return Path(path).with_suffix(".previous" + Path(path).suffix)
 
+@validated()
 def write_checkpoint(
     path:str|Path,               # the file
     tensors:Mapping[str,Tensor], # name -> tensor
@@ -42,6 +44,7 @@ def _link_or_copy(old:Path, new:Path)->None:
     try: os.link(old, new)
     except OSError: shutil.copyfile(old, new)
 
+@validated()
 def checkpoint_remedy(
     path:str|Path,  # a checkpoint that cannot be used
 )->str:             # for an error message
@@ -51,6 +54,7 @@ def checkpoint_remedy(
     return f"{back}, or start again in a new run_dir"
 
 # %% ../../nbs/training/02_checkpoint.ipynb #265b00fe
+@validated()
 def read_checkpoint(
     path:str|Path,                         # a file of `write_checkpoint`
     expected:Optional[Callable[[dict[str,Any]],Mapping[str,tuple[int,...]]]]=None, # meta -> shapes by name, asked before a tensor is read; None = whatever it holds
@@ -84,6 +88,7 @@ def _as_json(value:Any)->Any:
     return json.loads(text) if len(text) <= 500 else "sha256 " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../../nbs/training/02_checkpoint.ipynb #e8044041
+@validated()
 def setting_differences(
     old:Any,      # nested dicts, as `describe_settings` gave them
     new:Any,      # the same, of another run

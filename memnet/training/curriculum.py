@@ -118,6 +118,7 @@ class PlateauResult(NamedTuple):
     seconds:float   # processor time of the steps, without evaluations
     reason:str      # "known", "plateau" or "steps"
 
+@validated()
 def fit_to_plateau(
     model:nn.Module,         # trained in place
     curriculum:Curriculum,   # changed in place; its last stage is the task

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from .schedule import SEEDS_PER_PURPOSE, generator_for
 
 # %% ../../nbs/training/03_evaluate.ipynb #a8386890
@@ -33,6 +33,7 @@ def check_batch(
     odd = [k for k, v in (batch.slices or {}).items() if not isinstance(v, Tensor) or v.shape[:y.dim()] != y.shape]
     require(not odd, f"{what}: slices must be tensors of the shape of the targets {tuple(y.shape)}, {', '.join(map(str, odd))} is not")
 
+@validated()
 def check_classes(
     logits:Tensor,   # scores of every answer, `... v`
     targets:Tensor,  # of any shape
@@ -41,6 +42,7 @@ def check_classes(
     odd = targets[(targets != IGNORE_INDEX) & ((targets < 0) | (targets >= logits.shape[-1]))]
     require(odd.numel() == 0, f"targets must be {IGNORE_INDEX} (no label) or from 0 to {logits.shape[-1] - 1}, got {odd[:1].tolist()}: the model needs more outputs, or the task another numbering")
 
+@validated()
 def check_task(
     task:Any,   # should have `sample(batch_size, generator)`
     name:str,   # for the message
@@ -50,6 +52,7 @@ def check_task(
     require(callable(getattr(task, "sample", None)), f"{name} must have a method sample(batch_size, generator), {type(task).__name__} has none.{hint}")
 
 # %% ../../nbs/training/03_evaluate.ipynb #d88094d3
+@validated()
 def labelled_answers(
     logits:Tensor,           # scores of every answer, `b t v`
     targets:Tensor,          # `b t`, or `b` for one label per sequence; `IGNORE_INDEX` = not labelled
@@ -62,6 +65,7 @@ def labelled_answers(
     labelled = targets != IGNORE_INDEX
     return logits[labelled], targets[labelled]
 
+@validated(n_tokens="≥ 0")
 def labelled_tokens(
     targets:Tensor,          # `b t`, or `b` for one label per sequence; `IGNORE_INDEX` = not labelled
     mask:Optional[Tensor],   # True = real token, `b t`; None = no padding
@@ -96,6 +100,7 @@ def _chunks(batch:Any, size:Optional[int])->Iterator[tuple]:
         yield batch.inputs[:, now], batch.targets[:, now], mask, {k: v[:, now] for k, v in batch.slices.items()}
 
 # %% ../../nbs/training/03_evaluate.ipynb #59b46a0c
+@validated()
 def to_device(
     value:Any,            # a tensor, or tuples and dicts of tensors, nested; anything else is returned as it is
     device:torch.device,  # where to
@@ -106,6 +111,7 @@ def to_device(
     if isinstance(value, tuple): return type(value)(*(to_device(v, device) for v in value))
     return value
 
+@validated()
 def model_device(
     model:nn.Module,  # any module
 )->torch.device:      # of its first parameter; CPU if it has none
@@ -115,6 +121,7 @@ def model_device(
 
 # %% ../../nbs/training/03_evaluate.ipynb #bf458943
 @contextmanager
+@validated()
 def evaluating(
     model:nn.Module,   # any module
 )->Iterator[None]:     # a context manager
@@ -144,6 +151,7 @@ def _slice_means(found:list[dict[str,Tensor]], task:Any)->list[tuple[str,float,s
     return [(metric, float(table[c][rows].mean()), where, int(rows.sum())) for where, rows in groups for metric, c in (("accuracy", "hit"), ("loss", "loss"))]
 
 # %% ../../nbs/training/03_evaluate.ipynb #f6eb7f22
+@validated(batch_size="≥ 1", n_batches="≥ 1", chunk_size="≥ 1")
 def evaluation_rows(
     model:nn.Module,              # what to evaluate
     task:Any,                     # has `sample(batch_size, generator)`
@@ -171,6 +179,7 @@ def evaluation_rows(
                 found.append(_score(out, targets, mask, slices or {}))
     return _slice_means(found, task)
 
+@validated(batch_size="≥ 1", n_batches="≥ 1", chunk_size="≥ 1")
 def evaluate(
     model:nn.Module,              # what to evaluate
     task:Any,                     # has `sample(batch_size, generator)`

@@ -14,7 +14,7 @@ from typing import Any, Mapping, Optional
 from torch import nn
 from tqdm import tqdm
 from ..foundations.files import WorkLock
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .metric_log import MetricLog
 from .schedule import TrainConfig
 from .run_state import isolated_global_generator
@@ -57,6 +57,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.number = number
         self.result:Optional[FitResult] = None
 
+@validated()
 def save_stopped(
     run:TrainingRun,      # that is not going on
     at_once:bool=False,   # write nothing
@@ -77,6 +78,7 @@ def _show_progress(bar:tqdm, run:TrainingRun)->None:
     bar.update()
 
 # %% ../../nbs/training/05_fit.ipynb #aace6f3e
+@validated()
 def training_loop(
     run:TrainingRun,     # changed in place
     progress:bool=True,  # show a progress bar
@@ -133,6 +135,7 @@ def _end_by(number:Optional[int], message:str)->None:
     signal.raise_signal(number)
 
 # %% ../../nbs/training/05_fit.ipynb #6de4e5c0
+@validated()
 def fit(
     model:nn.Module,                    # trained in place
     task:Any,                           # has `sample(batch_size, generator) -> Batch`

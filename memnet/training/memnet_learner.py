@@ -14,6 +14,7 @@ from torch import Tensor
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive, validated
+from ..memory.addressing import unit_rows
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.fused_path import set_memory_path
 from ..memory.state import MemoryState, nbytes
@@ -102,12 +103,14 @@ class MemNetLearnerConfig(Config):
     budget:int=12_800     # bytes of everything that is kept of the stream
     bits:int=4            # of each number of an address or a content
     compress:bool=True    # False = slots are evicted when they are full, the weakest first
+    contrast:float=2.     # how much sharper it reads where the addresses of a stream are alike, @eq-contrast; 0 = the scale that was learned
 
     def check(self)->None:
         "Raises ValueError where a setting is out of its range."
         super().check()
         require_positive(n_inputs=self.n_inputs, n_classes=self.n_classes, budget=self.budget)
         require(self.bits in STORED_BITS, f"bits must be of {STORED_BITS}, got bits={self.bits}")
+        require(0 <= self.contrast < float('inf'), f"contrast must be ≥ 0 and finite, got contrast={self.contrast}")
 
 class MemNetLearner:
     "Write the stream into the memory of a net that is not trained any more."
@@ -127,6 +130,7 @@ class MemNetLearner:
         self.model.load_state_dict(net.state_dict())
         set_memory_path(self.model, 'reference')   # the compiled one does not count writes
         self.compressor = MemorySynthesizer(own.d_value, own.n_heads, graph=False, config=ConsolidationConfig(dream_stages=('compress',), free_slots=CHUNK)) if cfg.compress else None
+        self.log_scale = self.bank.log_logit_scale.detach().clone()   # as it was learned
         self.stored, self.n_parameters = self._store(self.bank.empty_state()), self.model.num_parameters()
 
     def _store(self, memory:MemoryState): return store_state(memory, self.config.bits, history=False)
@@ -174,6 +178,15 @@ class MemNetLearner:
             state = self.model.commit(self.model(chunk, state).state)
             if self.compressor is not None: state = self.model.dream(state, self.compressor)
         if state.memory is not None: self.stored = self._store(state.memory)
+        self._sharpen()
+
+    def _sharpen(self)->None:
+        "Read the sharper the more alike the addresses of the stream are."
+        memory = self.memory
+        keys = unit_rows(memory.keys[0, 0, memory.strength[0, 0] > 0])
+        if not self.config.contrast or not len(keys): return
+        alike = keys.mean(0).square().sum().clamp(max=.99)
+        self.bank.log_logit_scale.copy_(self.log_scale + torch.log(self.config.contrast/(1 - alike)).clamp(min=0))  # eq-contrast
 
     @torch.no_grad()
     @validated(inputs="b f")

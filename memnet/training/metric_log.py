@@ -10,11 +10,12 @@ import csv, hashlib, io, os
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional
 from ..foundations.files import write_text
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 
 # %% ../../nbs/training/01_metric_log.ipynb #7c7b2aa8
 METRIC_COLUMNS = ("run", "step", "metric", "value", "slice")
 
+@validated_methods(append=dict(step="≥ 0"))
 class MetricLog:
     "A tidy table that grows in memory and, if `path` is given, on disk."
     def __init__(self,
@@ -75,6 +76,7 @@ def _csv_text(rows:Iterable[tuple])->str:
     return text.getvalue()
 
 # %% ../../nbs/training/01_metric_log.ipynb #d7ff1fda
+@validated()
 def read_log_rows(
     path:Path,               # the csv file
     place:Mapping[str,Any],  # "rows", "bytes" and "sha256" of `MetricLog.place`

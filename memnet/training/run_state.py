@@ -12,7 +12,7 @@ from typing import Any, Iterator, Mapping, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.files import read_json, write_json
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .checkpoint import checkpoint_remedy, read_checkpoint, setting_differences, write_checkpoint
 from .evaluate import model_device
 from .metric_log import MetricLog
@@ -20,6 +20,7 @@ from .schedule import TrainConfig, generator_for, make_optimizer, seed_for
 
 # %% ../../nbs/training/03_run_state.ipynb #596849b8
 @contextmanager
+@validated()
 def isolated_global_generator(
     seed:int,             # the run's seed
     device:torch.device,  # of the model
@@ -30,6 +31,7 @@ def isolated_global_generator(
         yield
 
 # %% ../../nbs/training/03_run_state.ipynb #9cd1514b
+@validated_methods()
 class RunGenerators:
     "The random generators of a run: of batches, of the model's policy, and PyTorch's global one."
     def __init__(self,
@@ -62,6 +64,7 @@ class RunGenerators:
         if "global_cuda" in states and self.device.type == "cuda": torch.cuda.set_rng_state(states["global_cuda"], self.device)
 
 # %% ../../nbs/training/03_run_state.ipynb #b5ab11f2
+@validated_methods()
 class RunState:
     "Everything that changes while a model trains, and the folder where it is saved."
     def __init__(self,
@@ -159,6 +162,7 @@ def _is_row(row:Any)->bool:
     "True for a number of the log as json gives it back."
     return isinstance(row, list) and len(row) == 3 and isinstance(row[0], str) and isinstance(row[1], (int, float)) and isinstance(row[2], str)
 
+@validated()
 def meta_problem(
     meta:Mapping[str,Any],  # of a checkpoint
     steps:int,              # of the run
@@ -177,6 +181,7 @@ def meta_problem(
     return None
 
 # %% ../../nbs/training/03_run_state.ipynb #18cc734b
+@validated()
 def tensor_problem(
     tensors:Mapping[str,Tensor],  # of a checkpoint
     own:Mapping[str,Tensor],      # of the run as it is

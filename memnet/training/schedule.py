@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from ..foundations.config import Config
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/training/00_schedule.ipynb #1f874400
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class TrainConfig(Config):
 PURPOSES = ("data", "init", "policy", "valid", "test", "layers")
 SEEDS_PER_PURPOSE = 2**29   # eight ranges fill the 32 bits that the CPU generator looks at
 
+@validated()
 def seed_for(
     purpose:str,  # one of `PURPOSES`
     seed:int,     # the run's seed, 0 to 2**29 - 1
@@ -62,6 +63,7 @@ def seed_for(
     return PURPOSES.index(purpose)*SEEDS_PER_PURPOSE + seed
 
 # %% ../../nbs/training/00_schedule.ipynb #63fc71da
+@validated()
 def generator_for(
     purpose:str,                      # one of `PURPOSES`
     seed:int,                         # the run's seed, 0 to 2**29 - 1
@@ -71,6 +73,7 @@ def generator_for(
     return torch.Generator(device=device).manual_seed(seed_for(purpose, seed))
 
 # %% ../../nbs/training/00_schedule.ipynb #810ba771
+@validated(step="≥ 0")
 def lr_at(
     step:int,          # steps done so far, 0 for the first
     cfg:TrainConfig,   # the run's settings
@@ -82,6 +85,7 @@ def lr_at(
     return cfg.lr*(f + (1 - f)*0.5*(1 + math.cos(math.pi*u)))  # eq-schedule
 
 # %% ../../nbs/training/00_schedule.ipynb #5e1aea82
+@validated()
 def has_weight_decay(
     name:str,           # a parameter's full name
     p:Tensor,           # the parameter
@@ -92,6 +96,7 @@ def has_weight_decay(
     return p.dim() >= 2 and not norm and "bias" not in name.rsplit(".", 1)[-1]
 
 # %% ../../nbs/training/00_schedule.ipynb #f0dadb4b
+@validated()
 def make_optimizer(
     model:nn.Module,   # what to train
     cfg:TrainConfig,   # learning rate and weight decay

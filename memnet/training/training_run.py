@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional
 import torch
 from torch import Tensor, nn
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .checkpoint import describe_settings, write_checkpoint
 from .evaluate import check_batch, check_classes, check_task, evaluating, evaluation_rows, labelled_answers, labelled_tokens, to_device
 from .run_state import RunState
@@ -21,6 +21,7 @@ from .schedule import TrainConfig, generator_for, lr_at
 # %% ../../nbs/training/04_training_run.ipynb #770cf9f1
 class NonFiniteLoss(FloatingPointError):
     "A loss term or the gradient became NaN or infinite; the state is saved in `folder`."
+    @validated()
     def __init__(self,
         step:int,      # steps done before the one that failed
         term:str,      # names of the terms that are not finite
@@ -52,6 +53,7 @@ def _step_numbers(terms:dict, out:Any, batch:Any, lr:float, norm:Tensor)->list[t
     return [(f"train/{name}", _number(v), "all") for name, v in kept.items()]
 
 # %% ../../nbs/training/04_training_run.ipynb #e7d47547
+@validated_methods(is_due=dict(every="≥ 0"))
 class TrainingRun(RunState):
     "A run with its task: one step, and the numbers of it."
     def __init__(self,
