@@ -7,7 +7,7 @@ __all__ = ['accuracy_against_cost', 'accuracy_by_length']
 
 # %% ../../nbs/analysis/08_share_plots.ipynb #75975e0c
 import pandas as pd, matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from .figure_style import axes_or_new
 from .result_plots import format_bytes, log_token_axis, series_of
 from .statistics import share_by_group
@@ -34,7 +34,7 @@ def accuracy_against_cost(
     ax.axhline(chance, color="black", ls="--", lw=1, label=f"chance ({chance:.3g})")
     ax.set(xscale="log", ylim=(0, 1.02), xlabel=xlabel, ylabel="accuracy")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, at: f"{value:g}"))
     ax.minorticks_off()
     return ax
 
