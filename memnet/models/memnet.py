@@ -135,7 +135,7 @@ class MemNet(SequenceModel):
 
     def dream(self,
         state:ControllerState,                      # what a call returned; left alone
-        dreamer:Optional[MemorySynthesizer]=None,   # None = the model's own
+        dreamer:Optional[Callable]=None,            # (memory, rate_of=) -> memory; None = the model's own
     )->ControllerState:                             # the same with a consolidated memory
         "Offline consolidation. Raises ValueError where there is no memory, no synthesizer, or the state is not a `ControllerState`."
         dreamer, bank = self.dreamer if dreamer is None else dreamer, self.controller.bank
