@@ -36,7 +36,6 @@ class AddressingConfig(Config):
         require_positive(d_key=self.d_key, topk=self.topk)
         require(len(self.policies) > 0, f"policies must name at least one of {sorted(POLICIES)}, got none")
         for p in self.policies: require(isinstance(p, str) and p in POLICIES, f"unknown policy {p!r}: known are {sorted(POLICIES)}; add yours with register_policy")
-        require(len({*self.policies}) == len(self.policies), f"policies must name each policy once, got policies={self.policies}")
         low, high = LOGIT_SCALE_RANGE
         require(low <= self.logit_scale <= high, f"logit_scale must lie in [{low:g}, {high:g}], got logit_scale={self.logit_scale}")
 
