@@ -22,7 +22,9 @@ from .common import Criterion, Measurement
 # %% ../../papers/memo.ipynb #1d6283b1
 class HostStore:
     "What was moved to the host, and how much was computed again."
-    def __init__(self)->None: self.tensors, self.recomputed = {}, 0
+    def __init__(self)->None:
+        self.tensors:dict[int,Tensor] = {}
+        self.recomputed = 0
 
     def put(self,
         t:Tensor,  # to be copied
@@ -54,7 +56,8 @@ def offload_tokens(
     "Run a layer whose saved tensors are kept for some tokens and computed again for the others, eq-bytes. Raises ValueError where alpha is out of range."
     require(0 <= alpha <= 1, f"alpha must be in [0, 1], got alpha={alpha}")
     k, source = round(alpha*len(x)), store.put(x)
-    weights, n_saved, again = {p.untyped_storage().data_ptr() for p in fn.parameters()}, [0], []
+    weights, n_saved = {p.untyped_storage().data_ptr() for p in fn.parameters()}, [0]
+    again:list[Tensor] = []
     def pack(t:Tensor)->Any:
         if t.untyped_storage().data_ptr() in weights: return t
         if t.data_ptr() == x.data_ptr() and t.shape == x.shape: return -1, source
@@ -210,14 +213,14 @@ def two_level_peaks(
     return two, flat
 
 # %% ../../papers/memo.ipynb #ad926286
-def _stack(g:torch.Generator, mixing:bool=False)->list[nn.Module]:
+def _stack(g:torch.Generator, mixing:bool=False)->list[nn.Sequential]:
     "Four layers with weights from a generator."
     layers = [nn.Sequential(nn.Linear(16, 64), *([_RunningMean()] if mixing else []), nn.GELU(), nn.Linear(64, 16)).double() for _ in range(4)]
     with torch.no_grad():
         for p in (p for f in layers for p in f.parameters()): p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64)/4)
     return layers
 
-def _gradients(layers:list[nn.Module], x:Tensor, alpha:float=-1.)->tuple[list[Tensor],HostStore]:
+def _gradients(layers:Sequence[nn.Module], x:Tensor, alpha:float=-1.)->tuple[list[Tensor],HostStore]:
     "Gradients of all weights; a negative share is autograd alone."
     store, y = HostStore(), x
     for f in layers: y = f(y) if alpha < 0 else offload_tokens(f, y, alpha, store)
@@ -254,9 +257,9 @@ def run_memo(
     for i in range(traces):
         trace = random_trace(rng)
         least = live_bound(*trace)
-        rows.append([plan_offsets(*trace).peak, plan_largest_first(*trace).peak, caching_reserve(*trace), sum(trace[0])])
-        found += [Measurement(arm, "over live bound", p/least - 1, i) for arm, p in zip(("program", "largest first", "caching", "no reuse"), rows[-1])]
-        rows[-1] = [p/least - 1 for p in rows[-1]]
+        peaks = [plan_offsets(*trace).peak, plan_largest_first(*trace).peak, caching_reserve(*trace), sum(trace[0])]
+        rows.append([p/least - 1 for p in peaks])
+        found += [Measurement(arm, "over live bound", p, i) for arm, p in zip(("program", "largest first", "caching", "no reuse"), rows[-1])]
     over = np.array(rows)
     found += [Measurement(arm, "mean excess", v) for arm, v in zip(("program", "largest first", "caching", "no reuse"), over.mean(0))]
     found += [Measurement("program", "not above caching", float((over[:, 0] <= over[:, 2]).mean())), Measurement("program", "below caching", float((over[:, 0] < over[:, 2]).mean())),
