@@ -13,7 +13,7 @@ import pandas as pd, torch
 from memnet.analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
 from memnet.foundations.validation import require_known
 from memnet.models.memnet import MemNet
-from memnet.runs.planning import results_folder
+from memnet.runs.experiments import find_root
 from memnet.tasks.small_streams import SMALL_DATA, split_small
 from memnet.tasks.streams import Stream, join_experiences, permuted_digits, rotated_digits, split_digits
 from memnet.tasks.synthetic_streams import StreamSpace
@@ -44,7 +44,7 @@ FEW = ("plain_scale", "evicting", "untrained")      # shown on the streams `spli
 
 def trained_net()->MemNet:
     "The net with the weights of `memnet meta-train`. Raises FileNotFoundError where there are none."
-    folder = results_folder("continual")/"learner"
+    folder = find_root()/"results"/"continual"/"learner"   # the same in every profile
     if not (folder/"model.json").exists(): raise FileNotFoundError(f"{folder} holds no weights: `memnet meta-train` makes them, in about a minute")
     net:Any = MemNet.load(folder)
     return net
