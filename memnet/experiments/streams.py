@@ -84,7 +84,7 @@ class StreamsConfig:
 
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model", "stream", "size"]
 
-def follow_stream(
+def measure_learner(
     name:str,       # of the learner
     stream:Stream,
     learner:Any,
@@ -102,8 +102,7 @@ def follow_stream(
         note("learning_accuracy", learning_accuracy(result.accuracies, result.learned))
     for metric, value in dict(bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds).items(): note(metric, value)
     if name == "memnet":
-        learner.stored = learner._store(learner.bank.empty_state())
-        note("emptied_accuracy", evaluate_learner(learner, stream).mean())
+        note("emptied_accuracy", evaluate_learner(MemNetLearner(learner.config, trained_net()), stream).mean())   # the same net, nothing kept
 
 def run_streams(
     cfg:StreamsConfig,
@@ -117,7 +116,7 @@ def run_streams(
         for name in (l for l in cfg.learners if l not in FEW or at in ("split", "mnist1d")):
             for size in cfg.sizes if name in SIZED else ("",):
                 def note(metric, value): rows.append((name, cfg.seed, 0, metric, float(value), f"{name}/{at}/{size}", name, at, size))
-                follow_stream(name, stream, make_stream_learner(name, BUDGETS.get(size, 0), stream, cfg.seed), cfg.seed, note)
+                measure_learner(name, stream, make_stream_learner(name, BUDGETS.get(size, 0), stream, cfg.seed), cfg.seed, note)
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
