@@ -116,7 +116,7 @@ class ExactIndex:
         "The nearest vectors, of equal ones the oldest record."
         check_count('k', k)
         every = allowed is None or len(allowed) == self.size and np.array_equal(allowed, self._ids[:self.size])
-        at = np.flatnonzero(self._there[:self.size]) if every else self.positions(allowed)
+        at = np.flatnonzero(self._there[:self.size]) if every or allowed is None else self.positions(allowed)
         if not every: at = at[self._there[at]]
         q = np.asarray(q, np.float32)
         scores = (self._x[:self.size] @ q)[at] if 4*len(at) > self.size else self._x[at] @ q      # copying many rows costs more than multiplying all
