@@ -37,7 +37,7 @@ def find_factory(
     if '' not in sys.path and os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
     try: imported = importlib.import_module(module)
     except Exception as e: raise ValueError(f"cannot import {module!r} for the factory {name!r}: {type(e).__name__}: {e}; start in the folder that holds it, or install it") from e
-    found = getattr(imported, attribute, None)
+    found:Any = getattr(imported, attribute, None)
     require(found is not None, f"module {module!r} has no {attribute!r}, got {name!r}: name a function (vocab_size, n_outputs) -> network")
     require(callable(found), f"{name!r} must be a function (vocab_size, n_outputs) -> network, got {describe_value(found)}")
     return found
