@@ -168,7 +168,7 @@ class ForgettingRulesConfig:
     seed:int=0                     # of rows, weights and places
     steps:int=8                    # of training MemNet and relevance; the predictor has twice as many
     batch_size:int=8               # rows per step
-    trained:tuple=(12, 64)         # fewest and most fillers in training
+    trained:tuple=(12, 36)         # fewest and most fillers in training
     fillers:tuple=(12, 48)         # numbers of fillers at test
     test_rows:int=10               # rows for each number
 
@@ -330,6 +330,6 @@ def forgetting_rules_settings(
     every = [dict(seed=s, backgrounds=tuple(BACKGROUNDS)) for s in range(seeds)]
     if profile == "quick": return [r | dict(steps=20, fillers=(12, 48), test_rows=10) for r in every]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
-    return [r | dict(steps=60, batch_size=16, fillers=(12, 48, 192, 384), test_rows=40) for r in every]
+    return [r | dict(steps=50, batch_size=16, fillers=(12, 48, 192), test_rows=20) for r in every]
 
 Config, settings, run = ForgettingRulesConfig, forgetting_rules_settings, run_forgetting_rules   # what `memnet run` looks for

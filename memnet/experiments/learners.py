@@ -164,7 +164,8 @@ def make_any_learner(
     seed:int,                 # of what is drawn
     lr:float=3e-3,            # of what is trained
 )->Any:
-    "A fresh learner."
+    "A fresh learner. Raises ValueError where the name is unknown."
+    require_known(name, ALL_LEARNERS, "name")
     g = generator_for("init", seed)
     size:dict[str, Any] = dict(n_inputs=stream.n_inputs, n_classes=stream.n_classes)
     if name in NETS:
