@@ -30,12 +30,11 @@ from memnet.training.schedule import TrainConfig, generator_for
 # %% ../../nbs/experiments/forgetting_rules_run.ipynb #860d26b5
 N_FACTS, ENTRIES, WIDTH = 12, 16, 32      # facts in a row; entries that may stay; numbers in each of the two parts of a token
 SYMBOLS = 128                             # the largest alphabet of a background
-BACKGROUNDS = dict(cyclic=dict(), few=dict(cyclic=False), many=dict(cyclic=False, symbols=(SYMBOLS, SYMBOLS)), recurring=dict())
+BACKGROUNDS:dict[str,dict[str,Any]] = dict(cyclic=dict(), few=dict(cyclic=False), many=dict(cyclic=False, symbols=(SYMBOLS, SYMBOLS)), recurring=dict())
 
 def filler_stream(background:str, fillers:int)->KeyValueStream:
     "Rows of twelve facts and some filler."
-    settings:dict[str,Any] = BACKGROUNDS[background]
-    return KeyValueStream(seq_len=N_FACTS + fillers, n_facts=N_FACTS, n_questions=N_FACTS, **settings)
+    return KeyValueStream(seq_len=N_FACTS + fillers, n_facts=N_FACTS, n_questions=N_FACTS, **BACKGROUNDS[background])
 
 def repeat_facts(
     rows:StreamRows,            # changed in place
@@ -111,7 +110,8 @@ def merge_least_costly(x:Tensor, capacity:int)->Tensor:  # tokens `b t d` -> ent
     row = torch.arange(len(x))
     for t in range(capacity, x.shape[1]):
         held, weight = torch.cat([held, x[:, t:t + 1]], 1), F.pad(weight, (0, 1), value=1.)
-        costs = merge_costs(*(p.unsqueeze(1) for p in held.split(WIDTH, 2)), weight.unsqueeze(1), torch.ones_like(weight, dtype=torch.bool).unsqueeze(1))
+        key, value = held.unsqueeze(1).split(WIDTH, 3)
+        costs = merge_costs(key, value, weight.unsqueeze(1), torch.ones_like(weight, dtype=torch.bool).unsqueeze(1))
         pair = costs.flatten(1).argmin(1)
         first, second = (p(pair//costs.shape[-1], pair % costs.shape[-1]) for p in (torch.minimum, torch.maximum))
         both = weight[row, first] + weight[row, second]
@@ -222,7 +222,7 @@ def train_parts(
     timed("relevance", lambda: relevance(background))
     if background != "cyclic": timed("elsewhere", lambda: elsewhere or relevance("cyclic"))
     timed("memnet", memnet)
-    return TrainedParts(codes, *(made.get(n) for n in ("surprise", "relevance", "elsewhere", "memnet")), seconds)
+    return TrainedParts(codes, made.get("surprise"), made.get("relevance"), made.get("elsewhere"), made.get("memnet"), seconds)
 
 # %% ../../nbs/experiments/forgetting_rules_run.ipynb #48737f7d
 def times_to_mask(times:list[list[int]], length:int)->Tensor:  # bool `b t`
