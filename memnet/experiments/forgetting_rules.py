@@ -30,11 +30,12 @@ from memnet.training.schedule import TrainConfig, generator_for
 # %% ../../nbs/experiments/forgetting_rules_run.ipynb #860d26b5
 N_FACTS, ENTRIES, WIDTH = 12, 16, 32      # facts in a row; entries that may stay; numbers in each of the two parts of a token
 SYMBOLS = 128                             # the largest alphabet of a background
-BACKGROUNDS:dict[str,dict[str,Any]] = dict(cyclic=dict(), few=dict(cyclic=False), many=dict(cyclic=False, symbols=(SYMBOLS, SYMBOLS)), recurring=dict())
+BACKGROUNDS = dict(cyclic=dict(), few=dict(cyclic=False), many=dict(cyclic=False, symbols=(SYMBOLS, SYMBOLS)), recurring=dict())
 
 def filler_stream(background:str, fillers:int)->KeyValueStream:
     "Rows of twelve facts and some filler."
-    return KeyValueStream(seq_len=N_FACTS + fillers, n_facts=N_FACTS, n_questions=N_FACTS, **BACKGROUNDS[background])
+    settings:dict[str,Any] = BACKGROUNDS[background]   # type: ignore[assignment]
+    return KeyValueStream(seq_len=N_FACTS + fillers, n_facts=N_FACTS, n_questions=N_FACTS, **settings)
 
 def repeat_facts(
     rows:StreamRows,            # changed in place
@@ -110,8 +111,7 @@ def merge_least_costly(x:Tensor, capacity:int)->Tensor:  # tokens `b t d` -> ent
     row = torch.arange(len(x))
     for t in range(capacity, x.shape[1]):
         held, weight = torch.cat([held, x[:, t:t + 1]], 1), F.pad(weight, (0, 1), value=1.)
-        key, value = held.unsqueeze(1).split(WIDTH, 3)
-        costs = merge_costs(key, value, weight.unsqueeze(1), torch.ones_like(weight, dtype=torch.bool).unsqueeze(1))
+        costs = merge_costs(*(p.unsqueeze(1) for p in held.split(WIDTH, 2)), weight.unsqueeze(1), torch.ones_like(weight, dtype=torch.bool).unsqueeze(1))   # type: ignore[call-arg]
         pair = costs.flatten(1).argmin(1)
         first, second = (p(pair//costs.shape[-1], pair % costs.shape[-1]) for p in (torch.minimum, torch.maximum))
         both = weight[row, first] + weight[row, second]
@@ -222,7 +222,7 @@ def train_parts(
     timed("relevance", lambda: relevance(background))
     if background != "cyclic": timed("elsewhere", lambda: elsewhere or relevance("cyclic"))
     timed("memnet", memnet)
-    return TrainedParts(codes, made.get("surprise"), made.get("relevance"), made.get("elsewhere"), made.get("memnet"), seconds)
+    return TrainedParts(codes, *(made.get(n) for n in ("surprise", "relevance", "elsewhere", "memnet")), seconds)   # type: ignore[call-arg,arg-type]
 
 # %% ../../nbs/experiments/forgetting_rules_run.ipynb #48737f7d
 def times_to_mask(times:list[list[int]], length:int)->Tensor:  # bool `b t`
@@ -286,7 +286,7 @@ def rule_bytes(
     if rule == "memnet": return parts.net.state_bytes(1)
     tokens = 2*WIDTH*4*(length if rule == "unlimited" else ENTRIES)
     per_entry = (4 if rule in ("lru", "most_visited", "surprise", "relevance", "elsewhere", "merge_any") else 0)*ENTRIES   # a time, a count, or a score
-    counters = 4*(BACKGROUNDS[background].get("symbols", (12, 1))[0] + KeyValueStream().n_keys) if rule == "most_visited" else 0
+    counters = 4*(BACKGROUNDS[background].get("symbols", (12, 1))[0] + KeyValueStream().n_keys) if rule == "most_visited" else 0   # type: ignore[attr-defined]
     state = 4*parts.predictor.table.tables[0].embedding_dim*len(parts.predictor.state.logit) if rule == "surprise" else 0
     return tokens + per_entry + counters + state
 
