@@ -99,7 +99,7 @@ def draw_fact_text(
     zipf = 1/torch.arange(1., SUBJECTS + 1)
     subjects, relations = torch.multinomial(zipf, n_rows*length, True, generator=generator), torch.randint(RELATIONS, (n_rows*length,), generator=generator)
     starts, u = torch.rand(n_rows*length, generator=generator) < .125, torch.rand(n_rows*length, generator=generator)
-    reach, out = world.chain.cumsum(1), []
+    reach, out = world.chain.cumsum(1), []   # type: ignore[var-annotated]
     while len(out) < n_rows*length:
         i = len(out)
         if i % length == 0: now = int(u[i]*FILLER)
@@ -232,7 +232,7 @@ def run_mlp_memory(
         m = _Frozen(net, train, valid, test)
         tau, *search = m.searched()
         targets = knn_lm_targets(m.keys, m.values, N_TOKENS, tau=tau)
-        arms:dict[str, tuple[float, Tensor]] = {name: (0., m.logp[1]), f"{name}, tempered": (0., m.tempered()), f"{name} + kNN": (search[0], search[1])}
+        arms:dict[str, tuple[float, Tensor]] = {name: (0., m.logp[1]), f"{name}, tempered": (0., m.tempered()), f"{name} + kNN": (search[0], search[1])}   # type: ignore[dict-item]
         for label, alpha in (("KL", 1.), ("KL + CE", .5), ("CE", 0.)) if name == "base" else (("KL", 1.),):
             arms[f"{name} + MLP, {label}"] = m.distilled(targets, alpha, cfg.epochs, seed)
         if name == "base":
@@ -240,15 +240,15 @@ def run_mlp_memory(
             unigram = (counts/counts.sum()).log()
             arms["base + unigram"] = m.mixed((unigram.expand_as(m.logp[0]), unigram.expand_as(m.logp[1])))[1:]
         facts, own = m.y[1] >= FIRST_OBJECT, m.loss(m.logp[1], 1)
-        by_search = own - m.loss(search[1], 1)
+        by_search = own - m.loss(search[1], 1)   # type: ignore[arg-type]
         for arm, (weight, logp) in arms.items():
             loss = m.loss(logp, 1)
             scalars = {"perplexity": math.exp(loss), "gain": 1 - math.exp(loss - own), "object right": (logp[facts].argmax(-1) == m.y[1][facts]).float().mean().item(),
                        "loss of objects": F.nll_loss(logp[facts], m.y[1][facts]).item(), "weight": weight, "share of search": (own - loss)/max(by_search, .005)}
             found += [Measurement(arm, k, v) for k, v in scalars.items()]
     with torch.no_grad(): found.append(Measurement("wide", "perplexity", math.exp(wide(test).item())))
-    search, network = multiply_adds(train[:, 1:].numel(), 48)
-    return [*found, Measurement("cost of a query", "search over network", search/network)]
+    search, network = multiply_adds(train[:, 1:].numel(), 48)   # type: ignore[assignment]
+    return [*found, Measurement("cost of a query", "search over network", search/network)]   # type: ignore[operator]
 
 # %% ../../papers/mlp_memory.ipynb #79040da8
 SEEDS, run = 5, run_mlp_memory
