@@ -38,6 +38,12 @@ class VectorIndex(Protocol):
         "The nearest vectors."
         ...
 
+    def vectors(self,
+        ids:Sequence[int],  # of records in the index
+    )->np.ndarray:          # `b d`
+        "Vectors of records."
+        ...
+
 def top_positions(
     scores:np.ndarray,  # `n`
     k:int,              # how many
