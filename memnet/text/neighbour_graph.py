@@ -44,7 +44,7 @@ class NeighbourGraphIndex(ExactIndex):
     def remove(self,
         ids:Sequence[int],  # of records; those that are not there are passed over
     )->None:
-        "Leave vectors out from now on; the graph may still be walked over where they were, by zeros."
+        "Leave vectors out from now on. The graph keeps its copy, to walk over it, until it is made again; files hold none."
         at = self.positions(ids)
         for i in self._ids[at[self._there[at]]].tolist(): self._graph.mark_deleted(i)
         super().remove(ids)

@@ -73,7 +73,7 @@ def window_ask(
     return ask
 
 # %% ../../nbs/text/23_rivals.ipynb #d7a00009
-CHOSEN = dict(flat_store=dict(replace=.9, threshold=.3), linked_store=dict(replace=2., threshold=.3, links=5))   # settings of the stores
+CHOSEN = dict(flat_store=dict(replace=.8, threshold=.35), linked_store=dict(replace=2., threshold=.45, links=5))   # settings of the stores, chosen on worlds 0 and 1
 
 class _Keyless:
     "A memory that is never said what a sentence is about."
