@@ -66,6 +66,13 @@ class MQAR(Task):
         "Accuracy of a model that kept the values of the row, but not which key each belongs to (they all differ)."
         return sum(1/n for n in self.pair_counts)/len(self.pair_counts)
 
+    @validated(n="≥ 1")
+    def n_places(self,
+        n:int,   # pairs in the row
+    )->int:      # a count
+        "Places of two tokens behind the block."
+        return self.seq_len//2 - n
+
     @validated(batch_size="≥ 1", n="≥ 1")
     def query_places(self,
         batch_size:int,             # rows
@@ -73,7 +80,7 @@ class MQAR(Task):
         generator:torch.Generator,  # the only source of randomness
     )->Tensor:                      # places 1, 2, … of two tokens behind the block, `b n`
         "Draw places without replacement with probability in proportion to place^(alpha-1). Source: Kool et al. 2019, section 2."
-        place = torch.arange(1, self.seq_len//2 - n + 1)
+        place = torch.arange(1, self.n_places(n) + 1)
         u = torch.rand(batch_size, len(place), generator=generator).clamp(1e-9, 1 - 1e-7)
         score = (self.alpha - 1)*place.log() - (-u.log()).log()  # eq-gumbel
         return place[score.topk(n, dim=1).indices]
