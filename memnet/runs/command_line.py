@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
+from ..foundations.command_words import folder_argument, whole_argument
 from .console import Console, tolerant_output
 from .execution import Outcome, run_all, runs_in_use
 from .experiments import Experiment, choose_experiments, find_experiments, find_root, load_module
@@ -238,9 +239,8 @@ def _collect(
 )->int:
     "Write the committed tables from the complete runs of the full profile."
     rows = []
-    if args.runs and not args.runs.is_dir(): raise ValueError(f"--runs must be a folder, {args.runs} is none: give the folder that holds one folder for each experiment")
     for exp in _chosen(args.experiments, root):
-        n, new = collect_runs(exp, args.runs.resolve()/exp.name if args.runs else None, args.replace)
+        n, new = collect_runs(exp, Path(args.runs).resolve()/exp.name if args.runs else None, args.replace)
         folder = root/"results"/exp.name
         rows.append(dict(experiment=exp.name, runs=n, read=new, kB=round(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())/1000)))
     _console.show_table("Committed tables (read: runs read from folders; kB: with figures)", pd.DataFrame(rows))
@@ -262,12 +262,7 @@ def _verify(
 # %% ../../nbs/runs/09_command_line.ipynb #13e5489e
 _MOST = 10_000   # of anything that is counted on the command line
 
-def _positive(
-    text:str,  # as typed
-)->int:
-    "A whole number from 1."
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= _MOST): raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST}, got {text!r}")
-    return int(text)
+_positive = whole_argument(1, _MOST)
 
 _EXIT_CODES = "Exit codes: 0 everything that was asked for is done; 1 something failed, what is finished is kept; 2 refused before anything was started; 130 interrupted."
 _VALUES = "VALUE is read by the annotation of the field: 0.01, 3, yes, topk, None where it is allowed, (256,512) for a tuple. "
@@ -300,7 +295,7 @@ def _parser()->argparse.ArgumentParser:
     report.add_argument("--profile", choices=[*PROFILES, "custom"], help="default: full; custom = all runs that were made with -p")
     collect, verify = command("collect", _collect), command("verify", _verify)
     for c in (collect, verify): c.add_argument("experiments", nargs="*", help="names from `memnet list` (default: all)")
-    collect.add_argument("--runs", type=Path, help="where the folders of runs are, one folder for each experiment (default: _runs/full)")
+    collect.add_argument("--runs", type=folder_argument, help="where the folders of runs are, one folder for each experiment (default: _runs/full)")
     collect.add_argument("--replace", action="store_true", help="forget recorded runs that have no folder")
     verify.add_argument("--tables-only", action="store_true", help="do not execute the reading notebooks")
     threads(verify)

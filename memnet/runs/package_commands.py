@@ -13,6 +13,7 @@ __all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_comman
            'needs_no_checkout', 'add_package_commands']
 
 # %% ../../nbs/runs/08_package_commands.ipynb #a4d69e9b
+from ..foundations.command_words import number_argument, whole_argument
 from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
 from .benchmark import benchmark_memory
@@ -104,13 +105,13 @@ def add_package_commands(
     command("bench", bench_command).add_argument("--repeats", type=count, default=15, help="timed steps of each (default 15)")
     soak = command("soak", soak_command)
     soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
-    soak.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
+    soak.add_argument("--seed", type=whole_argument(), default=0, help="of all cases (default 0)")
     soak.add_argument("--record", action="store_true", help="write what is done to results/reliability/soak.csv")
-    soak.add_argument("--minutes", type=float, help="begin nothing new after so long; the same command goes on")
+    soak.add_argument("--minutes", type=number_argument("> 0"), help="begin nothing new after so long; the same command goes on")
     soak.add_argument("--check", help="with --case: the check of one case")
     soak.add_argument("--case", help="one case again, as a failure prints it")
     meta = command("meta-train", meta_train_command)
     meta.add_argument("--steps", type=count, default=900, help="of the optimiser (default 900)")
-    meta.add_argument("--seed", type=int, default=0, help="of weights and streams (default 0)")
+    meta.add_argument("--seed", type=whole_argument(), default=0, help="of weights and streams (default 0)")
     add_score_arguments(command("score", score_command), count)
     text_parser(command("text", text_memory_command))

@@ -75,7 +75,8 @@ def select_runs(
     everywhere = sorted((exp.root/"_runs").glob(f"[!_.]*/{exp.name}/[!_.]*-s*-*"))
     known = {f.name: f for f in everywhere if not f.is_symlink() and not f.parents[1].name.startswith(_SELECTION) and f.is_dir()}
     if not names: raise ValueError("no runs are given: name at least one")
-    chosen = [known[checked_name(n.rstrip("/").rpartition("/")[2], list(known), "run")] for n in dict.fromkeys(names)]
+    def found(name): return known[last if (last := name.rstrip("/").rpartition("/")[2]) in known else checked_name(name, list(known), "run")]
+    chosen = [found(n) for n in dict.fromkeys(names)]
     for f in chosen:
         if run_status(f) != "complete": raise ValueError(f"{exp.name}/{f.name} is not complete: run it again, or leave it out")
     profile = _SELECTION + hashlib.sha256("\n".join(sorted(f.name for f in chosen)).encode()).hexdigest()[:8]

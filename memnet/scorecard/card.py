@@ -35,9 +35,10 @@ def find_factory(
     module, _, attribute = name.partition(':')
     require(bool(module and attribute), f"a factory is named package.module:factory, got {name!r}")
     if '' not in sys.path and os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
-    try: found = getattr(importlib.import_module(module), attribute)
-    except ImportError as e: raise ValueError(f"cannot import {module!r} for the factory {name!r}: {e}; start in the folder that holds it, or install it") from e
-    except AttributeError: raise ValueError(f"module {module!r} has no {attribute!r}: name a function (vocab_size, n_outputs) -> network") from None
+    try: imported = importlib.import_module(module)
+    except Exception as e: raise ValueError(f"cannot import {module!r} for the factory {name!r}: {type(e).__name__}: {e}; start in the folder that holds it, or install it") from e
+    found:Any = getattr(imported, attribute, None)
+    require(found is not None, f"module {module!r} has no {attribute!r}, got {name!r}: name a function (vocab_size, n_outputs) -> network")
     require(callable(found), f"{name!r} must be a function (vocab_size, n_outputs) -> network, got {describe_value(found)}")
     return found
 

@@ -9,6 +9,7 @@ __all__ = ['add_score_arguments', 'print_card']
 import argparse, os
 from pathlib import Path
 from typing import Any, Callable, Optional
+from ..foundations.command_words import file_argument
 from ..foundations.files import replace_file
 from ..foundations.validation import require, validated
 from .abilities import ABILITIES
@@ -48,8 +49,8 @@ def add_score_arguments(
 )->None:
     "The options of the command."
     parser.add_argument('network', help="package.module:factory, a function (vocab_size, n_outputs) -> network; or `known`: make the cards of the known networks again")
-    parser.add_argument('--json', type=Path, metavar='FILE', help="write the card, with all counts")
-    parser.add_argument('--figure', type=Path, metavar='FILE', help="draw the card beside the known networks (.svg, .png or .pdf)")
+    parser.add_argument('--json', type=file_argument(), metavar='FILE', help="write the card, with all counts")
+    parser.add_argument('--figure', type=file_argument('.svg', '.png', '.pdf'), metavar='FILE', help="draw the card beside the known networks (.svg, .png or .pdf)")
     parser.add_argument('--only', action='append', type=_ability, metavar='ABILITY', help="this ability and those trained with it; may be repeated (default: all)")
     parser.add_argument('--seeds', type=count, default=3, help="networks for each family of rows (default 3)")
     parser.add_argument('--full', action='store_true', help="five seeds")
@@ -61,18 +62,16 @@ def print_card(
     args:argparse.Namespace,   # as typed
     root:Optional[Path]=None,  # the checkout, if there is one
 )->int:                        # exit code: 1 where the card warns
-    "One page about any network's memory. Raises ValueError where a file cannot be written there, or the factory is unknown."
-    for file in filter(None, (args.json, args.figure)): require(file.parent.is_dir(), f"{file} cannot be written: there is no folder {file.parent}")
-    require(args.figure is None or args.figure.suffix in ('.svg', '.png', '.pdf'), f"--figure must end in .svg, .png or .pdf, got {args.figure}")
+    "One page about any network's memory. Raises ValueError where the factory is unknown, or every family of rows failed and a figure was asked for."
     recipe, seeds = RecipeConfig(steps=args.steps), 5 if args.full else args.seeds
     if args.network == 'known': return _known(args, root, recipe, seeds)
     card = score(args.network, seeds, args.only, recipe, args.jobs)
-    if args.json: card.save(args.json)
+    if args.json: card.save(Path(args.json))
     args.console.say(str(card))
     if args.json: args.console.say(f"  card: {args.json}")
     if args.figure:
         require(any(not isinstance(s, str) for s in card.abilities().values()), "there is nothing to draw: every family failed")
-        n = _draw(card, args.figure, root)
+        n = _draw(card, Path(args.figure), root)
         args.console.say(f"  figure: {args.figure}, beside {n} known networks")
     return 1 if card.warnings() else 0
 

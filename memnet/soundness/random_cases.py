@@ -172,7 +172,7 @@ def parse_case(
 )->Case:
     "A case from one line. Raises ValueError where it is no json object of known settings and values."
     try: given = json.loads(text)
-    except ValueError as e: raise ValueError(f"a case is a json object such as {{\"graph\": true}}, got {text!r} ({e})") from e
+    except (ValueError, RecursionError) as e: raise ValueError(f"a case is a json object such as {{\"graph\": true}}, got {text[:200]!r} ({e})") from e
     require(isinstance(given, dict), f"a case is a json object such as {{\"graph\": true}}, got {text!r}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     for k, v in given.items():

@@ -119,7 +119,7 @@ def run_unit(
 def _parse_stress(text):
     "Case and steps from one line."
     try: given = json.loads(text)
-    except ValueError as e: raise ValueError(f"a case is a json object, got {text!r} ({e})") from e
+    except (ValueError, RecursionError) as e: raise ValueError(f"a case is a json object, got {text[:200]!r} ({e})") from e
     require(isinstance(given, dict), f"a case is a json object, got {text!r}")
     steps = given.pop('steps', 100)
     require_positive(steps=steps)

@@ -7,7 +7,7 @@ __all__ = ['EXPORT_FORMATS', 'Note', 'Refused', 'markdown_notes', 'chat_notes', 
            'export_records']
 
 # %% ../../nbs/text/14_notes.ipynb #ec0d5119
-import json, re
+import json, os, re
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
 from ..foundations.validation import require
@@ -75,8 +75,8 @@ def read_notes(
     path:str|Path,  # a file or a folder
 )->Iterator[Note|Refused]:
     "Notes of a file, or of all markdown, text and jsonl files of a folder, in the order of their names. Raises ValueError where there is nothing to read."
+    require(str(path) != '' and os.path.exists(path), f"{str(path)!r} does not exist: name a file or a folder")
     path = Path(path)
-    require(path.exists(), f"{str(path)!r} does not exist: name a file or a folder")
     files = sorted(f for f in path.rglob('*') if f.is_file() and f.suffix.lower() in ('.md', '.markdown', '.txt', '.jsonl')) if path.is_dir() else [path]
     require(bool(files), f"{str(path)!r} holds no .md, .txt or .jsonl file")
     for f in files:

@@ -10,13 +10,14 @@ import argparse, html, json, math, os, sys, time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Optional, Sequence
 from tqdm.auto import tqdm
+from ..foundations.command_words import file_argument, number_argument, whole_argument
 from ..foundations.files import write_text
 from ..foundations.validation import require
 from .consolidation import PARTS
 from .endurance import hostile_trials, kill_trials, scale_trial
 from .notes import add_notes, export_records, read_notes
 from .probes import recall_ablations
-from .records import RECORD_KINDS, Record, check_count
+from .records import RECORD_KINDS, Record, check_label
 from .text_memory import TextMemory
 from .text_server import text_server
 
@@ -53,45 +54,49 @@ def text_parser(
 )->argparse.ArgumentParser:
     "The words that `memnet text` understands."
     parser = parser or argparse.ArgumentParser(prog='memnet text', description='A memory of text in one file, offline.')
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument('--file', default=os.environ.get('MEMNET_TEXT', 'memory.db'), help='file of the memory (default: %(default)s)')
+    shared, number, count = argparse.ArgumentParser(add_help=False), whole_argument(1, 2**63 - 1), whole_argument(1, 10_000_000)
+    shared.add_argument('--file', type=file_argument(), default=os.environ.get('MEMNET_TEXT', 'memory.db'), help='file of the memory (default: %(default)s)')
     shared.add_argument('--namespace', default='default', help='whose memory (default: %(default)s)')
     shared.add_argument('--json', action='store_true', help='print one json object')
     sub = parser.add_subparsers(dest='text_command', required=True, metavar='command')
     add = lambda name, help: sub.add_parser(name, parents=[shared], help=help, description=help)
     p = add('add', 'write notes: a .md, .txt or .jsonl file, a folder of them, or --text')
-    p.add_argument('path', nargs='?', help='file or folder'); p.add_argument('--text', help='one record'); p.add_argument('--kind', choices=sorted(RECORD_KINDS), help='of the records'); p.add_argument('--key', default='', help='what --text is about, as entity.attribute'); p.add_argument('--importance', type=float, default=.5, help='of --text, 0 to 1')
+    p.add_argument('path', nargs='?', help='file or folder'); p.add_argument('--text', help='one record'); p.add_argument('--kind', choices=sorted(RECORD_KINDS), help='of the records'); p.add_argument('--key', default='', help='what --text is about, as entity.attribute'); p.add_argument('--importance', type=number_argument('in [0, 1]'), default=.5, help='of --text, 0 to 1')
     p = add('recall', 'what a question brings up')
-    p.add_argument('query'); p.add_argument('-k', type=int, default=8, help='records at most'); p.add_argument('--spread', type=float, default=.8, help='share of activation that travels over links, 0 to below 1'); p.add_argument('--at', type=float, help='what held at this time, in seconds since 1970')
+    p.add_argument('query'); p.add_argument('-k', type=count, default=8, help='records at most'); p.add_argument('--spread', type=number_argument('in [0, 1)'), default=.8, help='share of activation that travels over links, 0 to below 1'); p.add_argument('--at', type=number_argument(), help='what held at this time, in seconds since 1970')
     p.add_argument('--no-learn', action='store_true', help='write nothing'); p.add_argument('--why', action='store_true', help='show the parts of each score')
     p = add('sleep', 'consolidate: merge, end what was contradicted, abstract, drop weak links, put aside what is unused')
-    p.add_argument('--dry-run', action='store_true', help='only say what would be done, and why'); p.add_argument('--capacity', type=int, help='records that may stay'); p.add_argument('--budget', type=int, default=1000, help='steps at most'); p.add_argument('--parts', nargs='+', default=list(PARTS), metavar='part', help=', '.join(PARTS))
+    p.add_argument('--dry-run', action='store_true', help='only say what would be done, and why'); p.add_argument('--capacity', type=whole_argument(0, 10_000_000), help='records that may stay'); p.add_argument('--budget', type=whole_argument(0, 10_000_000), default=1000, help='steps at most'); p.add_argument('--parts', nargs='+', default=list(PARTS), metavar='part', help=', '.join(PARTS))
     p = add('forget', 'put records aside, or remove them for good')
-    p.add_argument('ids', nargs='+', type=int, metavar='id'); p.add_argument('--purge', action='store_true', help='remove every version and trace')
-    p = add('history', 'all versions of a record'); p.add_argument('id', type=int)
-    p = add('log', 'operations'); p.add_argument('--since', type=int, default=0, help='only operations after this number')
-    p = add('rollback', 'bring back the state after an operation of the log'); p.add_argument('seq', type=int)
-    p = add('graph', 'a page with records and links'); p.add_argument('page', help='.html file to write')
+    p.add_argument('ids', nargs='+', type=number, metavar='id'); p.add_argument('--purge', action='store_true', help='remove every version and trace')
+    p = add('history', 'all versions of a record'); p.add_argument('id', type=number)
+    p = add('log', 'operations'); p.add_argument('--since', type=whole_argument(0, 2**63 - 1), default=0, help='only operations after this number')
+    p = add('rollback', 'bring back the state after an operation of the log'); p.add_argument('seq', type=whole_argument(0, 2**63 - 1))
+    p = add('graph', 'a page with records and links'); p.add_argument('page', type=file_argument('.html', '.htm'), help='.html file to write')
     p = add('stats', 'counts and bytes')
-    p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', help='file to write')
+    p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', type=file_argument('.jsonl', '.parquet'), help='file to write')
     p = add('measure', 'kills, hostile texts, or many records; touches no memory')
-    p.add_argument('what', choices=sorted(MEASURES)); p.add_argument('--n', type=int, help='kills, texts or records (default: 200, 1,000, 100,000)'); p.add_argument('--table', help='.csv file to write')
+    p.add_argument('what', choices=sorted(MEASURES)); p.add_argument('--n', type=count, help='kills, texts or records (default: 200, 1,000, 100,000)'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
     p = add('serve', 'tools for a chat client, over standard input and output (Model Context Protocol)')
     p.add_argument('--allow-purge', action='store_true', help='offer a tool that removes for good')
     p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
-    p.add_argument('--seeds', type=int, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=int, default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', help='.csv file to write')
+    p.add_argument('--seeds', type=count, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=whole_argument(), default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
     return parser
 
 MEASURES:dict[str,Callable] = dict(kills=kill_trials, hostile=hostile_trials, scale=scale_trial)
 
+def _when(seconds:float, form:str='%Y-%m-%d %H:%M')->str:
+    "A time of the clock; what no calendar holds stays a number."
+    try: return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, OSError, ValueError): return f"{seconds:g} s"
+
 def _line(r:Record)->str:
     "A record on one line."
-    ended = '' if r.valid_to is None else f" (until {time.strftime('%Y-%m-%d %H:%M', time.localtime(r.valid_to))})"
+    ended = '' if r.valid_to is None else f" (until {_when(r.valid_to)})"
     return f"{r.id:6}  {r.kind:10} {' '.join(r.text.split())[:160]}{ended}"
 
 def _run_probe(args:argparse.Namespace)->tuple[int,dict[str,Any],list[str]]:
     "Probes of recall, as a table of means and ranges over the worlds."
-    check_count('seeds', args.seeds)
     rows = recall_ablations(tqdm(range(args.first, args.first + args.seeds), unit='world', disable=None))
     table = rows.groupby(['ablation', 'kind'], sort=False)[['found', 'answered']].agg(['mean', 'min', 'max']).round(4)
     table.columns = ['_'.join(c) for c in table.columns]
@@ -104,6 +109,7 @@ def run_text(
     args:argparse.Namespace,  # as `text_parser` reads them
 )->tuple[int,dict[str,Any],list[str]]: # exit code, result for json, lines for a person
     "Carry out one command. Raises ValueError where the call is wrong."
+    check_label('namespace', args.namespace, empty=False)
     if args.text_command == 'probe': return _run_probe(args)
     if args.text_command == 'measure':
         measured = MEASURES[args.what](*([] if args.n is None else [args.n]))
@@ -143,12 +149,12 @@ def run_text(
             return 0, dict(records=[r.to_dict() for r in records]), [_line(r) for r in records]
         if args.text_command == 'log':
             log = mem.log(args.since)
-            return 0, dict(log=[e._asdict() for e in log]), [f"{e.seq:6}  {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(e.time))}  {e.actor:10} {e.op:10} {len(e.changes)} changes" for e in log]
+            return 0, dict(log=[e._asdict() for e in log]), [f"{e.seq:6}  {_when(e.time, '%Y-%m-%d %H:%M:%S')}  {e.actor:10} {e.op:10} {len(e.changes)} changes" for e in log]
         if args.text_command == 'rollback':
             mem.rollback(args.seq)
             return 0, dict(rolled_back_to=args.seq), [f"the memory is as it was after operation {args.seq}; later operations stay in the log"]
         if args.text_command == 'graph':
-            require(args.page.endswith(('.html', '.htm')) and not os.path.exists(args.page), f"{args.page!r} must end in .html and must not exist")
+            require(not os.path.exists(args.page), f"{args.page!r} exists: remove it first, or name another file")
             with open(args.page, 'w', encoding='utf-8') as f: f.write(graph_html(mem, args.namespace))
             return 0, dict(page=args.page), [f"open {args.page} in a browser"]
         if args.text_command == 'export':
