@@ -93,10 +93,10 @@ def check_choice(
 )->str:                     # the value
     "One of several words. Raises ValueError that names the nearest one."
     choices = tuple(choices)
+    if isinstance(value, str) and value in choices: return value
     near = difflib.get_close_matches(str(value), choices, 1)
     hint = f": did you mean {near[0]!r}?" if near else ''
-    require(isinstance(value, str) and value in choices, f"{what} must be one of {', '.join(choices)}, got {value!r}{hint}")
-    return value
+    raise ValueError(f"{what} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 def check_number(
     what:str,                    # name of the argument
