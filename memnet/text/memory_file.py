@@ -13,6 +13,7 @@ from ..foundations.validation import require
 from .encoder import Encoder, HashEncoder, check_encoder, encode_texts
 from .records import Record, check_label, check_number
 from .change_log import LogEntry, changes_between, replay_log
+from .search import ExactIndex, VectorIndex
 from .store import TextStore
 from .view import NamespaceView
 
@@ -29,10 +30,12 @@ class MemoryFile:
         clock:Callable[[],float]=time.time, # seconds
         actor:str='user',                   # who is named in the log
         read_only:bool=False,               # never write
+        index:Callable[[int],VectorIndex]=ExactIndex, # width -> an empty index of vectors, one for each namespace
     ):
         self.encoder = check_encoder(HashEncoder() if encoder is None else encoder)
         require(callable(clock), f"clock must be a function that returns seconds, got {type(clock).__name__}")
-        self.clock, self.actor = clock, check_label('actor', actor, empty=False)
+        require(callable(index), f"index must be a class or function that makes an index of a width, got {type(index).__name__}: see ExactIndex")
+        self.index, self.clock, self.actor = index, clock, check_label('actor', actor, empty=False)
         self.store = TextStore(path, read_only)
         known, mine = self.store.setting('encoder'), f'{self.encoder.id}/{self.encoder.dim}'
         if known != mine:
@@ -60,7 +63,7 @@ class MemoryFile:
         if found is None:
             number = self.store.namespace_id(check_label('namespace', namespace, empty=False))
             if number is None: return None
-            found = self._views[namespace] = NamespaceView(self.store, number, self.encoder.dim)
+            found = self._views[namespace] = NamespaceView(self.store, number, self.encoder.dim, self.index)
             if len(self._views) > MAX_VIEWS: self._views.popitem(last=False)
         self._views.move_to_end(namespace)
         return found.refresh()

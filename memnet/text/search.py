@@ -38,6 +38,12 @@ class VectorIndex(Protocol):
         "The nearest vectors."
         ...
 
+    def vectors(self,
+        ids:Sequence[int],  # of records in the index
+    )->np.ndarray:          # `b d`
+        "Vectors of records."
+        ...
+
 def is_among(
     ids:np.ndarray,   # any numbers, `n`
     among:np.ndarray, # sorted, `m`

@@ -18,6 +18,7 @@ from .endurance import hostile_trials, kill_trials, scale_trial
 from .notes import add_notes, export_records, read_notes
 from .probes import recall_ablations
 from .records import RECORD_KINDS, Record, check_label
+from .rivals import rival_table
 from .text_memory import TextMemory
 from .text_server import text_server
 
@@ -80,7 +81,7 @@ def text_parser(
     p = add('serve', 'tools for a chat client, over standard input and output (Model Context Protocol)')
     p.add_argument('--allow-purge', action='store_true', help='offer a tool that removes for good')
     p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
-    p.add_argument('--seeds', type=count, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=whole_argument(), default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
+    p.add_argument('--seeds', type=count, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=whole_argument(), default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--rivals', action='store_true', help='other ways of keeping the same sentences, in the place of parts left out'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
     return parser
 
 MEASURES:dict[str,Callable] = dict(kills=kill_trials, hostile=hostile_trials, scale=scale_trial)
@@ -97,11 +98,13 @@ def _line(r:Record)->str:
 
 def _run_probe(args:argparse.Namespace)->tuple[int,dict[str,Any],list[str]]:
     "Probes of recall, as a table of means and ranges over the worlds."
-    rows = recall_ablations(tqdm(range(args.first, args.first + args.seeds), unit='world', disable=None))
-    table = rows.groupby(['ablation', 'kind'], sort=False)[['found', 'answered']].agg(['mean', 'min', 'max']).round(4)
+    measure, name = (rival_table, 'way') if args.rivals else (recall_ablations, 'ablation')
+    rows = measure(tqdm(range(args.first, args.first + args.seeds), unit='world', disable=None))
+    table = rows.groupby([name, 'kind'], sort=False)[['found', 'answered']].agg(['mean', 'min', 'max']).round(4)
     table.columns = ['_'.join(c) for c in table.columns]
-    groups = rows.groupby(['ablation', 'kind'], sort=False)
-    table = table.assign(questions=groups.n.sum(), worlds=args.seeds, bytes=groups['bytes'].mean().round().astype(int)).reset_index()
+    groups = rows.groupby([name, 'kind'], sort=False)
+    table = table.assign(questions=groups.n.sum(), worlds=args.seeds, **{c: groups[c].mean().round(4) for c in ('bytes', 'tokens', 'kept') if c in rows}).reset_index()
+    if 'bytes' in table: table['bytes'] = table['bytes'].astype(int)
     if args.table: write_text(Path(args.table), table.to_csv(index=False))
     return 0, dict(rows=table.to_dict('records')), [table.to_string(index=False)]
 

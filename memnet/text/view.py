@@ -7,10 +7,10 @@ __all__ = ['HIDDEN_STATES', 'NamespaceView']
 
 # %% ../../nbs/text/07_view.ipynb #755a9e6f
 from collections import defaultdict
-from typing import Optional
+from typing import Callable, Optional
 import numpy as np
 from .association import AssociationGraph
-from .search import ExactIndex
+from .search import ExactIndex, VectorIndex
 from .store import TextStore
 
 # %% ../../nbs/text/07_view.ipynb #44625589
@@ -22,8 +22,9 @@ class NamespaceView:
         store:TextStore,   # the file
         namespace_id:int,  # whose records
         dim:int,           # width of a vector
+        index:Callable[[int],VectorIndex]=ExactIndex, # width -> an empty index
     ):
-        self.store, self.namespace_id, self.index, self.graph = store, namespace_id, ExactIndex(dim), AssociationGraph()
+        self.store, self.namespace_id, self.index, self.graph = store, namespace_id, index(dim), AssociationGraph()
         self.name_ids:dict[str,int] = {}
         self.size, self.seq = 0, 0
         self._ids = np.empty(16, np.int64)
