@@ -44,7 +44,7 @@ BAD = {   # words -> what the message says
     "sweep coin": "at least one -p", "sweep all -p throws 1": "a sweep is of one experiment", "sweep coin -p throws 10,1.5": "throws must be int, got '1.5'", "sweep coin -p throws 10,": "throws must be int, got ''", "sweep coin -p lengths 256,512": "(256,512,) is one value, (256,),(512,) are 2",
     "sweep coin -p mode a,c": "got 'c'", "sweep coin -p seed 1,2 --seeds 3": "seeds are given twice", "sweep coin -p throws 1 --profile quick": "unrecognized arguments",
     "report": "required: experiment", "report coni": "did you mean 'coin'", "report coin --profile x": "invalid choice: 'x'", "report coin 0-s0-00000000": "unknown run '0-s0-00000000'", "report all 0-s0-00000000": "the runs of one experiment", "report coin x --profile full": "neither --profile",
-    "collect coni": "did you mean 'coin'", "collect coin --runs nowhere": "nowhere is none", "collect --runs": "expected one argument", "verify coni": "did you mean 'coin'", "verify --threads 0": "got '0'", "bench --repeats 0": "got '0'", "bench coin": "unrecognized arguments",
+    "collect coni": "did you mean 'coin'", "collect coin --runs nowhere": "must be a folder that is there, got 'nowhere'", "collect --runs": "expected one argument", "verify coni": "did you mean 'coin'", "verify --threads 0": "got '0'", "bench --repeats 0": "got '0'", "bench coin": "unrecognized arguments",
 }
 
 @pytest.mark.parametrize("words", BAD)
