@@ -72,7 +72,7 @@ class MemoryPanel(W.VBox):
         except ValueError as e: self.message.value = f'<b>{html.escape(str(e))}</b>'
 
     def ask(self)->None:
-        "Show what the question reaches."
+        "Show what the question reaches. Raises ValueError where nobody has written, or the question is empty."
         found = self.memory.recall(self.query.value, self.namespace, self.k.value, self.spread.value, learn=False)
         view = self.memory.view(self.namespace)
         require(view is not None, f"nobody has written to {self.namespace!r}")
@@ -85,6 +85,6 @@ class MemoryPanel(W.VBox):
             self.look()
 
     def look(self)->None:
-        "Show one record."
+        "Show one record. Raises ValueError where it belongs to another namespace."
         require(self.memory.get(self.record.value).namespace == self.namespace, f"record {self.record.value} belongs to another namespace than {self.namespace!r}")
         self.record_view.value = record_html(self.memory, self.record.value)
