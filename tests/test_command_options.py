@@ -35,7 +35,7 @@ COMMANDS = {
     "text forget": (["1"], dict(SHARED, ids=ID, purge=FLAG)), "text history": (["1"], dict(SHARED, id=ID)), "text log": ([], dict(SHARED, since=whole(0, 2**63 - 1))), "text rollback": (["1"], dict(SHARED, seq=[*whole(0, 2**63 - 1), "99"])),
     "text graph": (["a.html"], dict(SHARED, page=[*file(".html"), "{folder}/there.html"])), "text stats": ([], SHARED), "text export": (["a.jsonl"], dict(SHARED, path=[*file(".jsonl"), "{folder}/there.jsonl"])),
     "text measure": (["kills"], dict(SHARED, file=file(), namespace=[], what=CHOICE, n=MANY, table=file(".csv"))), "text serve": ([], SHARED | {"allow-purge": FLAG, "file": [*file(), "{folder}/notes.md"]}),
-    "text probe": ([], dict(SHARED, file=file(), namespace=[], seeds=MANY, first=SEED, table=file(".csv"))),
+    "text probe": ([], dict(SHARED, file=file(), namespace=[], seeds=MANY, first=SEED, rivals=FLAG, table=file(".csv"))),
 }
 COMMANDS["text serve"][1]["namespace"] = SHARED["namespace"]
 

@@ -36,7 +36,9 @@ def check_state(
     require(len(mine) == len(theirs), f"state holds {len(theirs)} tensors, this model's holds {len(mine)}: it belongs to another config")
     for (name, f), (_, x) in zip(mine, theirs):
         if x.shape == f.shape and x.dtype == f.dtype and x.device == f.device: continue
-        raise ValueError(f"{name} must be {tuple(f.shape)} {f.dtype} on {f.device}, got {tuple(x.shape)} {x.dtype} on {x.device}: it belongs to another config, batch size, dtype or device")
+        rounded = x.is_floating_point() and f.is_floating_point() and x.dtype.itemsize < f.dtype.itemsize and x.shape == f.shape
+        hint = ". A loop that casts what it passes rounds a memory: call the model under torch.autocast, which leaves the state as it is" if rounded else ""
+        raise ValueError(f"{name} must be {tuple(f.shape)} {f.dtype} on {f.device}, got {tuple(x.shape)} {x.dtype} on {x.device}: it belongs to another config, batch size, dtype or device{hint}")
 
 # %% ../../nbs/models/00_base.ipynb #3f6d9715
 @validated()

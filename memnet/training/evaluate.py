@@ -48,7 +48,7 @@ def check_task(
     name:str,   # for the message
 )->None:
     "Refuse what cannot be sampled from. Raises ValueError where there is no method `sample`."
-    hint = " A DataLoader keeps its place in the data to itself, so a run on it could not be resumed: give an object whose `sample` draws rows of its dataset with the generator." if hasattr(task, "dataset") else ""
+    hint = " A DataLoader becomes a task by LoaderTask(loader) of memnet.training.data_loaders." if hasattr(task, "dataset") else ""
     require(callable(getattr(task, "sample", None)), f"{name} must have a method sample(batch_size, generator), {type(task).__name__} has none.{hint}")
 
 # %% ../../nbs/training/03_evaluate.ipynb #d88094d3

@@ -10,7 +10,7 @@ import signal, sys, threading, time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Union
 from torch import nn
 from tqdm import tqdm
 from ..foundations.files import WorkLock
@@ -100,9 +100,15 @@ def training_loop(
 def _summary_writer(run_dir:Optional[Path])->Any:
     "The class of a TensorBoard writer. Raises ImportError where the package is missing, ValueError where there is no folder."
     try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e: raise ImportError("tensorboard=True needs the package tensorboard: pip install tensorboard, or leave tensorboard=False") from e
-    if run_dir is None: raise ValueError("tensorboard=True needs a run_dir to write to; give one, or leave tensorboard=False")
+    except ImportError as e: raise ImportError('log="tensorboard" needs the package tensorboard: pip install tensorboard, or leave log=None') from e
+    if run_dir is None: raise ValueError('log="tensorboard" needs a run_dir to write to; give one, or leave log=None')
     return SummaryWriter
+
+def _send_scalars(writer:Any)->Callable[...,None]:
+    "What sends the numbers of a step to a TensorBoard writer."
+    def send(numbers:Mapping[str,float], step:int)->None:
+        for name, value in numbers.items(): writer.add_scalar(name, value, step)
+    return send
 
 # %% ../../nbs/training/05_fit.ipynb #ba2084e9
 @dataclass(frozen=True)
@@ -138,32 +144,34 @@ def _end_by(number:Optional[int], message:str)->None:
 @validated()
 def fit(
     model:nn.Module,                    # trained in place
-    task:Any,                           # has `sample(batch_size, generator) -> Batch`
+    task:Any,                           # has `sample(batch_size, generator) -> Batch`; or a `DataLoader`, whose own batch size counts
     cfg:TrainConfig,                    # settings
     run_dir:str|Path|None=None,         # log and checkpoints; None = leave nothing on disk
     eval_tasks:Optional[Mapping[str,Any]]=None, # name -> task, or function: model -> dict of numbers, logged as `name/key`; None = {"valid": task}, {} = never evaluate
     resume:bool=False,                  # go on with the run in `run_dir`, if there is one
     progress:bool=True,                 # show a progress bar
-    tensorboard:bool=False,             # also write TensorBoard events to `run_dir`
+    log:Union[str,Callable[...,Any],None]=None, # called as log(numbers, step=step) with all that is logged, as `wandb.log`; "tensorboard" = write events to `run_dir`
 )->FitResult:                           # log, steps, seconds
     """Train `model` on `task`; what comes out depends on the settings and the first weights only.
 
     Raises NonFiniteLoss where the loss or the gradient is NaN or infinite, TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C, FileExistsError where `run_dir` holds a run and `resume` is False, ValueError where that run is
-    another one, damaged or at work, or the task gives no batch, OSError where the disk is full, ImportError where `tensorboard` is wanted and missing."""
+    another one, damaged or at work, or the task gives no batch, OSError where the disk is full, ImportError where TensorBoard is wanted and missing."""
     require(isinstance(cfg, TrainConfig), f"cfg must be a TrainConfig, got {type(cfg).__name__}: TrainConfig(steps=…) makes one")
     began, folder = time.perf_counter(), Path(run_dir) if run_dir is not None else None
     require(folder is None or folder.is_dir() or not folder.exists(), f"run_dir must be a folder, {folder} is a file: give another run_dir")
-    writer = _summary_writer(folder) if tensorboard else None
+    require(not isinstance(log, str) or log == "tensorboard", f'log must be a function or "tensorboard", got log={log!r}')
+    make_writer, writer = _summary_writer(folder) if log == "tensorboard" else None, None
     run = TrainingRun(model, task, cfg, folder, {"valid": task} if eval_tasks is None else eval_tasks)
     def result(message:str)->FitResult: return FitResult(run.log, run.step, time.perf_counter() - began, message)
     with WorkLock(folder/".lock", f"training in {folder}") if folder else nullcontext(), isolated_global_generator(cfg.seed, run.device):
         run.claim_folder(run.describe(), resume)
-        if writer: run.writer = writer(str(folder), purge_step=run.step + 1)
+        if make_writer: writer = make_writer(str(folder), purge_step=run.step + 1)
+        run.send = _send_scalars(writer) if writer else None if isinstance(log, str) else log
         try: training_loop(run, progress)
         except TrainingInterrupted as e:
             e.result = result(str(e))
             _end_by(e.number, str(e))
             raise
         finally:
-            if run.writer: run.writer.close()
+            if writer: writer.close()
     return result(f"finished {run.step} steps")

@@ -9,11 +9,12 @@ __all__ = ['NonFiniteLoss', 'TrainingRun']
 import math, tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import require, validated, validated_methods
 from .checkpoint import describe_settings, write_checkpoint
+from .data_loaders import as_task
 from .evaluate import check_batch, check_classes, check_task, evaluating, evaluation_rows, labelled_answers, labelled_tokens, to_device
 from .run_state import RunState
 from .schedule import TrainConfig, generator_for, lr_at
@@ -58,19 +59,19 @@ class TrainingRun(RunState):
     "A run with its task: one step, and the numbers of it."
     def __init__(self,
         model:nn.Module,                    # what to train
-        task:Any,                           # what to train on; has `sample(batch_size, generator)`
+        task:Any,                           # what to train on; has `sample(batch_size, generator)`, or is a `DataLoader`
         cfg:TrainConfig,                    # settings
         run_dir:Optional[Path]=None,        # folder, or None for a run that leaves nothing on disk
         eval_tasks:Mapping[str,Any]|None=None, # name -> task, or function: model -> dict of numbers
     ):
         super().__init__(model, cfg, run_dir)
-        check_task(task, "task")
-        for name, t in (eval_tasks or {}).items():
+        self.task, self.eval_tasks = as_task(task), {name: as_task(t) for name, t in (eval_tasks or {}).items()}
+        check_task(self.task, "task")
+        for name, t in self.eval_tasks.items():
             if not callable(t): check_task(t, f"eval_tasks[{name!r}]")
-        self.task, self.eval_tasks = task, dict(eval_tasks or {})
         self.phase = "between"               # or "drawing" or "updating"
         self.before:dict[str,Tensor] = {}    # states of the generators before the step
-        self.writer:Any = None               # of TensorBoard events, or None
+        self.send:Optional[Callable[...,Any]] = None   # called as send(numbers, step=…) with each row of numbers that is written, or None
 
     def describe(self)->dict:  # nested, plain json
         "What was asked for: settings, model, task and evaluation tasks."
@@ -82,7 +83,7 @@ class TrainingRun(RunState):
         "One batch, one step; the numbers of the step wait in `pending`. Raises NonFiniteLoss where the loss or the gradient is NaN or infinite, ValueError where the task gives no batch or a target is no class."
         self.before, self.phase = self.generators.states(), "drawing"
         self.model.train()
-        batch = self.task.sample(self.cfg.batch_size, self.generators.data)
+        batch = self.task.batch_at(self.step, self.cfg.seed) if hasattr(self.task, "batch_at") else self.task.sample(self.cfg.batch_size, self.generators.data)
         check_batch(batch, self.task)
         batch = to_device(batch, self.device)
         known = dict(asked=labelled_tokens(batch.targets, batch.mask, batch.inputs.shape[1])) if getattr(self.model, "uses_asked", False) else {}
@@ -128,8 +129,7 @@ class TrainingRun(RunState):
         if self.is_due(self.cfg.eval_every): rows += self._evaluations()
         if rows: self.log.append(self.step, rows)
         self.pending = None
-        for metric, value, where in rows if self.writer else ():
-            self.writer.add_scalar(metric if where == "all" else f"{metric}/{where}", value, self.step)
+        if self.send and rows: self.send({metric if where == "all" else f"{metric}/{where}".replace("=", "_"): value for metric, value, where in rows}, step=self.step)
 
     def _evaluations(self)->list[tuple[str,float,str]]:
         "The numbers of all evaluations; whatever they draw, the generators of the run stay where they are."
