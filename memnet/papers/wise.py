@@ -194,7 +194,7 @@ def run_wise(
     cfg:EditConfig=EditConfig(),# sizes; a smoke run takes smaller ones
 )->list[Measurement]:
     "All editors on the same edits."
-    g, found = torch.Generator().manual_seed(seed), []
+    g, found = torch.Generator().manual_seed(seed), []   # type: ignore[var-annotated]
     world = build_fact_model_world(cfg.n_facts, g)
     objects, order = torch.randint(N_OBJECTS, (cfg.n_facts,), generator=g), torch.randperm(cfg.n_facts, generator=g)
     edits, local, chosen_on, rest = order.split([cfg.n_edits, cfg.n_local, cfg.n_local, cfg.n_facts - cfg.n_edits - 2*cfg.n_local])
