@@ -245,6 +245,11 @@ class TextStore:
             if self.path != ':memory:': self.con.execute('PRAGMA wal_checkpoint(TRUNCATE)')
 
     # --- reading
+    def _from_json(self, text:str)->Any:
+        "What a text in the file says."
+        try: return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as e: raise ValueError(f"{self.path!r} is damaged (json: {e}): restore it from a copy") from None
+
     def records(self,
         where:str='1',                # condition of SQL over r (record), s (status), n (namespace); never built from user text
         values:Sequence[Any]=(),      # for its question marks
@@ -252,7 +257,7 @@ class TextStore:
     )->list[Record]:
         "Records that fulfil a condition."
         rows = self.con.execute(f'SELECT {_COLUMNS} FROM {_FROM} WHERE {where} ORDER BY {order}', tuple(values))
-        return [Record(*(*r[:9], json.loads(r[9]), *r[10:15], bool(r[15]), *r[16:])) for r in rows]
+        return [Record(*(*r[:9], self._from_json(r[9]), *r[10:15], bool(r[15]), *r[16:])) for r in rows]
 
     def get(self,
         ids:Iterable[int],  # of records
@@ -277,7 +282,7 @@ class TextStore:
     )->list[LogEntry]:
         "Logged operations, in order."
         rows = self.con.execute('SELECT seq, op, actor, time, changes FROM oplog WHERE seq > ? AND (? IS NULL OR time <= ?) ORDER BY seq', (since, until, until))
-        return [LogEntry(seq, op, actor, time, json.loads(changes)) for seq, op, actor, time, changes in rows]
+        return [LogEntry(seq, op, actor, time, self._from_json(changes)) for seq, op, actor, time, changes in rows]
 
     def last_seq(self)->int:
         "Number of the last operation; 0 = none."
