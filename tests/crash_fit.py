@@ -101,7 +101,7 @@ def stop_and_resume(n, seed, kinds, folder):
                 if now < step: wrong.append((kind, "lost", f"step {step} was saved, now {now}"))
                 step = now
             elif step >= 0: wrong.append((kind, "lost", "the checkpoint is gone"))
-            if sum(count.values()) >= n and attempt > 3: wait_for(in_a_child(lambda: train(place, 99 if step >= 0 else 0))); break
+            if sum(count.values()) >= n: wait_for(in_a_child(lambda: train(place, 99 if step >= 0 else 0))); break
         differ = [name for name, a, b in zip(("log", "tensors", "step"), ended(place), whole) if a != b]
         if differ: wrong.append(("resumed", "different", f"run {runs}: {' and '.join(differ)} are not what an uninterrupted run gives"))
         left = sorted(p.name for p in place.iterdir() if p.name.startswith(".new-"))
