@@ -18,8 +18,6 @@ class PublishedRecall(MQAR):
     """Zoology's multi-query associative recall and its forgetting variant. Source: Arora et al. 2023 (arXiv 2312.04927); definition of the generators: HazyResearch/zoology (Apache-2.0), no code taken.
 
     k2 v8 k4 v7 ·2· k4?v7 ·5· k2?v8 ·3·"""
-    vocab_size:int=8192   # token 0 is blank, then keys, and from vocab_size/2 on values
-    seq_len:int=64        # tokens in a row, even
     n_passes:int=1        # times that the block of pairs is shown
     n_updates:int=0       # keys that are bound again behind the block; the latest value is right
 
