@@ -108,7 +108,6 @@ EXEMPT = {
     **{f"foundations.validation.{n}": "is itself a part of the check" for n in
        ("require", "require_known", "is_kind", "kind_name", "describe_value", "require_kind", "require_fields", "number_test", "require_shape", "require_columns", "require_position", "fit_shape", "validated")},
     "training.prototype_memory.require_width": "is itself a check",
-    "training.learner_adapters.LearnerModule.forward": "is called by a strategy of Avalanche alone; the learner checks",
     "training.memnet_learner.MemNetLearner.tokens": "is called by `observe` and `predict`, which check", **{f"training.slot_learners.{n}": "is called by the learners, which check" for n in ("even", "slots_in", "place_in_slots")},
     **{f"models.layer_interface.LayerCall.{n}": "is compiled with the layer, which gives it a tensor of its own" for n in ("output", "restore")},
     "models.layer_interface.MemoryLayerState.from_banks": "is compiled with the layer, and refuses an empty list",

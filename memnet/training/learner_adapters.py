@@ -106,6 +106,7 @@ class LearnerModule(nn.Module):
         super().__init__()
         self.learner, self.place = learner, nn.Parameter(torch.zeros(()))   # an optimiser has to have something
 
+    @validated()
     def forward(self,
         x:Tensor,  # examples, `b …`
     )->Tensor:     # log-probabilities, `b c`
