@@ -23,9 +23,9 @@ STORY_WORDS = ('', '.', '?', 'where', 'is', 'was', 'before', 'the', 'to', 'there
 class StoryWorld:
     "What is the case, and what a reader of the story knows of it."
     def __init__(self)->None:
-        self.place = dict(STARTING_PLACES)         # of people and things, true, told or not
+        self.place = dict(STARTING_PLACES)         # of people and things, true, stated or not
         self.holder:dict[str,str] = {}             # thing -> person
-        self.told:dict[str,str] = {}               # person -> place, as far as the story said
+        self.stated:dict[str,str] = {}               # person -> place, as far as the story said
         self.known_holder:dict[str,str] = {}       # thing -> person, as far as the story said
         self.left_at:dict[str,Optional[str]] = {}  # thing that was put down -> place; None = not known
         self.history:dict[str,list[str]] = {}      # thing -> its known places, in order
@@ -36,7 +36,7 @@ class StoryWorld:
         place:str,   # whereto
     )->None:
         "A person goes to a place, with all that they hold."
-        self.place[person] = self.told[person] = place
+        self.place[person] = self.stated[person] = place
         self._note_places()
 
     @validated()
@@ -55,17 +55,17 @@ class StoryWorld:
         thing:str,   # what they hold
     )->None:
         "A person puts a thing down where they are."
-        self.place[thing], self.left_at[thing] = self.place[person], self.told.get(person)
+        self.place[thing], self.left_at[thing] = self.place[person], self.stated.get(person)
         self.holder.pop(thing, None), self.known_holder.pop(thing, None)
         self._note_places()
 
     @validated()
     def known_place(self,
         thing:str,          # one of `THINGS`
-    )->Optional[str]:       # None where the story does not tell
+    )->Optional[str]:       # None where the story does not say
         "Where a reader knows a thing to be."
         person = self.known_holder.get(thing)
-        return self.left_at.get(thing) if person is None else self.told.get(person)
+        return self.left_at.get(thing) if person is None else self.stated.get(person)
 
     def _note_places(self)->None:
         "Take the known places of all things into their histories."
@@ -143,10 +143,10 @@ class Stories(Task):
     def _question(self, world:StoryWorld, pick)->Optional[StorySentence]:
         "One question that the story can answer; None where there is none."
         if self.n_facts == 1:
-            person = pick(sorted(world.told))
-            return StorySentence(('where', 'is', person, '?'), world.told[person])
+            person = pick(sorted(world.stated))
+            return StorySentence(('where', 'is', person, '?'), world.stated[person])
         if self.n_facts == 2:
-            held = [t for t in THINGS if world.known_holder.get(t) in world.told]
+            held = [t for t in THINGS if world.known_holder.get(t) in world.stated]
             if not held: return None
             thing = pick(held)
             return StorySentence(('where', 'is', 'the', thing, '?'), world.known_place(thing))
@@ -210,7 +210,7 @@ class Stories(Task):
     def _answer(world:StoryWorld, words:list[str], t:int)->str:
         "Answer a question from what is known."
         what = next((w for w in words if w in PEOPLE + THINGS), '')
-        found = world.told.get(what) if what in PEOPLE else world.known_place(what) if 'was' not in words else next(iter(world.history.get(what, [])[-2:-1]), None)
+        found = world.stated.get(what) if what in PEOPLE else world.known_place(what) if 'was' not in words else next(iter(world.history.get(what, [])[-2:-1]), None)
         require(found is not None, f"row must be a story, got the question {' '.join(words)!r} at position {t}, which it cannot answer")
         return found or ''
 

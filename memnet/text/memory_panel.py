@@ -62,7 +62,7 @@ class MemoryPanel(W.VBox):
         self.record = W.BoundedIntText(description='record', value=1, min=1, max=10**9, layout=W.Layout(width='12em'))
         self.message, self.lit_view, self.record_view = W.HTML(), W.HTML(), W.HTML()
         self.ask_button.on_click(lambda _: self._guarded(self.ask))
-        self.record.observe(lambda _: self._guarded(self.look), 'value')
+        self.record.observe(lambda _: self._guarded(self.show_record), 'value')
         super().__init__([W.HBox([self.query, self.k, self.spread, self.ask_button]), self.message, self.lit_view, self.record, self.record_view])
 
     def _guarded(self, action:Callable[[],None])->None:
@@ -82,9 +82,9 @@ class MemoryPanel(W.VBox):
         self.lit_view.value = lit_html(found, ranked, self.memory.store.get(ranked.ids))
         if found.hits:
             self.record.value = found.hits[0].record.id
-            self.look()
+            self.show_record()
 
-    def look(self)->None:
+    def show_record(self)->None:
         "Show one record. Raises ValueError where it belongs to another namespace."
         require(self.memory.get(self.record.value).namespace == self.namespace, f"record {self.record.value} belongs to another namespace than {self.namespace!r}")
         self.record_view.value = record_html(self.memory, self.record.value)

@@ -20,15 +20,15 @@ class NeighbourGraphIndex(ExactIndex):
     def __init__(self,
         dim:int,         # width of a vector
         links:int=16,    # of a vector, on each level
-        look:int=128,    # candidates that a search keeps; more find more
+        ef_search:int=128,    # candidates that a search keeps; more find more
         build:int=100,   # and while a vector is taken in
     ):
         super().__init__(dim)
         try: hnswlib:Any = importlib.import_module('hnswlib')
         except ImportError: raise ValueError("a graph of neighbours needs the package hnswlib: pip install 'memnet[large]', or use ExactIndex") from None
-        self.look, self._room = check_count('look', look), 1024
+        self.ef_search, self._capacity = check_count('ef_search', ef_search), 1024
         self._graph = hnswlib.Index(space='ip', dim=dim)
-        self._graph.init_index(max_elements=self._room, M=check_count('links', links, 2), ef_construction=check_count('build', build), random_seed=0)
+        self._graph.init_index(max_elements=self._capacity, M=check_count('links', links, 2), ef_construction=check_count('build', build), random_seed=0)
         self._graph.set_num_threads(1)       # the same graph every time
 
     def add(self,
@@ -37,8 +37,8 @@ class NeighbourGraphIndex(ExactIndex):
     )->None:
         "Take vectors in, and link them. Raises ValueError where a width does not fit or the numbers do not grow."
         super().add(ids, x)
-        while self._room < self.size: self._room *= 2
-        if self._graph.get_max_elements() < self._room: self._graph.resize_index(self._room)
+        while self._capacity < self.size: self._capacity *= 2
+        if self._graph.get_max_elements() < self._capacity: self._graph.resize_index(self._capacity)
         if len(ids): self._graph.add_items(np.asarray(x, np.float32), np.asarray(ids, np.int64))
 
     def remove(self,
@@ -59,7 +59,7 @@ class NeighbourGraphIndex(ExactIndex):
         if min(left, left if allowed is None else len(allowed)) <= max(EXACT_BELOW, 4*check_count('k', k)): return super().search(q, k, allowed)
         q, n = np.asarray(q, np.float32), k
         while n <= left//4:
-            self._graph.set_ef(max(self.look, 2*n))
+            self._graph.set_ef(max(self.ef_search, 2*n))
             ids = np.sort(self._graph.knn_query(q[None], k=n)[0][0].astype(np.int64))
             if allowed is not None: ids = ids[is_among(ids, allowed)]
             if len(ids) >= k:

@@ -44,7 +44,7 @@ class LossModel(nn.Module):
     def __init__(self,
         model:SequenceModel,      # any model of ours; not copied
         term:str='total',         # of its objective: "total", "task", or another by name
-        next_token:bool=False,    # labels are the inputs themselves; each token is to be told from those before it
+        next_token:bool=False,    # labels are the inputs themselves; each token is predicted from those before it
         generator:Optional[torch.Generator]=None, # in training, for policies that draw; None = their mean
     ):
         super().__init__()
