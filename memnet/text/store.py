@@ -36,6 +36,24 @@ CREATE VIRTUAL TABLE record_fts USING fts5(text, ns, content='record', content_r
 """
 
 # %% ../../nbs/text/04_store.ipynb #44f57fe6
+class _NamingCursor(sqlite3.Cursor):
+    "Names the file where SQLite finds that it is damaged."
+    def _named(self, call, *args):
+        try: return call(*args)
+        except sqlite3.DatabaseError as e:
+            if type(e) is not sqlite3.DatabaseError: raise   # a lock, a full disk, a broken rule: not damage
+            raise ValueError(f"{self.connection.path!r} is damaged ({e}): restore it from a copy") from None
+    def execute(self, *args): return self._named(super().execute, *args)
+    def executemany(self, *args): return self._named(super().executemany, *args)
+    def fetchone(self): return self._named(super().fetchone)
+    def fetchall(self): return self._named(super().fetchall)
+    def __next__(self): return self._named(super().__next__)
+
+class _NamedConnection(sqlite3.Connection):
+    path = ''   # of the file
+    def execute(self, *args): return self.cursor(_NamingCursor).execute(*args)
+    def executemany(self, *args): return self.cursor(_NamingCursor).executemany(*args)
+
 def open_file(
     path:str,               # file, or ':memory:'
     read_only:bool=False,   # never write
@@ -48,7 +66,8 @@ def open_file(
     if exists:
         with open(path, 'rb') as f: require(f.read(16) == b'SQLite format 3\0', f"{path!r} is not a memory of text: choose another file")
     try:
-        con = sqlite3.connect(f"{place.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if path != ':memory:' else path, uri=path != ':memory:', timeout=timeout, isolation_level=None, check_same_thread=False)
+        con = sqlite3.connect(f"{place.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if path != ':memory:' else path, uri=path != ':memory:', timeout=timeout, isolation_level=None, check_same_thread=False, factory=_NamedConnection)
+        con.path = path
         for pragma in ('foreign_keys=ON', 'secure_delete=ON', 'trusted_schema=OFF'): con.execute(f'PRAGMA {pragma}')
         empty = con.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] == 0   # new, or its maker was killed before the tables were there
         require(empty or con.execute('PRAGMA application_id').fetchone()[0] == APPLICATION_ID, f"{path!r} is not a memory of text: choose another file")
