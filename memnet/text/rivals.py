@@ -76,7 +76,7 @@ def window_ask(
 CHOSEN = dict(flat_store=dict(replace=.8, threshold=.35), linked_store=dict(replace=2., threshold=.45, links=5))   # settings of the stores, chosen on worlds 0 and 1
 
 class _Keyless:
-    "A memory that is never said what a sentence is about."
+    "A memory that is not given the key of a sentence."
     def __init__(self): self.memory = TextMemory(clock=Clock())
     def write(self, text:str, kind:str='semantic', key:str='')->Record: return self.memory.write(text, kind)
 
