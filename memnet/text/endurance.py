@@ -158,7 +158,10 @@ def index_trial(
     rng, encoder = random.Random(seed), HashEncoder()
     people = invented_names(rng, max(check_count('n', n)//50, 10))
     indexes:dict[str,Any] = {'exact': ExactIndex(encoder.dim), 'graph': NeighbourGraphIndex(encoder.dim)}
-    adds, took, asked, found, least = dict.fromkeys(indexes, 0.), {k: [] for k in indexes}, [], {k: [] for k in indexes}, 0.
+    adds, least = dict.fromkeys(indexes, 0.), 0.
+    asked:list[tuple[float,str]] = []
+    took:dict[str,list] = {k: [] for k in indexes}
+    found:dict[str,list] = {k: [] for k in indexes}
     for first in progress(range(0, n, check_count('batch', batch))):
         said = [_said(rng, people, i) for i in range(first, min(first + batch, n))]
         x = encode_texts(encoder, [text for _, _, text in said])
