@@ -69,7 +69,8 @@ def make_ablation_model(
     "The model of a run, as it starts."
     config = MemNetConfig(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0) | CHANGES[cfg.model]))
     model = MemNet(config, generator=generator_for("init", model_seed(cfg)))
-    return set_memory_path(model, "reference") if config.eta_minus or config.competition else model   # the fused path has neither
+    if config.eta_minus or config.competition: set_memory_path(model, "reference")   # the fused path has neither
+    return model
 
 def model_seed(
     cfg:AblationConfig,
