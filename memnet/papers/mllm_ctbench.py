@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['N_TASKS', 'BASE', 'PER_TASK', 'GROUP', 'PROMPTS', 'INNER', 'FIXED_SEEDS', 'METHODS', 'kl_k3', 'group_advantages',
-           'grpo_loss', 'draw_solutions', 'StepwisePolicy', 'TuningMethod', 'batch_losses', 'shares_right',
-           'tune_until', 'BenchConfig', 'train_base', 'tune_in_turn', 'summarise', 'run_mllm_ctbench']
+           'grpo_loss', 'draw_solutions', 'StepwisePolicy', 'TuningMethod', 'solution_reward', 'batch_losses',
+           'shares_right', 'tune_until', 'BenchConfig', 'train_base', 'tune_in_turn', 'summarise', 'run_mllm_ctbench']
 
 # %% ../../papers/mllm_ctbench.ipynb #b8ec7462
 import copy
@@ -126,6 +126,13 @@ class TuningMethod(NamedTuple):
 
 GROUP, PROMPTS, INNER = 8, 32, 2   # outputs for a prompt; prompts in a batch; steps on each batch of outputs
 
+def solution_reward(
+    tokens:Tensor,    # written, `b 3`
+    solution:Tensor,  # what is right, `b 3`
+)->Tensor:            # `b`
+    "1 for the right answer, and .25 for each right reasoning token."
+    return (tokens == solution).float() @ torch.tensor([.25, .25, 1.])
+
 def batch_losses(
     policy:StepwisePolicy,      # is tuned
     reference:StepwisePolicy,   # at the start of the task
@@ -139,14 +146,13 @@ def batch_losses(
         logp = policy.teacher_forced(prompts, solutions[prompts])
         loss = F.nll_loss(logp.flatten(0, 1), solutions[prompts].flatten())
         if method.beta:
-            with torch.no_grad(): ref = reference.teacher_forced(prompts, solutions[prompts])
-            loss = loss + method.beta*(logp.exp()*(logp - ref)).sum(-1).mean()
+            with torch.no_grad(): before = reference.teacher_forced(prompts, solutions[prompts])
+            loss = loss + method.beta*(logp.exp()*(logp - before)).sum(-1).mean()
         yield loss
         return
     prompts = prompts.repeat_interleave(GROUP)
     tokens = policy.write(prompts, draws)
-    right = (tokens == solutions[prompts]).float()
-    advantages = group_advantages(right[:, 2] + .5*right[:, :2].mean(1), GROUP).unsqueeze(1)
+    advantages = group_advantages(solution_reward(tokens, solutions[prompts]), GROUP).unsqueeze(1)
     with torch.no_grad(): ref = reference.logp(prompts, tokens) if method.beta else None
     old:Optional[Tensor] = None
     for _ in range(INNER):
