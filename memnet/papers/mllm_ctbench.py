@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['N_TASKS', 'BASE', 'PER_TASK', 'GROUP', 'PROMPTS', 'INNER', 'FIXED_SEEDS', 'METHODS', 'kl_k3', 'group_advantages',
            'grpo_loss', 'draw_solutions', 'StepwisePolicy', 'TuningMethod', 'solution_reward', 'batch_losses',
-           'shares_right', 'tune_until', 'BenchConfig', 'train_base', 'tune_in_turn', 'summarise', 'run_mllm_ctbench']
+           'shares_right', 'tune_until', 'BenchConfig', 'train_joint_base', 'tune_in_turn', 'summarise',
+           'run_mllm_ctbench']
 
 # %% ../../papers/mllm_ctbench.ipynb #b8ec7462
 import copy
@@ -204,7 +205,7 @@ FIXED_SEEDS = 3   # under the fixed budget: the first three seeds, for time
 METHODS = {"SFT": TuningMethod(False, 1e-3), "SFT, slow": TuningMethod(False, 3e-4), "SFT, penalty": TuningMethod(False, 1e-3, .3)}
 METHODS |= {"GRPO 0": TuningMethod(True, 3e-4), "GRPO .04": TuningMethod(True, 3e-4, .04), "GRPO .3": TuningMethod(True, 3e-4, .3), "GRPO 1": TuningMethod(True, 3e-4, 1.)}
 
-def train_base(
+def train_joint_base(
     solutions:Tensor,  # of all prompts, `p 3`
     level:float,       # answers to be right
     hidden:int,        # width
@@ -248,12 +249,12 @@ def run_mllm_ctbench(
 )->list[Measurement]:
     "All arms on the same tasks, from the same base."
     solutions = draw_solutions(torch.Generator().manual_seed(seed))
-    strong, weak = (train_base(solutions, level, cfg.hidden, seed) for level in (cfg.strong, cfg.weak))
+    strong, weak = (train_joint_base(solutions, level, cfg.hidden, seed) for level in (cfg.strong, cfg.weak))
     found = [Measurement(arm, name, v) for arm, base in (("base", strong), ("weak base", weak)) for name, v in zip(("accuracy", "reasoning accuracy"), shares_right(base, solutions).mean(1).tolist())]
     for name in ("SFT", "SFT, slow", "SFT, penalty", "GRPO 0", "GRPO .3", "GRPO 1"): found += summarise(name, *tune_in_turn(strong, solutions, METHODS[name], seed, cfg.most, cfg.level))
     for name in ("SFT", "GRPO .3"): found += summarise(f"weak, {name}", *tune_in_turn(weak, solutions, METHODS[name], seed, cfg.most, cfg.level))
     found += summarise("reversed, SFT", *tune_in_turn(strong, solutions, METHODS["SFT"], seed, cfg.most, cfg.level, range(N_TASKS)[::-1]))
-    for name in ("SFT", "GRPO 0", "GRPO .04", "GRPO .3") if seed < FIXED_SEEDS else (): found += summarise(f"fixed, {name}", *tune_in_turn(strong, solutions, METHODS[name], seed, cfg.budget))
+    for name in ("SFT", "SFT, slow", "GRPO 0", "GRPO .04", "GRPO .3") if seed < FIXED_SEEDS else (): found += summarise(f"fixed, {name}", *tune_in_turn(strong, solutions, METHODS[name], seed, cfg.budget))
     tune_until(strong, torch.arange(len(solutions)), solutions, METHODS["SFT"], seed, N_TASKS*cfg.most, cfg.level)
     return found + [Measurement("joint", name, v) for name, v in zip(("accuracy", "reasoning accuracy"), shares_right(strong, solutions).mean(1).tolist())]
 
@@ -262,8 +263,8 @@ SEEDS, run = 5, run_mllm_ctbench
 CRITERIA = (
     Criterion("stop rule: the reward with penalty .3 forgets less than solutions, by .07, in no seed more by .02", "bwt", "GRPO .3", "SFT", at_least=.07, wins=5, each=-.02),
     Criterion("fixed budget: without the penalty it forgets more, by .15", "bwt", "fixed, GRPO .3", "fixed, GRPO 0", at_least=.15),
-    Criterion("reasoning forgets less than answers: by solutions", "reasoning less answers", "SFT", at_least=0.),
-    Criterion("reasoning forgets less than answers: by reward with penalty .3", "reasoning less answers", "GRPO .3", at_least=0.),
+    Criterion("reasoning forgets less than answers: by solutions", "reasoning less answers", "SFT", at_least=.0005),
+    Criterion("reasoning forgets less than answers: by reward with penalty .3", "reasoning less answers", "GRPO .3", at_least=.0005),
     Criterion("the strong base forgets less than the weak one, by .15 (by solutions)", "bwt", "SFT", "weak, SFT", at_least=.15),
     Criterion("stop rule: what is compared was learned equally well, within .03", "learning", "GRPO .3", "SFT", at_least=-.03, claimed=False),
     Criterion("stop rule: solutions are learned, .95", "learning", "SFT", at_least=.95, claimed=False),
