@@ -23,6 +23,7 @@ from .event_table import EVENT_KINDS
 from .memory_metrics import effective_slots, graph_measures
 from .slot_lifetimes import read_ages, slot_lifetimes
 from ..foundations.validation import require, validated
+from ..memory.bounded_edges import dense_edges
 
 # %% ../../nbs/analysis/05_probes.ipynb #cd82c635
 class Observation(NamedTuple):
@@ -105,7 +106,8 @@ class MemNetProbe:
         info, memory = out.info, out.state.memory
         slot, n_slots = info["write_slot"], info["read"].shape[-1]
         write = torch.nn.functional.one_hot(slot.clamp(min=0), n_slots)*(info["gate"]*(slot >= 0)).unsqueeze(-1)
-        edges = memory.edges if memory.edges.shape[-1] else "this model was built without a graph"
+        graph = dense_edges(memory.edges)
+        edges = graph if graph.shape[-1] else "this model was built without a graph"
         return _observation(read=info["read"], write=write, gate=info["gate"], surprise="what is written is decided by a gate, not by a loss", edges=edges, events=log.frame()), out.state
 
 # %% ../../nbs/analysis/05_probes.ipynb #f722f977

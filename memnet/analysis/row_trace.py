@@ -19,6 +19,7 @@ from .switches import MechanismSwitches, ablated_model
 from ..dreaming.merging import merge_map
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.validation import require, validated
+from ..memory.bounded_edges import dense_edges
 from ..foundations.trees import tree_map
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet
@@ -114,7 +115,7 @@ def trace_chunk(
     slots, row, info, write_slots = memory_state(after), torch.arange(len(tokens)), reading.info, out.info["write_slot"]
     strength = memory_bank(models.model).effective_strength(slots).numpy()
     hop_reads = [last_token_entries(m(x, state=states, mask=mask, record=True).info["read"]) for m in models.hop_models]
-    trace = RowTrace(probs=reading.logits[row, row].softmax(-1).numpy(), strength=strength, age=slots.age.numpy(), edges=slots.edges.numpy(),
+    trace = RowTrace(probs=reading.logits[row, row].softmax(-1).numpy(), strength=strength, age=slots.age.numpy(), edges=dense_edges(slots.edges).numpy(),
                      writer=writers_after(writer, write_slots, strength > 0, first), read_weights=last_token_entries(info["read"]), hop_reads=np.stack(hop_reads, 2),
                      hop_weights=last_token_entries(info["hop_weights"]), policy_weights=last_token_entries(info["policy_weights"]),
                      write_gate=last_token_entries(out.info["gate"]), write_slot=last_token_entries(write_slots).astype(int), before_events={})
@@ -186,7 +187,7 @@ def apply_events(
         state, to = ROW_EVENTS[name](model, state, config)
         writer, moved_to = merged_writers(writer, to), np.where(moved_to >= 0, np.take_along_axis(to, moved_to.clip(0), 1), -1)
     slots = memory_state(state)
-    last = dict(strength=memory_bank(model).effective_strength(slots).numpy(), age=slots.age.numpy(), edges=slots.edges.numpy(), writer=writer[None])
+    last = dict(strength=memory_bank(model).effective_strength(slots).numpy(), age=slots.age.numpy(), edges=dense_edges(slots.edges).numpy(), writer=writer[None])
     changed = {k: np.concatenate([getattr(trace, k)[:-1], v]) for k, v in last.items()}
     return trace._replace(before_events={t: before._replace(moved_to=moved_to)}, **changed), state
 

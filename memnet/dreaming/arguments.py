@@ -21,6 +21,7 @@ def require_memory_state(
     "Refuse what is no memory. Raises ValueError where it is another type, its parts do not belong together, or the graph is missing."
     require(isinstance(state, MemoryState), f"state must be a MemoryState, got {type(state).__name__}: of a model's state pass state.memory")
     shape = tuple(state.strength.shape)
+    require(isinstance(state.edges, Tensor), "the graph of this state is bounded, and a matrix is needed here: pass state._replace(edges=dense_edges(state.edges)), and bound it again with bounded_edges")
     require(len(shape) == 3, f"strength of a state must be of shape (rows, heads, slots), got {shape}")
     for name in ('keys', 'values', 'edges'):
         got = tuple(getattr(state, name).shape)

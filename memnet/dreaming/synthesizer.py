@@ -18,7 +18,8 @@ from .compression import compress_slots
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
 from .arguments import require_between, require_memory_state
-from ..memory.state import MemoryState
+from ..memory.bounded_edges import bounded_edges, dense_edges
+from ..memory.state import BoundedEdges, MemoryState
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #57decdfa
 CONSOLIDATION_STAGES = ('refine', 'merge', 'compress', 'replay')
@@ -67,8 +68,11 @@ class MemorySynthesizer(SlotRefinement):
     )->MemoryState:         # the consolidated state
         "One consolidation phase: the stages that the config names, in order. Raises ValueError where the state is not of the heads, width and dtype of the module, or `rate_of` is no function."
         require(rate_of is None or callable(rate_of), f"rate_of must be a function from contents to rates, such as bank.rate_of, or None, got {rate_of!r}")
-        self._check_state(state)
         cfg = self.config
+        if isinstance(state, MemoryState) and isinstance(state.edges, BoundedEdges):   # the stages want a matrix; afterwards the weakest edges are dropped again
+            dense = self(state._replace(edges=dense_edges(state.edges)), rate_of)
+            return dense._replace(edges=bounded_edges(dense.edges, state.edges.to.shape[-1]))
+        self._check_state(state)
         if 'refine' in cfg.dream_stages: state = self.refine(state)
         if 'merge' in cfg.dream_stages: state = merge_slots(state, cfg.tau_merge, rate_of)
         if 'compress' in cfg.dream_stages: state = compress_slots(state, cfg.free_slots, rate_of)

@@ -42,6 +42,7 @@ def kernel_obstacle(
     for name in cfg.policies:
         if name not in BUILT_IN_POLICIES or POLICIES.get(name) is not BUILT_IN_POLICIES[name]: return f"the policy {name!r} is not a built-in one"
     if p.graph_rule is not None: return "a graph rule of its own"
+    if not isinstance(state.edges, Tensor): return "a bounded graph"
     if isinstance(state.writes, Tensor): return "a count of writes per slot"
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"
     for name, value in (('gamma', 1), ('eta_minus', 0), ('competition', 0)):
@@ -195,8 +196,8 @@ def fused_segment(
     settings = ScanSettings(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
     read, slots, record = fused_scan(token_arrays(f, p), slot_arrays(s, p, read_mass, logit), real.repeat_interleave(H, 0), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
     n = SlotArrays(*(y.unflatten(0, (B, H)) for y in slots))
-    graph = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
-    new = MemoryState(n.keys, n.values, n.strength, *counters_after(s, n, real.sum(-1)), n.usage, *graph, s.clock + real.sum(-1))
+    edges, trace = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
+    new = MemoryState(n.keys, n.values, n.strength, *counters_after(s, n, real.sum(-1)), n.usage, edges, trace, s.clock + real.sum(-1))
     return FusedSegment(read.unflatten(0, (B, H)), new, n.mass, n.logit, record)
 
 # %% ../../nbs/memory/12_fused_path.ipynb #5bdf2250

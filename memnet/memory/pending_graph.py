@@ -6,19 +6,21 @@
 __all__ = ['PendingGraph', 'pending_graph', 'outgoing_weight', 'hop_pending', 'spread_pending']
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #e5eac531
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.validation import validated
+from .bounded_edges import outgoing_sum, readable_sum, send_along
 from .config import GraphConfig
 from .plasticity import EdgeEvents, power_kernel
 from .spreading import return_lost, row_scale
+from .state import BoundedEdges
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #48dbd9dd
 class PendingGraph(NamedTuple):
     "The graph as each token of a chunk sees it: the edges of the start and the events before the token, never multiplied out."
-    edges:Tensor                # at the start of the chunk, `b h n m`
+    edges:Union[Tensor,BoundedEdges] # at the start of the chunk, `b h n m` or bounded
     pre:Tensor                  # trace before each event, over n slots and w pending allocations, `b h w l`; divided by what competition left at the event
     address:Tensor              # one-hot, `b h w l`
     seen:Tensor                 # how much of event w token t sees: its gate, decayed, 0 unless w < t, `b h t w`
@@ -31,7 +33,7 @@ class PendingGraph(NamedTuple):
 # %% ../../nbs/memory/06_pending_graph.ipynb #2494ffc4
 @validated()
 def pending_graph(
-    edges:Tensor,                 # at the start of the chunk, `b h n m`
+    edges:Union[Tensor,BoundedEdges], # at the start of the chunk, `b h n m` or bounded
     events:EdgeEvents,            # of the chunk, over slots and pending allocations
     rule:GraphConfig,             # gamma, eta_plus and eta_minus are used
     masked:Optional[Tensor]=None, # entries that each token cannot read, bool `b h t l`; None = empty ones only
@@ -50,10 +52,10 @@ def outgoing_weight(
 )->Tensor:           # `b h t l`
     "Net outgoing weight of every entry, as each token sees it."
     B, H, T, W = g.seen.shape
-    N, row, seen = g.edges.shape[-1], g.edges.sum(-1).unsqueeze(-2).expand(B, H, T, -1), g.seen
+    row, seen = outgoing_sum(g.edges).unsqueeze(-2).expand(B, H, T, -1), g.seen
     if g.masked is not None:                       # edges to an evicted entry no longer count
         valid = (~g.masked).to(seen.dtype)
-        row = valid[..., :N] @ g.edges.mT
+        row = readable_sum(g.edges, valid[..., :row.shape[-1]])
         seen = seen*(valid @ g.address.mT)
     if g.fade is not None: row = row*g.fade
     row = F.pad(row, (0, W)).flatten(0, 1)
@@ -74,7 +76,7 @@ def hop_pending(
     "One step along the edges, each token on its own version of the graph. Source: Katharopoulos et al. 2020, section 3, for the masked product."
     B, H, T, W = g.seen.shape
     source = act*scale if g.remaining is None else act*scale*g.remaining
-    old = source[..., :g.edges.shape[-1]] @ g.edges
+    old = send_along(source[..., :source.shape[-1] - W], g.edges)
     if g.fade is not None: old = old*g.fade
     carried = (source @ g.pre.mT)*g.seen         # what each event carries
     out = torch.baddbmm(F.pad(old, (0, W)).flatten(0, 1), carried.flatten(0, 1), g.address.flatten(0, 1), alpha=g.eta_plus).unflatten(0, (B, H))

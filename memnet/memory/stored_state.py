@@ -6,7 +6,7 @@
 __all__ = ['STORED_BITS', 'StoredState', 'store_state', 'restore_state']
 
 # %% ../../nbs/memory/17_stored_state.ipynb #e09a51ef
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 import torch
 from torch import Tensor
 from ..foundations.validation import require, validated
@@ -23,7 +23,7 @@ class StoredState(NamedTuple):
     step:Tensor        # step of the contents, bfloat16, `b h n`
     strength:Tensor    # in 255ths, `b h n`
     clock:Tensor       # tokens seen, `b`
-    edges:Tensor       # float16, `b h n m`, or `b h n 0` without a graph
+    edges:Any          # float16, `b h n m`, or `b h n 0` without a graph; or `BoundedEdges` with weights in float16
     writes:Union[Tensor,tuple[()]]=()     # writes that each slot stands for, `b h n`; () = not counted
     age:Optional[Tensor]=None             # tokens since the last write, `b h n`; None = history is not kept, here and below
     since_read:Optional[Tensor]=None      # tokens since the last read, from 1 on; 0 = never, `b h n`
@@ -48,7 +48,9 @@ def _from_codes(codes, dtype):
     if codes.dtype == torch.int8: return codes.to(dtype)
     return torch.stack([codes & 15, codes >> 4], -1).flatten(-2).to(dtype) - 8
 
-def _fit(x, dtype): return x.clamp(max=_LARGEST[dtype]).to(dtype)
+def _fit(x, dtype): return x.clamp(max=_LARGEST[dtype]).to(dtype) if dtype in _LARGEST else x.to(dtype)
+
+def _graph_in(edges, dtype): return _fit(edges, dtype) if isinstance(edges, Tensor) else edges._replace(weight=_fit(edges.weight, dtype))
 
 # %% ../../nbs/memory/17_stored_state.ipynb #0dfd02bb
 @torch.no_grad()
@@ -67,7 +69,7 @@ def store_state(
     step = _largest_step(state.values, steps).to(torch.bfloat16)
     strength = torch.where(s > 0, (s*255).round().clamp(1, 255), 0).to(torch.uint8)
     writes = _fit(state.writes, torch.int16) if isinstance(state.writes, Tensor) else ()
-    stored = StoredState(_codes(state.keys, _largest_step(state.keys, steps), bits), _codes(state.values, step.to(s.dtype), bits), step, strength, state.clock, _fit(state.edges, torch.float16), writes)
+    stored = StoredState(_codes(state.keys, _largest_step(state.keys, steps), bits), _codes(state.values, step.to(s.dtype), bits), step, strength, state.clock, _graph_in(state.edges, torch.float16), writes)
     if not history: return stored
     since = torch.where(state.last_read > 0, clock - state.last_read + 1, 0)
     return stored._replace(age=_fit(state.age, torch.int32), since_read=_fit(since, torch.int32), usage=state.usage.to(torch.bfloat16), trace=state.trace.to(torch.bfloat16))
@@ -85,4 +87,4 @@ def restore_state(
     if stored.age is not None and stored.since_read is not None: age, last_read = stored.age.long(), torch.where(stored.since_read > 0, clock - stored.since_read + 1, 0)
     usage, trace = (zero if x is None else x.to(dtype) for x in (stored.usage, stored.trace))
     writes = stored.writes.long() if isinstance(stored.writes, Tensor) else ()
-    return MemoryState(unit_rows(_from_codes(stored.keys, dtype)), _from_codes(stored.values, dtype)*stored.step.to(dtype).unsqueeze(-1), strength, age, last_read, usage, stored.edges.to(dtype), trace, stored.clock, None, writes)
+    return MemoryState(unit_rows(_from_codes(stored.keys, dtype)), _from_codes(stored.values, dtype)*stored.step.to(dtype).unsqueeze(-1), strength, age, last_read, usage, _graph_in(stored.edges, dtype), trace, stored.clock, None, writes)

@@ -7,17 +7,18 @@ __all__ = ['gather_writes', 'scatter_writes', 'select_writes', 'updated_slots', 
            'updated_age', 'updated_writes', 'updated_last_read', 'ChunkWrite', 'commit_chunk', 'chunk_record']
 
 # %% ../../nbs/memory/11_writing.ipynb #9b5422c7
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.compilation import is_traced
 from ..foundations.validation import validated
+from .bounded_edges import bounded_stdp, clear_edges, scale_outgoing
 from .competition import left_of_strength
 from .plasticity import EdgeEvents, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, left_at_writes, place_writes
 from .allocation import STRENGTH_STEPS, WriteRequests
-from .state import READ_THRESHOLD, MemoryState
+from .state import READ_THRESHOLD, BoundedEdges, MemoryState
 
 # %% ../../nbs/memory/11_writing.ipynb #139fb0ab
 @validated()
@@ -81,19 +82,19 @@ def updated_graph(
     writes:PlannedWrites,         # that are committed
     events:Optional[EdgeEvents],  # of these writes, where the read has computed them; None = compute them here
     p:BankParameters,  # settings and learned numbers of the bank
-)->tuple[Tensor,Tensor]:          # edges `b h n m`, trace `b h n`
-    "Edges and trace after the chunk, by the bank's graph rule."
+)->tuple[Any,Tensor]:             # edges of the kind that the state has, trace `b h n`
+    "Edges and trace after the chunk, by the bank's graph rule. A bounded graph stays bounded: the weakest edges are dropped."
     if p.lam is None: return state.edges, state.trace
     if events is None: events = chunk_events(writes, state, p)
     if p.graph_rule is not None: return p.graph_rule.update(state, writes, events, p)
     cfg, plan, N, edges, keep = p.config, writes.plan, p.config.n_slots, state.edges, 1 - writes.plan.evicted
     pre = events.pre
     if events.before is not None and events.after is not None:
-        edges, pre = edges*events.after[..., :N].exp().unsqueeze(-1), pre*(events.after.unsqueeze(-2) - events.before).exp()
-    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = edges*keep.unsqueeze(-1)*keep.unsqueeze(-2)
+        edges, pre = scale_outgoing(edges, events.after[..., :N].exp()), pre*(events.after.unsqueeze(-2) - events.before).exp()
+    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = clear_edges(edges, plan.evicted)
     def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
     address = to_slots(writes.address)
-    edges = stdp(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma)
+    edges = (bounded_stdp if isinstance(edges, BoundedEdges) else stdp)(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma)
     return edges, last_trace(address, events.gates, p.lam, state.trace*keep)
 
 # %% ../../nbs/memory/11_writing.ipynb #220db44e

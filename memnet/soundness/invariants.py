@@ -18,6 +18,7 @@ from ..dreaming.compression import compress_slots
 from ..dreaming.synthesizer import MemorySynthesizer
 from ..foundations.trees import tree_leaves, tree_map
 from ..foundations.validation import require
+from ..memory.bounded_edges import dense_edges
 from ..memory.state import MemoryState, forget
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet
@@ -53,7 +54,7 @@ def broken_invariants(
     }
     learned = None if bank is None else bank.bank_parameters().lam
     if learned is not None:
-        A, lam = s.edges, learned.detach().view(1, -1)
+        A, lam = dense_edges(s.edges), learned.detach().view(1, -1)
         mass = (cfg.eta_plus + abs(cfg.eta_minus))/(1 - lam).clamp(min=1e-6)*s.clock.view(-1, 1) + replays*cfg.n_slots
         ok |= {
             'no slot has an edge to itself': not bool(A.diagonal(dim1=-2, dim2=-1).any()),

@@ -41,6 +41,11 @@ class NeighbourGraphIndex(ExactIndex):
         if self._graph.get_max_elements() < self._capacity: self._graph.resize_index(self._capacity)
         if len(ids): self._graph.add_items(np.asarray(x, np.float32), np.asarray(ids, np.int64))
 
+    @property
+    def nbytes(self)->int:
+        "Bytes of vectors, numbers and graph."
+        return super().nbytes + self._graph.index_file_size()
+
     def remove(self,
         ids:Sequence[int],  # of records; those that are not there are passed over
     )->None:

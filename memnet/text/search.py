@@ -91,6 +91,11 @@ class ExactIndex:
         self._x[self.size:end], self._ids[self.size:end], self._there[self.size:end] = x, new, True
         self.size = end
 
+    @property
+    def nbytes(self)->int:
+        "Bytes of vectors and numbers, without room for more."
+        return sum(a[:self.size].nbytes for a in (self._x, self._ids, self._there))
+
     def positions(self,
         ids:Union[Sequence[int],np.ndarray],  # of records
     )->np.ndarray:          # rows of the index that hold them; records that are not there are left out

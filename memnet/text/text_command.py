@@ -14,7 +14,7 @@ from ..foundations.command_words import file_argument, number_argument, whole_ar
 from ..foundations.files import write_text
 from ..foundations.validation import require
 from .consolidation import PARTS
-from .endurance import hostile_trials, kill_trials, scale_trial
+from .endurance import hostile_trials, index_trial, kill_trials, scale_trial
 from .notes import add_notes, export_records, read_notes
 from .probes import recall_ablations
 from .records import RECORD_KINDS, Record, check_label
@@ -76,15 +76,15 @@ def text_parser(
     p = add('graph', 'a page with records and links'); p.add_argument('page', type=file_argument('.html', '.htm'), help='.html file to write')
     p = add('stats', 'counts and bytes')
     p = add('export', 'all records as .jsonl or .parquet'); p.add_argument('path', type=file_argument('.jsonl', '.parquet'), help='file to write')
-    p = add('measure', 'kills, hostile texts, or many records; touches no memory')
-    p.add_argument('what', choices=sorted(MEASURES)); p.add_argument('--n', type=count, help='kills, texts or records (default: 200, 1,000, 100,000)'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
+    p = add('measure', 'kills, hostile texts, many records, or many vectors; touches no memory')
+    p.add_argument('what', choices=sorted(MEASURES)); p.add_argument('--n', type=count, help='kills, texts, records or vectors (default: 200, 1,000, 100,000, 1,000,000)'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
     p = add('serve', 'tools for a chat client, over standard input and output (Model Context Protocol)')
     p.add_argument('--allow-purge', action='store_true', help='offer a tool that removes for good')
     p = add('probe', 'questions with known answers about invented worlds, with parts of recall left out; touches no memory')
     p.add_argument('--seeds', type=count, default=5, help='worlds (default: %(default)s)'); p.add_argument('--first', type=whole_argument(), default=300, help='seed of the first world (default: %(default)s)'); p.add_argument('--rivals', action='store_true', help='other ways of keeping the same sentences, in the place of parts left out'); p.add_argument('--table', type=file_argument('.csv'), help='.csv file to write')
     return parser
 
-MEASURES:dict[str,Callable] = dict(kills=kill_trials, hostile=hostile_trials, scale=scale_trial)
+MEASURES:dict[str,Callable] = dict(kills=kill_trials, hostile=hostile_trials, scale=scale_trial, index=index_trial)
 
 def _when(seconds:float, form:str='%Y-%m-%d %H:%M')->str:
     "A time of the clock; what no calendar holds stays a number."
@@ -115,7 +115,7 @@ def run_text(
     check_label('namespace', args.namespace, empty=False)
     if args.text_command == 'probe': return _run_probe(args)
     if args.text_command == 'measure':
-        measured = MEASURES[args.what](*([] if args.n is None else [args.n]))
+        measured = MEASURES[args.what](*([] if args.n is None else [args.n]), progress=lambda rows: tqdm(rows, disable=None))
         if args.table: write_text(Path(args.table), measured.round(4).to_csv(index=False))
         return 0, dict(rows=measured.to_dict('records')), [measured.to_string(index=False)]
     if args.text_command == 'serve':
