@@ -28,7 +28,7 @@ class MemoryLayerState(NamedTuple):
     age:Tensor               # tokens since the last write, `l b h n`
     last_read:Tensor         # clock at the last read, `l b h n`
     usage:Tensor             # read weight since the slot was allocated, `l b h n`
-    edges:Tensor             # i -> j, `l b h n m`
+    edges:Any                # i -> j, `l b h n m`, or the two tensors of `BoundedEdges`
     trace:Tensor             # eligibility after the last write event, `l b h n`
     clock:Tensor             # tokens seen, `l b`
     pending_features:Tensor  # tokens of the unfinished chunk, `l b c-1 f`
@@ -43,7 +43,7 @@ class MemoryLayerState(NamedTuple):
         "Stack the states of the layers. Raises ValueError where there is none."
         require(len(banks) > 0, "banks must hold the state of at least one layer, got none")
         rows = [(*b[:9], *cast(PendingTokens, b.pending)) for b in banks]
-        state = MemoryLayerState(*(torch.stack(x) if len(x) > 1 else x[0].unsqueeze(0) for x in zip(*rows)))
+        state = MemoryLayerState(*tree_map(lambda *x: torch.stack(x) if len(x) > 1 else x[0].unsqueeze(0), *rows))
         return state if batched else tree_map(lambda x: x.squeeze(1), state)
 
     @property
@@ -60,7 +60,8 @@ class MemoryLayerState(NamedTuple):
     def banks(self)->tuple[MemoryState,...]:  # rows first, as a bank takes them
         "The state of each layer's memory: for analysis, `forget` and consolidation."
         state = self if self.batched else tree_map(lambda x: x.unsqueeze(1), self)
-        return tuple(MemoryState(*one[:9])._replace(pending=PendingTokens(*one[9:])) for one in zip(*(x.unbind(0) for x in state)))
+        layers = (tree_map(lambda x: x[i], state) for i in range(self.num_layers))
+        return tuple(MemoryState(*one[:9])._replace(pending=PendingTokens(*one[9:])) for one in layers)
 
     @validated()
     def select(self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'WRITES', 'Chunk', 'fact_stream', 'WriterMemory', 'answer_share', 'memory_reward', 'suits', 'Rollout',
-           'GRPOMemoryWriter', 'group_advantage', 'rule_memory', 'run_mem_alpha']
+           'GRPOMemoryWriter', 'rule_memory', 'run_mem_alpha']
 
 # %% ../../papers/mem_alpha.ipynb #6dc1a685
 import random
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 # %% ../../papers/mem_alpha.ipynb #62ff575e
 from ..foundations.validation import require
 from .common import Criterion, Measurement
+from .mllm_ctbench import group_advantages, grpo_loss
 from ..text.encoder import HashEncoder
 from ..text.probes import invented_names
 from ..text.records import MemoryOp
@@ -171,13 +172,12 @@ class GRPOMemoryWriter(nn.Module):
         for stream in streams:
             r = self.rollout(stream, group)
             reward = torch.stack([memory_reward(answer_share(m, stream), e, len(m), len(stream), v, beta, gamma) for m, e, v in zip(r.memories, r.executed, r.valid)])
-            advantage = group_advantage(reward)
+            advantages = group_advantages(reward, group, eps=1e-6)
             for _ in range(2):
                 logp = self(r.x)
-                ratio = (logp.gather(-1, r.action[..., None])[..., 0] - r.logp).exp()
-                gain = torch.minimum(ratio*advantage, ratio.clamp(.8, 1.2)*advantage).mean()
+                loss = grpo_loss(logp.gather(-1, r.action[..., None])[..., 0], r.logp, advantages)
                 entropy = -(logp.exp()*logp).sum(-1).mean()
-                opt.zero_grad(); (-gain - .01*entropy).backward(); opt.step()
+                opt.zero_grad(); (loss - .01*entropy).backward(); opt.step()
         return self
 
     def operations(self,
@@ -192,13 +192,6 @@ class GRPOMemoryWriter(nn.Module):
                 out.append(MemoryOp('write', {'text': c.text, 'kind': op}))
                 if op == 'semantic': numbers.append(n)
         return out
-
-def group_advantage(
-    reward:Tensor,     # `g t`
-    eps:float=1e-6,    # keeps a group of equal rewards at 0
-)->Tensor:             # `g t`
-    "eq-mem-alpha, right."
-    return (reward - reward.mean(0))/(reward.std(0, unbiased=False) + eps)
 
 # %% ../../papers/mem_alpha.ipynb #6efd0b52
 def rule_memory(
