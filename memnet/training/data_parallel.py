@@ -69,7 +69,8 @@ class ParallelRun(TrainingRun):
         require(not getattr(model, "uses_asked", False), "the term of hindsight cannot be put together from several processes: set w_hindsight=0, or train in one process without Fabric")
         self.processes, wrapped = processes, processes.wrap(model)
         super().__init__(model, task, cfg, run_dir if processes.rank == 0 else None, eval_tasks)
-        self.net, self.whole, self.folder = wrapped, None, run_dir
+        self.net, self.folder = wrapped, run_dir
+        self.whole:Any = None   # the batch of all processes
         own = RowShareGenerator(self.device)
         own.set_state(self.generators.policy.get_state())
         self.draws = self.generators.policy = own
