@@ -25,7 +25,7 @@ COMMANDS = {
     "list": ([], {}), "run": (["coin"], dict(RUN, experiment=NAME, profile=CHOICE)), "sweep": (["coin", "-p", "bias", "0.5"], dict(RUN, experiment=[*NAME, "all"])),
     "report": (["coin"], dict(experiment=NAME, runs=NAME, profile=CHOICE, threads=COUNT)),
     "collect": (["coin"], dict(experiments=NAME, runs=FOLDER, replace=FLAG)), "verify": (["coin"], {"experiments": NAME, "tables-only": FLAG, "threads": COUNT}),
-    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT)), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
+    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT, slots=FLAG)), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
     "soak": ([], dict(only=CHOICE, seed=SEED, minutes=number("0", "-1"), check=["", "x", "fused", SURROGATE], case=["", "x", "1", "[]", "{", '{"x": 1}', '{"graph": 7}', '{"n_slots": -1}', '{"dim": "x"}', SURROGATE, LONG], record=FLAG)),
     "score": (["known"], dict(network=["", "x", ":", "x:y", "memnet:", "memnet:nothing", ":Net", "os:sep", "a b:c", "..:x", SURROGATE, LONG], json=file(), figure=file(".svg"), only=CHOICE, seeds=COUNT, full=FLAG, jobs=COUNT, steps=COUNT)),
     "text": ([], dict(text_command=CHOICE)),
@@ -72,7 +72,7 @@ def started(*args, **kwargs): raise Started(args)
 def call(place, capsys, monkeypatch):
     "Exit code and what was printed, of a command that may not get as far as its work."
     monkeypatch.chdir(place)
-    for module, names in {command_line: ("run_all", "execute_report", "verify_results", "collect_runs"), package_commands: ("compile_kernels", "benchmark_memory", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
+    for module, names in {command_line: ("run_all", "execute_report", "verify_results", "collect_runs"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
         for name in names: monkeypatch.setattr(module, name, started)
     for name in text_command.MEASURES: monkeypatch.setitem(text_command.MEASURES, name, started)
     monkeypatch.setattr(command_line, "_parser", lambda: PARSER)   # it takes a while to make

@@ -3,7 +3,7 @@ import json, platform, shutil, signal, subprocess, sys, time
 import pytest
 from coin_experiment import write_coin
 from memnet.runs import command_line, experiments
-from memnet.runs.benchmark import benchmark_memory
+from memnet.runs.benchmark import benchmark_memory, benchmark_slots
 from memnet.runs.execution import run_all
 from memnet.runs.planning import plan_runs
 from memnet.runs.records import run_status
@@ -119,6 +119,12 @@ def test_bench_writes_its_tables(root):
     times, summary = benchmark_memory(root, repeats=1, batch=(1, 16), dim=16, n_layers=1, n_heads=2, n_slots=8, chunk_size=8, window=8, topk=2, n_writes=2)
     assert len(times) == 2 and summary["ratio"][0] > 0
     assert sorted(f.name for f in (root/"results"/"bench").iterdir()) == ["environment.json", "summary.csv", "times.csv"]
+
+def test_bench_measures_slots(root):
+    pytest.importorskip("memnet.models.memnet")
+    table = benchmark_slots(root, repeats=1, sizes=(16, 40), n_tokens=8)
+    assert len(table) == 6 and (table["ms_per_token"] > 0).all() and (table["held_bytes"] >= table["state_bytes"]).all()
+    assert sorted(f.name for f in (root/"results"/"bench").iterdir()) == ["slots.csv", "slots_environment.json"]
 
 def test_a_fresh_clone_keeps_the_committed_runs(root, command):
     assert command(root, "run", "coin", "--profile", "full", "--seeds", "2", "--jobs", "2")[0] == 0

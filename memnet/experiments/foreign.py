@@ -30,13 +30,14 @@ from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_opt
 TASKS = ("recall", "forgetting", "story1", "story2", "story3")
 MODELS = ("memnet", "no_rho", "no_positions", "rotary", "windowed", "delta", "lstm")
 RATES = dict(memnet=5e-3, no_rho=5e-3, no_positions=3e-3, rotary=3e-3, windowed=3e-3, delta=3e-3, lstm=1e-2)
+STORY_RATES = RATES | dict(memnet=3e-3)
 
 @dataclass(frozen=True)
 class ForeignConfig:
     "One run of the experiment on foreign tasks."
     task:str="recall"          # one of `TASKS`
     model:str="memnet"         # one of `MODELS`, or all of them one after the other
-    lr:float|None=None         # peak learning rate; None = that of `RATES`
+    lr:float|None=None         # peak learning rate; None = that of `RATES` or `STORY_RATES`
     seed:int=0                 # of weights, data and random policy
     steps:int=6                # optimiser steps
     tokens:int=512             # per step, about
@@ -60,6 +61,8 @@ PUBLISHED_TRAINING = ((64, 4), (128, 8), (256, 16), (256, 32), (256, 64))       
 PUBLISHED_TESTS = ((64, 4), (64, 8), (64, 16), (128, 32), (256, 64), (512, 128))
 TRAINED_FILLERS = ((0, 0), (0, 8), (8, 32))
 TESTED_FILLERS = {1: (0, 16, 64, 256, 1024), 2: (0, 16, 64), 3: (0, 16, 64)}          # by supporting facts
+BEGINNING_QUESTIONS = (1, 2)   # of the stories that training begins with
+READY = .97             # running accuracy at which whole stories follow
 MOST_TOKENS = 120_000   # of a test
 
 def recall_task(
@@ -77,6 +80,12 @@ def training_tasks(
     "What training draws from, one at every step."
     if cfg.n_facts: return [Stories(n_facts=cfg.n_facts, filler=f) for f in TRAINED_FILLERS]
     return [recall_task(cfg, T, n) for T, n in PUBLISHED_TRAINING if n <= cfg.most_pairs]
+
+def beginning_tasks(
+    cfg:ForeignConfig,
+)->list:  # of tasks, none for recall and forgetting
+    "What the training of stories begins with."
+    return [Stories(n_facts=cfg.n_facts, n_questions=q) for q in BEGINNING_QUESTIONS] if cfg.n_facts else []
 
 def test_tasks(
     cfg:ForeignConfig,
@@ -101,7 +110,7 @@ def foreign_memnet_config(
     "Slots for everything that a row shows, and competition of successors."
     rho = 0. if cfg.model == "no_rho" else .75
     if not cfg.n_facts: return MemNetConfig(vocab_size=cfg.vocab_size, n_layers=0, n_slots=192 if cfg.most_pairs > 8 else 64, n_writes=32, rho=rho)
-    return MemNetConfig(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=64, n_writes=16, match=.7, rho=rho, w_hindsight=1.)
+    return MemNetConfig(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 class TiedHead(nn.Module):
     "Hands features on; `score` compares them with the embedding of every word."
@@ -158,12 +167,15 @@ def train_on_rows(
     note,   # note(metric, value, slice, step)
 )->dict:    # rows, answers and processor seconds
     "Fresh rows at every step; one of the settings of the task, drawn alike."
-    recipe = TrainConfig(steps=cfg.steps, lr=cfg.lr or RATES[cfg.model], warmup=min(30, cfg.steps//2), seed=cfg.seed, min_lr_fraction=.05)
+    recipe = TrainConfig(steps=cfg.steps, lr=cfg.lr or (STORY_RATES if cfg.n_facts else RATES)[cfg.model], warmup=min(30, cfg.steps//2), seed=cfg.seed, min_lr_fraction=.05)
     data, policy, optimizer = generator_for("data", cfg.seed), generator_for("policy", cfg.seed), make_optimizer(model, recipe)
-    sized = [(task, rows_within(task, cfg.tokens)) for task in training_tasks(cfg)]
-    rows, answers, start = 0, 0, time.process_time()
+    whole, short = ([(task, rows_within(task, cfg.tokens)) for task in tasks] for tasks in (training_tasks(cfg), beginning_tasks(cfg)))
+    rows, answers, running, start = 0, 0, 0., time.process_time()
     for step in range(cfg.steps):
-        task, n = sized[int(torch.randint(len(sized), (), generator=data))]
+        if short and (running >= READY or 2*step >= cfg.steps):
+            short = []
+            note("train/whole_from", step, "all", step)
+        task, n = (short or whole)[int(torch.randint(len(short or whole), (), generator=data))]
         batch = task.sample(n, data)
         asked = batch.targets != IGNORE_INDEX
         model.train()
@@ -176,8 +188,10 @@ def train_on_rows(
         for group in optimizer.param_groups: group["lr"] = lr_at(step, recipe)
         optimizer.step()
         rows, answers = rows + n, answers + int(asked.sum())
+        right = (out.logits.argmax(-1) == wanted).double().mean()
+        running += .1*(float(right) - running)
         if step % 10 == 9 or step + 1 == cfg.steps:
-            note("train/accuracy", (out.logits.argmax(-1) == wanted).double().mean(), "all", step + 1)
+            note("train/accuracy", right, "all", step + 1)
             note("train/task", terms["task"].detach(), "all", step + 1)
     return dict(rows=rows, answers=answers, train_cpu_seconds=time.process_time() - start, lr_used=recipe.lr)
 
@@ -236,8 +250,8 @@ def run_foreign(
 
 # %% ../../nbs/experiments/foreign_run.ipynb #a40d3b51
 PUBLISHED_SIZE = dict(vocab_size=8192, most_pairs=64, tokens=4096)
-STORY_SIZE = dict(tokens=2048)
-STEPS = dict(recall=220, forgetting=220, story1=500, story2=500, story3=300)
+STORY_SIZE = dict(tokens=512)
+STEPS = dict(recall=600, forgetting=300, story1=1800, story2=1800, story3=900)
 MODELS_OF = {t: ("memnet", "no_positions", "rotary", *(("no_rho",) if t == "forgetting" else ()), *(("windowed",) if t.startswith("story") else ()), "delta", "lstm") for t in TASKS}
 
 def foreign_settings(
@@ -248,9 +262,7 @@ def foreign_settings(
     if profile == "smoke": return [dict(task=t, seed=s) for t in TASKS for s in range(seeds)]
     if profile == "quick": return [dict(task=t, model="memnet", seed=s, steps=40, tokens=1024) for s in range(seeds) for t in ("recall", "story1")]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    runs = [dict(task=t, model=m, seed=s, steps=STEPS[t], questions=1000, **(STORY_SIZE if t.startswith("story") else PUBLISHED_SIZE)) for s in range(seeds) for t in TASKS for m in MODELS_OF[t]]
-    def turn(r): return (r["seed"] > 0, r["model"] != "memnet", r["seed"])
-    return sorted(runs, key=turn)
+    return [dict(task=t, model=m, seed=s, steps=STEPS[t], questions=1000, **(STORY_SIZE if t.startswith("story") else PUBLISHED_SIZE)) for t in TASKS for s in range(seeds) for m in MODELS_OF[t]]
 
 # %% ../../nbs/experiments/foreign_run.ipynb #dcc8aa15
 Config, settings, run = ForeignConfig, foreign_settings, run_foreign   # what `memnet run` and the explorer look for

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 # %% auto #0
-__all__ = ['interleaved_cpu_times', 'summarise_times', 'benchmark_memory']
+__all__ = ['MATRIX_SLOTS', 'interleaved_cpu_times', 'summarise_times', 'benchmark_memory', 'held_bytes', 'benchmark_slots']
 
 # %% ../../nbs/runs/07_benchmark.ipynb #c0172894
 import pandas as pd
@@ -80,3 +80,60 @@ def benchmark_memory(
         replace_file(folder/name, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
     write_json(folder/"environment.json", run_environment(root) | dict(threads=1))
     return times, summary
+
+# %% ../../nbs/runs/07_benchmark.ipynb #b0e7c102
+MATRIX_SLOTS = 4096   # the largest memory whose graph is measured as a matrix
+
+def _full_memory(
+    kind:str,     # "matrix", "bounded graph" or "working set"
+    n_slots:int,  # slots
+)->tuple:         # bank, and a state in which every slot is occupied
+    "One head with sixteen edges per slot."
+    import torch
+    from memnet.memory.addressing import unit_rows
+    from memnet.memory.bank import MultiHeadMemoryBank
+    from memnet.memory.bounded_edges import dense_edges, strongest_edges
+    from memnet.memory.bounded_graph import BoundedGraphBank
+    from memnet.memory.config import MemoryConfig
+    from memnet.memory.working_set import WorkingSetBank
+    g, bank_of = torch.Generator().manual_seed(0), {"matrix": MultiHeadMemoryBank, "bounded graph": BoundedGraphBank, "working set": WorkingSetBank}
+    bank = bank_of[kind](MemoryConfig(n_heads=1, n_slots=n_slots, policies=("topk",)), torch.Generator().manual_seed(0))
+    bank.path = "auto" if kind == "matrix" else "reference"
+    def draw(*shape): return torch.rand(1, 1, n_slots, *shape, generator=g)
+    state = bank.empty_state()
+    edges = strongest_edges(torch.randint(0, n_slots, (1, 1, n_slots, 16), generator=g), .1*draw(16), 16)
+    return bank, state._replace(keys=unit_rows(draw(32) - .5), values=draw(32), strength=.4 + .5*draw(), edges=dense_edges(edges) if kind == "matrix" else edges)
+
+def held_bytes(
+    state:tuple,  # tensors, nested
+)->int:           # bytes
+    "Storage behind the tensors of a state, each counted once."
+    from memnet.foundations.trees import tree_leaves
+    storages = (x.untyped_storage() for _, x in tree_leaves(state))
+    return sum({s.data_ptr(): s.nbytes() for s in storages if s.nbytes()}.values())
+
+def benchmark_slots(
+    root:Optional[Path]=None,  # the checkout
+    repeats:int=5,             # timed calls of each
+    sizes:tuple[int, ...]=(128, 1024, 4096, 16_384, 100_000),  # slots
+    n_tokens:int=256,          # of a call
+)->pd.DataFrame:               # one row for each kind and size
+    "Bytes of the state, and CPU time of reading and writing a token; writes `results/bench/slots.csv`."
+    import torch
+    from memnet.memory.state import nbytes
+    root, threads, rows = root or find_root(), torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    x = torch.randn(1, n_tokens, 64, generator=torch.Generator().manual_seed(1))
+    try:
+        for n in sizes:
+            memories = {kind: _full_memory(kind, n) for kind in ("matrix", "bounded graph", "working set") if kind != "matrix" or n <= MATRIX_SLOTS}
+            with torch.no_grad():
+                after = {kind: bank(x, state)[1] for kind, (bank, state) in memories.items()}
+                times = interleaved_cpu_times({kind: (lambda bank=bank, state=state: bank(x, state)) for kind, (bank, state) in memories.items()}, repeats)
+            middle = times.groupby("contender")["cpu_seconds"].median()
+            rows += [dict(memory=kind, n_slots=n, ms_per_token=1000*middle[kind]/n_tokens, state_bytes=nbytes(state), held_bytes=held_bytes(state), repeats=repeats) for kind, state in after.items()]
+    finally: torch.set_num_threads(threads)
+    table, folder = pd.DataFrame(rows), results_folder("bench", root, "full")
+    replace_file(folder/"slots.csv", lambda path: table.to_csv(path, index=False, float_format="%.4f"))
+    write_json(folder/"slots_environment.json", run_environment(root) | dict(threads=1))
+    return table

@@ -16,7 +16,7 @@ __all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_comman
 from ..foundations.command_words import number_argument, whole_argument
 from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
-from .benchmark import benchmark_memory
+from .benchmark import benchmark_memory, benchmark_slots
 from .planning import results_folder
 from ..scorecard.score_command import add_score_arguments, print_card
 from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_case, run_soak, soak_units, summarise_units
@@ -37,7 +37,11 @@ def bench_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
 )->int:                       # exit code
-    "What the memory costs per training step."
+    "What the memory costs per training step, or with `--slots` per token against the number of slots."
+    if args.slots:
+        args.console.show_table("CPU milliseconds per token, one thread, and bytes of the state", benchmark_slots(root, repeats=args.repeats))
+        args.console.say(f"  table: {os.path.relpath(results_folder('bench', root, 'full')/'slots.csv', root)}")
+        return 0
     _, summary = benchmark_memory(root, repeats=args.repeats)
     args.console.show_table("CPU seconds per training step, median, one thread", summary)
     args.console.say(f"  table: {os.path.relpath(results_folder('bench', root, 'full'), root)}")
@@ -102,7 +106,9 @@ def add_package_commands(
 )->None:
     "Add these commands to a command line."
     command("warmup", warmup_command).add_argument("--precision", choices=("float32", "float64", "all"), default="float32", help="of the models that will run (default float32)")
-    command("bench", bench_command).add_argument("--repeats", type=count, default=15, help="timed steps of each (default 15)")
+    bench = command("bench", bench_command)
+    bench.add_argument("--repeats", type=count, default=15, help="timed steps of each (default 15)")
+    bench.add_argument("--slots", action="store_true", help="time and bytes against the number of slots instead, up to 100,000 of them")
     soak = command("soak", soak_command)
     soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
     soak.add_argument("--seed", type=whole_argument(), default=0, help="of all cases (default 0)")
