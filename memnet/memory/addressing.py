@@ -13,6 +13,7 @@ from typing import Callable, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..foundations.shared_draws import draw_uniform
 from ..foundations.validation import require, validated
 from .strength import bounded
 
@@ -94,7 +95,7 @@ def random_policy(
     valid = readable(scores)
     rank = valid.cumsum(-1)
     count = rank[..., -1:]
-    u = torch.rand(count.shape, generator=generator, dtype=scores.dtype, device=scores.device) if sample is None else sample
+    u = draw_uniform(tuple(count.shape), generator, scores) if sample is None else sample
     sampled = torch.minimum((u*count).floor(), count - 1) + 1  # eq-random
     return ((rank == sampled) & valid).to(scores.dtype)
 

@@ -10,6 +10,7 @@ __all__ = ['CallPart', 'ChunkCut', 'cut_chunks', 'take_tokens', 'place_tokens', 
 from typing import Callable, Iterator, NamedTuple, Optional
 import torch
 from torch import Tensor
+from ..foundations.shared_draws import draw_uniform
 from ..foundations.trees import tree_map
 from ..foundations.validation import validated
 from .state import MemoryState, PendingTokens
@@ -116,7 +117,7 @@ def chunk_samples(
     n_tokens = int((cut.before + cut.new).max()) if cut.sizes is None else sum(cut.sizes)
     first, n_chunks = pending.samples, -(-n_tokens//chunk_size)
     if generator is None or first.numel() == 0: return torch.nn.functional.pad(first, (0, max(n_chunks - 1, 0)*chunk_size), value=-1.)
-    def draw(): return torch.rand((*first.shape, 1), generator=generator, dtype=first.dtype, device=first.device).squeeze(-1)
+    def draw(): return draw_uniform((*first.shape, 1), generator, first).squeeze(-1)
     missing = first < 0
     if n_chunks and missing.any(): first = torch.where(missing, draw(), first)
     return torch.cat([first] + [draw() for _ in range(n_chunks - 1)], 2)

@@ -69,6 +69,7 @@ class SequenceModel(nn.Module):
     "Base of all models: a subclass provides `config`, `config_class`, `empty_state` and `forward`."
     config_class:type[Config]  # what `load` builds the config with
     config:Any                 # settings, with `input_dim` and `vocab_size`
+    per_row:tuple[str,...] = () # further terms that are means over rows; the others are means over real tokens
     _accepted:Any = None       # form of the state that was checked last
 
     def empty_state(self,
@@ -138,8 +139,7 @@ class SequenceModel(nn.Module):
         logits, targets = labelled_logits(out, targets)
         count = (targets != IGNORE_INDEX).sum().clamp(min=1)
         task = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction='sum')/count
-        weight = self.term_weights()
-        return {'total': task + sum(weight[k]*v for k, v in out.losses.items()), 'task': task, **out.losses}
+        return {'total': task + sum(self.term_weights()[k]*v for k, v in out.losses.items()), 'task': task, **out.losses}
 
     def save(self,
         folder:str|Path,  # made where it is missing

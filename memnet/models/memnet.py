@@ -35,7 +35,7 @@ class ReplayedWalks(NamedTuple):
 @validated_methods(empty_state=dict(batch_size="≥ 1"), generate=dict(n_tokens="≥ 0"))
 class MemNet(SequenceModel):
     "Encoder, controller with a memory, task head and hallucination head. Raises ValueError where the config is not a `MemNetConfig`."
-    config_class = MemNetConfig
+    config_class, per_row = MemNetConfig, ('utilisation',)
     dreamer:Optional[MemorySynthesizer]  # None where `dream_every` is 0
     hindsight_weight:Optional[HindsightWeight]  # None where `w_hindsight` is 0
 

@@ -18,6 +18,7 @@ from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
 from .benchmark import benchmark_memory, benchmark_slots
 from .planning import results_folder
+from .train_command import add_train_arguments, train_command
 from ..scorecard.score_command import add_score_arguments, print_card
 from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_case, run_soak, soak_units, summarise_units
 from ..text.text_command import run_text_safely, text_parser
@@ -98,7 +99,7 @@ def needs_no_checkout(
     function:Callable,  # of a command
 )->bool:
     "Whether a command works outside of a checkout."
-    return function in (warmup_command, text_memory_command, score_command)
+    return function in (warmup_command, text_memory_command, score_command, train_command)
 
 def add_package_commands(
     command:Callable[[str,Callable],argparse.ArgumentParser],  # (name, function) -> parser of a new command
@@ -119,5 +120,6 @@ def add_package_commands(
     meta = command("meta-train", meta_train_command)
     meta.add_argument("--steps", type=count, default=900, help="of the optimiser (default 900)")
     meta.add_argument("--seed", type=whole_argument(), default=0, help="of weights and streams (default 0)")
+    add_train_arguments(command("train", train_command), count)
     add_score_arguments(command("score", score_command), count)
     text_parser(command("text", text_memory_command))

@@ -92,7 +92,7 @@ def training_loop(
                 _show_progress(bar, run)
                 run.report()
                 if run.is_due(run.cfg.checkpoint_every): run.save()
-                if stop.number is not None: break
+                if run.stops(stop.number is not None): raise KeyboardInterrupt
             if stop.number is not None: raise KeyboardInterrupt
         except KeyboardInterrupt: raise TrainingInterrupted(save_stopped(run, stop.at_once), stop.number) from None
 
