@@ -34,7 +34,7 @@ from ..training.processes_of_training import PRECISIONS_OF_TRAINING, FabricProce
 from ..training.schedule import SEEDS_PER_PURPOSE, TrainConfig, generator_for
 from ..training.training_run import NonFiniteLoss
 
-# %% ../../nbs/runs/07_train_command.ipynb #b79f918e
+# %% ../../nbs/runs/07_train_command.ipynb #ce4830cd
 TRAIN_TASKS:dict[str,type[Task]] = dict(long_range=LongRangeRecall, successor=SuccessorRecall, paired=PairedAssociates, mqar=MQAR, published_recall=PublishedRecall,
     rebinding=Rebinding, memory_load=MemoryLoadRecall, mixed_questions=MixedQuestions, stories=Stories)   # name -> task
 
@@ -60,7 +60,7 @@ def config_for_task(
     require(not odd, f"{model} reads tokens, and {type(task).__name__} gives vectors: take a model that reads both, such as memnet or lstm")
     return kind(**fields, **sizes)
 
-# %% ../../nbs/runs/07_train_command.ipynb #0aed30d5
+# %% ../../nbs/runs/07_train_command.ipynb #d74f0e23
 _GIVEN = dict(task=(), model=("vocab_size", "input_dim", "n_outputs"), train=("steps", "seed"))   # fields that are no parameters: they follow from the task, or have an option
 
 def train_settings(
@@ -81,7 +81,7 @@ def train_settings(
         read[having[0]][name] = parse_value(text, kinds[having[0]][name], typed)
     return read
 
-# %% ../../nbs/runs/07_train_command.ipynb #67f5e0c9
+# %% ../../nbs/runs/07_train_command.ipynb #5a68bbf8
 def add_train_arguments(
     parser:argparse.ArgumentParser,  # of the command
     count:Callable[[str],int],       # reads a whole number from 1

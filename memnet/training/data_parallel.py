@@ -22,7 +22,7 @@ from .run_state import isolated_global_generator
 from .schedule import TrainConfig
 from .training_run import NonFiniteLoss, TrainingRun, non_finite_terms
 
-# %% ../../nbs/training/17_data_parallel.ipynb #84084216
+# %% ../../nbs/training/17_data_parallel.ipynb #ee49bf0f
 def _rows(value:Any, start:int, end:int)->Any:
     "Some rows of a batch, or of any nest of tuples and dicts of tensors."
     if isinstance(value, Tensor): return value[start:end]
@@ -34,7 +34,7 @@ def _vector(values:list, device:torch.device)->Tensor:
     "Scalars as one vector in double precision, off the graph."
     return torch.stack([torch.as_tensor(v).detach().double().reshape(()).to(device) for v in values]) if values else torch.zeros(0, dtype=torch.float64, device=device)
 
-# %% ../../nbs/training/17_data_parallel.ipynb #4fe71704
+# %% ../../nbs/training/17_data_parallel.ipynb #727a8be5
 @validated()
 def real_tokens(
     batch:Any,  # inputs and mask
@@ -52,7 +52,7 @@ def term_counts(
     further = {k: len(batch.inputs) if k in model.per_row else real_tokens(batch) for k in terms if k not in ("total", "task")}
     return {"task": int((batch.targets != IGNORE_INDEX).sum()), **further}
 
-# %% ../../nbs/training/17_data_parallel.ipynb #2f621cba
+# %% ../../nbs/training/17_data_parallel.ipynb #eab9c683
 @validated_methods()
 class ParallelRun(TrainingRun):
     "A run of which each process has some rows. Raises ValueError where there are fewer rows than processes, or a term of the objective cannot be put together."
@@ -157,7 +157,7 @@ class ParallelRun(TrainingRun):
         self.description = description
         if self.processes.rank > 0: self.restore(tensors, dict(step=step, todo=pending, log={}))
 
-# %% ../../nbs/training/17_data_parallel.ipynb #3fea4e94
+# %% ../../nbs/training/17_data_parallel.ipynb #522c0d82
 @validated()
 def fit_parallel(
     model:nn.Module,                    # trained in place; the same weights everywhere
