@@ -148,7 +148,7 @@ class MemNet(SequenceModel):
         prompt:Tensor,                              # tokens that are read first, `b t`
         n_tokens:int,                               # to be written
         state:Optional[ControllerState]=None,       # where to go on; None = a new stream
-        config:SamplingConfig=SamplingConfig(),     # how tokens are chosen; the best one unless told otherwise
+        config:SamplingConfig=SamplingConfig(),     # how tokens are chosen; the most probable one by default
         generator:Optional[torch.Generator]=None,   # of the samples
         on_token:Optional[Callable[[Tensor],Any]]=None, # called with each new token of all rows, `b`; None = not called
     )->GeneratedText:                               # tokens `b n` and the state after them
