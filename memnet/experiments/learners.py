@@ -12,15 +12,15 @@ from typing import Any, Callable
 import pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from memnet.analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy, min_accuracy
-from memnet.experiments.streams import BUDGETS, make_stream_learner
+from memnet.analysis.continual_metrics import average_accuracy, min_accuracy
+from memnet.experiments.streams import BUDGETS, make_stream_learner, numbers_on_stream
 from memnet.foundations.validation import require, require_known
 from memnet.papers.few_shot_cl import class_universe
 from memnet.papers.hlop import OrthogonalConfig, ProjectedNet
 from memnet.papers.lcia import AdaptiveEMA
 from memnet.papers.reality_check import split_universe
 from memnet.papers.unified_cl import REFRESH_ARMS, refresh_step
-from memnet.tasks.streams import Experience, Stream, StreamBatch, blur_borders, join_experiences, permuted_digits, recurring_digits, rotated_digits, split_digits
+from memnet.tasks.streams import Experience, Stream, StreamBatch, blur_borders, permuted_digits, recurring_digits, rotated_digits, split_digits
 from memnet.training.learners import NetConfig, NetLearner
 from memnet.training.prototype_memory import PrototypeConfig, PrototypeMemory, make_mlp
 from memnet.training.run_stream import run_stream
@@ -207,22 +207,6 @@ def chosen_setting(
             note(f"valid/{lr:g}/{passes}", found[lr, passes], "split")
     return max(found, key=lambda k: found[k])
 
-def measure_on_stream(
-    name:str,        # of `ALL_LEARNERS`
-    stream:Stream,
-    learner:Any,
-    seed:int,
-    note:Callable,   # note(metric, value, stream)
-)->None:
-    "One stream, and all numbers."
-    result = run_stream(learner, join_experiences(replace(stream, epochs=10)) if name == "joint" else stream, generator_for("data", seed), lambda step: step % 10 == 0)
-    asked = torch.tensor([len(y) for _, y in stream.test_sets])
-    numbers = dict(right=(result.accuracies[-1]*asked).round().sum(), asked=asked.sum(), accuracy=average_accuracy(result.accuracies))
-    if name != "joint":
-        numbers |= dict(forgetting=average_forgetting(result.accuracies, result.learned), learning_accuracy=learning_accuracy(result.accuracies, result.learned), min_accuracy=min_accuracy(result.evaluations, result.learned_evaluation))
-    numbers |= dict(bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds)
-    for metric, value in numbers.items(): note(metric, value, stream)
-
 def run_learners(
     cfg:LearnersConfig,
     out_dir:Path,   # made if it is not there
@@ -238,7 +222,9 @@ def run_learners(
             note("passes_used", passes, "split")
         for at in cfg.streams:
             stream = make_learner_stream(at, cfg.seed, passes)
-            measure_on_stream(name, stream, make_any_learner(name, stream, cfg.seed, lr), cfg.seed, lambda metric, value, _: note(metric, value, at))
+            result, numbers = numbers_on_stream(name, stream, make_any_learner(name, stream, cfg.seed, lr), cfg.seed, lambda step: step % 10 == 0)
+            if name != "joint": numbers["min_accuracy"] = min_accuracy(result.evaluations, result.learned_evaluation)
+            for metric, value in numbers.items(): note(metric, value, at)
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table

@@ -84,25 +84,19 @@ class StreamsConfig:
 
 COLUMNS = ["run", "seed", "step", "metric", "value", "slice", "model", "stream", "size"]
 
-def measure_learner(
+def numbers_on_stream(
     name:str,       # of the learner
     stream:Stream,
     learner:Any,
-    seed:int,
-    note:Callable,  # note(metric, value)
-)->None:
-    "One pass, then what is known of every task."
-    result = run_stream(learner, join_experiences(replace(stream, epochs=10)) if name == "joint" else stream, generator_for("data", seed), lambda step: False)
+    seed:int,       # of the order in a batch
+    evaluate_at:Callable=lambda step: False,  # steps after which all tasks are tested, besides the ends of experiences
+)->tuple[Any,dict]: # result of the stream, and metric -> number
+    "One pass, then what is known of every task; where all is trained at once nothing is forgotten."
+    result = run_stream(learner, join_experiences(replace(stream, epochs=10)) if name == "joint" else stream, generator_for("data", seed), evaluate_at)
     asked = torch.tensor([len(y) for _, y in stream.test_sets])
-    right = (result.accuracies[-1]*asked).round()
-    note("right", right.sum()); note("asked", asked.sum())
-    note("average_accuracy", average_accuracy(result.accuracies))
-    if name != "joint":
-        note("forgetting", average_forgetting(result.accuracies, result.learned))
-        note("learning_accuracy", learning_accuracy(result.accuracies, result.learned))
-    for metric, value in dict(bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds).items(): note(metric, value)
-    if name == "memnet":
-        note("emptied_accuracy", evaluate_learner(MemNetLearner(learner.config, trained_net()), stream).mean())   # the same net, nothing kept
+    numbers = dict(right=(result.accuracies[-1]*asked).round().sum(), asked=asked.sum(), average_accuracy=average_accuracy(result.accuracies))
+    if name != "joint": numbers |= dict(forgetting=average_forgetting(result.accuracies, result.learned), learning_accuracy=learning_accuracy(result.accuracies, result.learned))
+    return result, numbers | dict(bytes=learner.memory_bytes, parameters=learner.n_parameters, cpu_seconds=result.seconds)
 
 def run_streams(
     cfg:StreamsConfig,
@@ -116,7 +110,9 @@ def run_streams(
         for name in (l for l in cfg.learners if l not in FEW or at in ("split", "mnist1d")):
             for size in cfg.sizes if name in SIZED else ("",):
                 def note(metric, value): rows.append((name, cfg.seed, 0, metric, float(value), f"{name}/{at}/{size}", name, at, size))
-                measure_learner(name, stream, make_stream_learner(name, BUDGETS.get(size, 0), stream, cfg.seed), cfg.seed, note)
+                learner = make_stream_learner(name, BUDGETS.get(size, 0), stream, cfg.seed)
+                for metric, value in numbers_on_stream(name, stream, learner, cfg.seed)[1].items(): note(metric, value)
+                if name == "memnet": note("emptied_accuracy", evaluate_learner(MemNetLearner(learner.config, trained_net()), stream).mean())   # the same net, nothing kept
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.to_csv(out/"metrics.csv", index=False, float_format="%.6g")
     return table
