@@ -116,14 +116,16 @@ class SequenceModel(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of inputs or mask is invalid."
-        cfg, want, got = self.config, next(self.parameters()).dtype, f"got {inputs.dtype} {tuple(inputs.shape)}"
+        cfg, got = self.config, f"got {inputs.dtype} {tuple(inputs.shape)}"
         if cfg.input_dim is None: require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}")
-        else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")
+        else:
+            want = next(self.parameters()).dtype
+            require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")
         require(inputs.numel() > 0, f"inputs must hold at least one row and one token, got {tuple(inputs.shape)}")
         if is_traced(): return   # what follows looks at numbers
         if cfg.input_dim is None:
-            unknown = inputs[(inputs < 0) | (inputs >= cfg.vocab_size)]
-            require(unknown.numel() == 0, f"tokens must lie in 0 … {cfg.vocab_size - 1}, got {unknown[:1].tolist()}: raise vocab_size or map the tokens")
+            low, high = (x.item() for x in inputs.aminmax())
+            require(low >= 0 and high < cfg.vocab_size, f"tokens must lie in 0 … {cfg.vocab_size - 1}, got [{low if low < 0 else high}]: raise vocab_size or map the tokens")
         else: require(bool((inputs.abs() <= MAX_INPUT).all()), f"inputs must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale them, and put 0 where they are padding")
         if mask is not None: check_mask(mask, inputs)
 
