@@ -21,6 +21,10 @@ from ..tasks.base import Task
 from ..tasks.successor import PairedAssociates, SuccessorRecall
 
 # %% ../../nbs/scorecard/02_recipe.ipynb #a4f2d3be
+def _dense_facts(length:int, n_facts:int)->FactRows:
+    "Facts side by side, then nothing but questions."
+    return FactRows(n_facts=n_facts, facts_in=2*n_facts, gap=0, asked_in=length - 2*n_facts, n_queries=(length - 2*n_facts)//2)
+
 def _facts(length:int, n_facts:int, n_versions:int=1, n_noise:int=0)->FactRows:
     "Rows of `length` tokens: three eighths facts, a quarter gap, three eighths questions."
     part = length*3//8
@@ -37,9 +41,9 @@ def _pairs(length:int, n_triples:int)->PairedAssociates:
 
 # %% ../../nbs/scorecard/02_recipe.ipynb #9bc8851f
 FAMILIES:dict[str,tuple[tuple[Task,...],...]] = dict(   # family -> stages -> kinds of rows that take turns
-    facts      = ((_facts(32, 2),), (_facts(64, 4), _facts(64, 2, 2)), (_facts(128, 8), _facts(128, 4, 2), _facts(128, 4, 1, 8))),
-    order      = ((_chains(32, 1),), (_chains(64, 3),), (_chains(128, 8),)),
-    associates = ((_pairs(32, 1),), (_pairs(64, 2),), (_pairs(128, 4),)))
+    facts      = ((_dense_facts(32, 4),), (_facts(64, 4), _facts(64, 2, 2)), (_facts(128, 8), _facts(128, 4, 2), _facts(128, 4, 1, 8))),
+    order      = ((_chains(32, 2),), (_chains(64, 4),), (_chains(128, 8),)),
+    associates = ((_pairs(32, 2),), (_pairs(64, 3),), (_pairs(128, 4),)))
 
 # %% ../../nbs/scorecard/02_recipe.ipynb #32ba2849
 @dataclass(frozen=True)
