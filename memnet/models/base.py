@@ -56,9 +56,13 @@ def labelled_logits(
     out:ModelOutput,     # what the model returned
     targets:Tensor,      # classes, `b t` or `b`
 )->tuple[Tensor,Tensor]: # logits `n v` and targets `n`, row by row
-    "Pair predictions with targets. Raises ValueError where the targets have another shape."
-    B, T, _ = out.logits.shape
+    "Pair predictions with targets. Raises ValueError where the targets have another shape or dtype, or a class that does not exist."
+    B, T, V = out.logits.shape
     require(targets.shape in ((B, T), (B,)), f"targets must be {(B, T)} or {(B,)}, got {tuple(targets.shape)}")
+    require(targets.dtype == torch.long, f"targets must be whole numbers of dtype torch.long, got {targets.dtype}: call targets.long()")
+    if not is_traced():   # what follows looks at numbers
+        unknown = targets[((targets < 0) | (targets >= V)) & (targets != IGNORE_INDEX)]
+        require(unknown.numel() == 0, f"targets must lie in 0 … {V - 1}, or be {IGNORE_INDEX} where nothing is asked, got {unknown[:1].tolist()}: raise n_outputs or map the targets")
     if targets.ndim == 2: return out.logits.flatten(0, 1), targets.flatten()
     last = (out.info['length'] - 1).clamp(min=0)
     return out.logits[torch.arange(B, device=last.device), last], targets
@@ -117,7 +121,9 @@ class SequenceModel(nn.Module):
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of inputs or mask is invalid."
         cfg, want, got = self.config, next(self.parameters()).dtype, f"got {inputs.dtype} {tuple(inputs.shape)}"
-        if cfg.input_dim is None: require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}")
+        if cfg.input_dim is None:
+            remedy = "; call .long()" if inputs.ndim == 2 else "; one row is inputs.unsqueeze(0)" if inputs.ndim == 1 else ""
+            require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}{remedy}")
         else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")
         require(inputs.numel() > 0, f"inputs must hold at least one row and one token, got {tuple(inputs.shape)}")
         if is_traced(): return   # what follows looks at numbers
