@@ -282,7 +282,7 @@ def consolidation_cost(
 ):
     "Share of a training step that one consolidation in `PERIOD` chunks takes."
     task = LongRangeRecall()
-    make = lambda every: MemNet(cfg.memnet_config(vocab_size=task.vocab_size, dream_every=every), generator=generator_for("init", cfg.seed))
+    make = lambda every: MemNet(cfg.memnet_config(vocab_size=task.vocab_size, n_writes=8, dream_every=every), generator=generator_for("init", cfg.seed))
     chunks = task.seq_len//cfg.memnet_config().chunk_size
     models = dict(without=make(0), consolidating=make(chunks))
     batch = task.sample(cfg.batch_size, generator_for("data", cfg.seed))
