@@ -99,7 +99,8 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):
         config = get_type_hints(inspect.unwrap(self.learner.__init__))['cfg']   # type: ignore[misc]
         self.classes_, self.n_features_in_, self.n_experiences_, self.n_batches_ = classes, n_inputs, 0, 0
         self.order_ = torch.Generator().manual_seed(self.seed)
-        narrow = {f.name: n_inputs for f in fields(config) if f.name == 'd_code' and f.default > n_inputs}   # a code is not wider than what it codes
+        code = {f.name: f.default for f in fields(config)}.get('d_code')
+        narrow = dict(d_code=n_inputs) if isinstance(code, int) and code > n_inputs else {}   # a code is not wider than what it codes
         self.learner_ = self.learner(config.from_dict(narrow | self.settings | dict(n_inputs=n_inputs, n_classes=len(classes))), torch.Generator().manual_seed(self.seed))
 
 # %% ../../nbs/training/13_learner_adapters.ipynb #8d34b0a7
