@@ -119,3 +119,7 @@ def test_labels_that_are_no_classes_are_named():
     for wrong in (x.int(), x[0]):
         with pytest.raises(ValueError, match=re.escape("call .long(), and .unsqueeze(0) on a single row")): model(wrong)
     with pytest.raises(ValueError, match=re.escape("tokens must lie in 0 … 10, got [-100]")): model(x - 100)
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_of_one_input_is_refused():
+    for m, x in ((model().eval(), tokens(1, 5)), (MemoryLayer(4, batch_first=True), torch.zeros(1, 5, 4))): refused("torch.jit.trace would keep what this one input wrote", torch.jit.trace, m, x)
