@@ -6,7 +6,6 @@
 from __future__ import annotations
 import ast, hashlib, json, math, re, types
 from dataclasses import fields, is_dataclass
-from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # %% auto #0
@@ -14,12 +13,14 @@ __all__ = ['split_values', 'type_text', 'parse_value', 'field_types', 'parse_ove
            'setting_from_text']
 
 # %% ../../nbs/runs/01_parameters.ipynb #7da9df38
+from ..foundations.validation import validated
 from .experiments import checked_name
 
 # %% ../../nbs/runs/01_parameters.ipynb #54d787f2
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
+@validated()
 def split_values(
     text:str,  # as typed
     name:str,  # for the message
@@ -100,6 +101,7 @@ def _read(text:str, kind:Any, name:str)->Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError): return text
     raise ValueError
 
+@validated()
 def parse_value(
     text:str,  # as typed
     kind:Any,  # the annotation of the field
@@ -132,8 +134,9 @@ def _several(text:str, kind:Any, name:str)->list:
         raise ValueError(f"{name} takes {type_text(kind)}: write each value with its brackets, ({text},) is one value, {','.join(f'({t},)' for t in texts)} are {len(texts)}; got {text!r}")
     return [parse_value(t, kind, name) for t in texts]
 
+@validated()
 def parse_overrides(
-    module:ModuleType,  # an experiment's module
+    module:Any,         # an experiment's module, or what has its `Config`
     pairs:list,         # (name, text) as typed after `-p`
     many:bool=False,    # several values each, for a sweep
 )->dict[str, Any]:      # name -> value, or list of values
@@ -149,6 +152,7 @@ def parse_overrides(
     return read
 
 # %% ../../nbs/runs/01_parameters.ipynb #62e546d9
+@validated()
 def config_hash(
     config:dict,  # resolved: every field with its value
 )->str:           # eight hexadecimal digits
@@ -166,6 +170,7 @@ def setting_to_text(
     except ValueError: return value
     return json.dumps(value)
 
+@validated()
 def setting_from_text(
     text:str,  # a cell of `runs.csv`
 )->Any:        # the value
