@@ -103,3 +103,19 @@ def test_load(tmp_path, change, message):
     refused(message, MemNet.load, tmp_path)
 
 def test_load_what_is_not_there(tmp_path): refused("does not exist", MemNet.load, tmp_path/"nowhere")
+
+def test_a_class_is_no_task():
+    from memnet.tasks.long_range import LongRangeRecall
+    from memnet.training.fit import fit
+    from memnet.training.schedule import TrainConfig
+    refused("call LongRangeRecall() with its settings", fit, model(), LongRangeRecall, TrainConfig(steps=1))
+
+def test_labels_that_are_no_classes_are_named():
+    model, x = MemNet(MemNetConfig.tiny()), torch.zeros(2, 3, dtype=torch.long)
+    out = model(x)
+    for wrong, words in ((x.double(), "got torch.float64: call targets.long()"), (x + 11, "targets must lie in 0 … 10, or be -100 where nothing is asked, got [11]"), (x - 1, "got [-1]"), (x[:, 0] + 99, "got [99]")):
+        with pytest.raises(ValueError, match=re.escape(words)): model.objective(out, wrong)
+    assert model.objective(out, x - 100)["task"] == 0
+    for wrong in (x.int(), x[0]):
+        with pytest.raises(ValueError, match=re.escape("call .long(), and .unsqueeze(0) on a single row")): model(wrong)
+    with pytest.raises(ValueError, match=re.escape("tokens must lie in 0 … 10, got [-100]")): model(x - 100)

@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/02_planning.ipynb #8a41fdb3
 from __future__ import annotations
 import csv, json, os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -15,7 +15,7 @@ __all__ = ['PROFILES', 'current_profile', 'runs_folder', 'results_folder', 'reco
 # %% ../../nbs/runs/02_planning.ipynb #b800d7ba
 from ..foundations.validation import validated
 from .experiments import Experiment, checked_name, find_root, load_module
-from .parameters import config_hash, setting_from_text
+from .parameters import config_hash, resolved_config, setting_from_text
 from .provenance import run_code
 
 # %% ../../nbs/runs/02_planning.ipynb #b8b0c439
@@ -89,16 +89,18 @@ def plan_runs(
     settings:list[dict],  # fields of `Config`
     profile:str="quick",  # decides the place of the folders; "full" knows the committed runs
 )->list[PlannedRun]:      # without doubles
-    "Resolve every setting and give each run its folder by @eq-id. Raises ValueError where a setting names an unknown field, and where the run notebook cannot make a run."
-    Config, home = load_module(exp).Config, runs_folder(exp.name, exp.root, profile)
+    "Resolve every setting and give each run its folder by @eq-id. Raises ValueError where a setting names an unknown field or one that does not fit its model, and where the run notebook cannot make a run."
+    module, home = load_module(exp), runs_folder(exp.name, exp.root, profile)
     recorded = {name[-8:]: name for name in recorded_configs(exp.root/"results"/exp.name)} if profile == "full" else {}
     code = run_code(exp).digest  # refuses here what no run could be made of
     known: dict[str, int] = {}
     runs: dict[str, PlannedRun] = {}
     for setting in settings:
-        for name in setting: checked_name(name, [f.name for f in fields(Config)], "parameter")
+        for name in setting: checked_name(name, [f.name for f in fields(module.Config)], "parameter")
         setting = json.loads(json.dumps(setting))  # as papermill will pass it: tuples arrive as lists
-        config = json.loads(json.dumps(asdict(Config(**setting))))
+        made = module.Config(**setting)
+        if getattr(made, "model_fields", None): module.model_config(made)   # refuses here what no model could be made of
+        config = resolved_config(made)
         seed, digest = config.get("seed", 0), config_hash(config)
         i = known.setdefault(config_hash({**config, "seed": None}), len(known))
         there = next((f.name for f in home.glob(f"[!_.]*-{digest}") if f.is_dir()), recorded.get(digest))

@@ -22,7 +22,7 @@ import pandas as pd
 from ..foundations.validation import validated
 from ..foundations.files import WorkLock, read_json
 from .experiments import Experiment, find_root, load_module
-from .parameters import setting_to_text
+from .parameters import flat_config, setting_to_text
 from .planning import current_profile, recorded_configs, runs_folder
 from .provenance import run_code
 from .records import check_run
@@ -160,13 +160,13 @@ def load_metrics(
     name:str,                    # of an experiment
     root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
-)->pd.DataFrame:                 # run, seed, step, metric, value, slice, and every field of `Config`
+)->pd.DataFrame:                 # run, seed, step, metric, value, slice, every field of `Config`, and those of the model that were set
     "The metrics of every complete run; partial ones are left out."
     tables = []
     for run in complete_runs(runs_folder(name, root, profile)):
         table = run.metrics.drop(columns="label", errors="ignore")
         table.insert(0, "run", run.id)
-        tables.append(table.assign(**{k: [v]*len(table) for k, v in run.config.items() if k not in table}))
+        tables.append(table.assign(**{k: [v]*len(table) for k, v in flat_config(run.config).items() if k not in table}))
     if not tables: return pd.DataFrame(columns=["run", *_BASE[1:]])
     columns = list(dict.fromkeys(c for t in tables for c in t))              # a column of None alone would lose its type in concat
     return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(columns=columns)

@@ -28,13 +28,13 @@ def tuned_rate(
     rates:tuple,              # learning rates that were tried
     lowest:bool=False,        # the smallest value wins, as for a loss
     label:Optional[str]=None, # only rows logged under this name, where one table holds several models
-    **wanted:Any,             # fields of `Config` that the tuning runs must have, e.g. model="lstm"
+    **wanted:Any,             # fields of `Config` that the tuning runs must have, e.g. model="lstm", model_fields={}
 )->float:                     # the rate of @eq-tuned
     "The learning rate that won the tuning runs of an experiment. Raises ValueError where a tuning run is missing."
     found = {}
     for run in complete_runs(folder):
         if f"-s{TUNING_SEED}-" not in run.id: continue
-        if any(run.config[k] != v for k, v in wanted.items()): continue
+        if any(run.config.get(k, {}) != v for k, v in wanted.items()): continue   # model_fields that are empty are not in a config
         seen = run.metrics.query("metric == @metric and slice == 'all'")
         scores = (seen if label is None else seen[seen["label"] == label])["value"]*(1 if lowest else -1)
         found[run.config["lr"]] = scores.iloc[-1], scores.mean()
