@@ -8,7 +8,7 @@ __all__ = ['APPLICATION_ID', 'SCHEMA_VERSION', 'SCHEMA', 'open_file']
 # %% ../../nbs/text/04_database.ipynb #da7a0003
 import sqlite3
 from pathlib import Path
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/text/04_database.ipynb #b5cfc3fb
 APPLICATION_ID, SCHEMA_VERSION = 0x4D4E5458, 1   # "MNTX"
@@ -53,6 +53,7 @@ class _NamedConnection(sqlite3.Connection):
     def execute(self, *args): return self._open_cursor().execute(*args)
     def executemany(self, *args): return self._open_cursor().executemany(*args)
 
+@validated(timeout="finite")
 def open_file(
     path:str,               # file, or ':memory:'
     read_only:bool=False,   # never write
