@@ -7,6 +7,7 @@ __all__ = ['COLUMNS', 'card_table', 'unit_table', 'learned_table', 'show_cards',
            'read_cards']
 
 # %% ../../nbs/scorecard/06_card_plots.ipynb #31335c44
+import textwrap
 from pathlib import Path
 from typing import Any, Optional
 import matplotlib.pyplot as plt
@@ -91,10 +92,12 @@ def show_settings(
     for c in cards:
         shares = [[right/n for right, n in u['counts'][ability]] for u in c.units if ability in u['counts']]
         if not shares: continue
-        for s in shares: ax.plot(at, s, linestyle='none', marker=styles[c.name].marker, ms=2.5, alpha=.5, color=styles[c.name].colour)
-        ax.plot(at, [sum(s)/len(s) for s in zip(*shares)], color=styles[c.name].colour, marker=styles[c.name].marker, ms=4, label=styles[c.name].label)
+        means = [sum(s)/len(s) for s in zip(*shares)]
+        beside = [(x, y) for s in shares for x, y, m in zip(at, s, means) if abs(y - m) > .01]   # the others lie under their mean
+        if beside: ax.plot(*zip(*beside), linestyle='none', marker=styles[c.name].marker, ms=2.5, alpha=.5, color=styles[c.name].colour)
+        ax.plot(at, means, color=styles[c.name].colour, marker=styles[c.name].marker, ms=4, label=styles[c.name].label)
     wide = max(at) > 8*min(at) > 0
-    ax.set(title=ability, xlabel=a.axis, ylabel='accuracy', ylim=(-.02, 1.04), xscale='log' if wide else 'linear')
+    ax.set(title=ability, xlabel=textwrap.fill(a.axis, 22), ylabel='accuracy', ylim=(-.02, 1.04), xscale='log' if wide else 'linear')
     ax.set_xticks(at, [f'{x:g}' for x in at]); ax.minorticks_off()
     return ax
 
