@@ -32,7 +32,7 @@ class SegmentedNetwork(nn.Module):
         tokens:Tensor,       # `b t`, at most a segment
         carried:Any,         # from the segment before; None = none
     )->tuple[Tensor,Any]:    # logits and what the segment leaves
-        "Logits of one segment; each library has its own call."
+        "Logits of one segment; each library has its own call, and a subclass makes it. Raises NotImplementedError here."
         raise NotImplementedError
 
     def forward(self,
