@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
-from ..foundations.validation import require, validated
+from ..foundations.validation import require, validated, validated_methods
 
 # %% ../../nbs/scorecard/05_peer_networks.ipynb #e5ae9541
 class SegmentState(NamedTuple):
@@ -18,6 +18,7 @@ class SegmentState(NamedTuple):
     carried:Any       # what the last whole segment left; None = nothing yet
     pending:Tensor    # tokens since then, `b p` with `p` below the length of a segment
 
+@validated_methods(__init__=dict(length="≥ 1", n_outputs="≥ 1"))
 class SegmentedNetwork(nn.Module):
     "A network that reads rows in segments of equal length, behind the contract of the scorecard."
     def __init__(self,
