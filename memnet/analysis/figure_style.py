@@ -9,7 +9,7 @@ __all__ = ['MODEL_STYLES', 'VARIANT_STYLES', 'LEARNER_STYLES', 'NEUTRAL', 'POLIC
            'colour_range', 'add_colour_bar', 'block_note']
 
 # %% ../../nbs/analysis/06_figure_style.ipynb #ef237fef
-import io, re
+import io, os, re
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 import numpy as np, matplotlib.pyplot as plt
@@ -47,7 +47,7 @@ LEARNER_STYLES = {name: SeriesStyle(name, colour, marker) for name, colour, mark
     ("fine-tuned", "#7F7F7F", "X"), ("fine-tuned MLP", "#7F7F7F", "X"), ("joint training", "#000000", "8"), ("class means", "#56B4E9", "h"), ("MemNet's bank as it is", "#332288", "d"))}
 NEUTRAL = "#7F7F7F"   # of a series that nobody has listed
 _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru", fullattentiontransformer="full", fullattention="full",
-                transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph")
+                transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph", globalnopositions="no_positions", globalrotary="rotary")
 
 def _plain(name):
     "Letters and digits of a name."
@@ -128,9 +128,10 @@ def save_figure(
     ax:plt.Axes|np.ndarray|list, # axes, or an array of them, on the figure to save
     path:str|Path,  # where to; folders are made
 )->Path:            # the file written
-    "Write the figure of `ax`; the same figure gives the same bytes."
+    "Write the figure of `ax`, with the note in MEMNET_FIGURE_NOTE under it, if there is one; the same figure gives the same bytes."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    fig = np.ravel(ax)[0].figure
+    fig, note = np.ravel(ax)[0].figure, os.environ.get("MEMNET_FIGURE_NOTE", "")
+    if note and note not in [t.get_text() for t in fig.texts]: fig.text(0, 0, note, va="top", fontsize=9, color=".3")
     if path.suffix == ".svg": path.write_text(_svg(fig), encoding="utf-8")
     else: fig.savefig(path, dpi=150)
     return path

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/ablation_run.ipynb #78bfb271
-from typing import Any
+from typing import Any, ClassVar
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from memnet.analysis.statistics import accuracy
 from memnet.foundations.validation import require, require_known, require_positive
 from memnet.memory.fused_path import set_memory_path
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.runs.tuning import train_each_model
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.tasks.multi_query import MQAR
@@ -34,7 +35,7 @@ TASKS = ("long_range", "successor", "mqar", "rebinding")
 RATE, RESEED = 1e-2, 1000   # learning rate of all; what is added to the seed of `reseeded`
 
 @dataclass(frozen=True)
-class AblationConfig:
+class AblationConfig(SetsModelFields):
     "One run of the ablation."
     task:str="long_range"    # one of `TASKS`
     model:str="base"         # one of `CHANGES`, or one of `GROUPS`, whose models come one after the other
@@ -42,6 +43,7 @@ class AblationConfig:
     steps:int=6              # optimiser steps
     tokens:int=512           # per step
     test_rows:int=4          # rows of each test
+    decided:ClassVar = tuple(dict.fromkeys(f for change in CHANGES.values() for f in change))
 
     def __post_init__(self):
         require_known(self.task, TASKS, "task")
@@ -63,11 +65,17 @@ def ablation_tests(
     "The tests of a task; its accuracy is their mean."
     return {f"pairs={n}": MQAR(n_pairs=n) for n in PAIRS} if cfg.task == "mqar" else {"rows": make_ablation_task(cfg)}
 
+def ablation_memnet_config(
+    cfg:AblationConfig,  # of one model; of a group, the base
+)->MemNetConfig:
+    "The base and what is changed."
+    return cfg.memnet_config(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0) | CHANGES.get(cfg.model, {})))
+
 def make_ablation_model(
     cfg:AblationConfig,
 )->MemNet:
     "The model of a run, as it starts."
-    config = MemNetConfig(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0) | CHANGES[cfg.model]))
+    config = ablation_memnet_config(cfg)
     model = MemNet(config, generator=generator_for("init", model_seed(cfg)))
     if config.eta_minus or config.competition: set_memory_path(model, "reference")   # the fused path has neither
     return model
@@ -138,4 +146,4 @@ def ablation_settings(
     return [dict(task=t, model="all", seed=s, steps=STEPS[t], tokens=2048, test_rows=96) for s in range(seeds) for t in TASKS]
 
 # %% ../../nbs/experiments/ablation_run.ipynb #1f3d4d6f
-Config, settings, run, make_task = AblationConfig, ablation_settings, run_ablation, make_ablation_task   # what `memnet run` and the explorer look for
+Config, settings, run, make_task, model_config = AblationConfig, ablation_settings, run_ablation, make_ablation_task, ablation_memnet_config   # what `memnet run` and the explorer look for

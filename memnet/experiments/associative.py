@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/associative_run.ipynb #921e6102
-from typing import Any
+from typing import Any, ClassVar
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from memnet.memory.reading import BankParameters, GraphRule, PlannedWrites
 from memnet.memory.state import MemoryState
 from memnet.analysis.memory_metrics import shuffled_edges
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.foundations.validation import IGNORE_INDEX
 from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.tasks.base import Task
@@ -36,7 +37,7 @@ RATES = (3e-3, 1e-2)
 WINDOW = 32
 
 @dataclass(frozen=True)
-class AssociativeConfig:
+class AssociativeConfig(SetsModelFields):
     "One run of the associative experiment."
     task:str="successor"         # one of `TASKS`
     model:str="memnet"           # one of `MODELS`
@@ -47,6 +48,7 @@ class AssociativeConfig:
     max_gap:int=4                # most fillers between neighbours in training (successor, chains)
     n_pairs:tuple=(4, 8, 16, 32) # mqar: one of these per batch
     test_rows:int=8              # rows of every test; 0 = a tuning run
+    decided:ClassVar = ("graph", "eta_minus")
 
     def __post_init__(self):
         object.__setattr__(self, "n_pairs", tuple(self.n_pairs))
@@ -105,31 +107,30 @@ def required_hops(
     return 2 if isinstance(task, PairedAssociates) else getattr(task, "hops", 1)
 
 def associative_memnet_config(
-    task:Any,  # one of the tasks
-    model:str="memnet",  # one of the first four of `MODELS`
+    cfg:AssociativeConfig,
 )->MemNetConfig:
     "A write budget of a whole chunk, as many hops as a question needs, attention only where a marker must be read."
+    task = make_associative_task(cfg)
     hops, gaps = required_hops(task), isinstance(task, SuccessorRecall)
-    return MemNetConfig(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
-                        gate_floor=.1 if gaps else .02,               # a filler that is written breaks the association
-                        n_layers=2 if hops > 1 else 0, window=4,       # only a layer that attends to the token before can read a marker
-                        graph=model != "no_graph", eta_minus=-1. if model == "symmetric" else 0.)
+    return cfg.memnet_config(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
+                             gate_floor=.1 if gaps else .02,          # a filler that is written breaks the association
+                             n_layers=2 if hops > 1 else 0, window=4, # only a layer that attends to the token before can read a marker
+                             graph=cfg.model != "no_graph", eta_minus=-1. if cfg.model == "symmetric" else 0.)
 
 def make_associative_model(
-    name:str,   # one of `MODELS`
-    task:Any,  # one of the tasks
+    cfg:AssociativeConfig,
     generator:torch.Generator,
 )->Any:  # a `SequenceModel`
     "A model with as many parameters as MemNet, within 5 %."
-    ours = associative_memnet_config(task)
+    name, ours = cfg.model, associative_memnet_config(cfg)
     if name in MODELS[:4]:
-        model = MemNet(associative_memnet_config(task, name), generator=generator)
+        model = MemNet(ours, generator=generator)
         bank:Any = model.controller.bank
         if name == "token_time": bank.graph_rule = TOKEN_TIME
         return model
     want = MemNet(ours).num_parameters()
     if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=ours.vocab_size, dim=c), want, 16, 256), generator=generator)
-    plain = [replace(ours, memory=False, n_layers=2, window=WINDOW if name == "windowed" else task.seq_len, dim=c, ff=ff) for c in range(16, 104, 8) for ff in (1, 2, 3, 4)]
+    plain = [replace(ours, memory=False, n_layers=2, window=WINDOW if name == "windowed" else make_associative_task(cfg).seq_len, dim=c, ff=ff) for c in range(16, 104, 8) for ff in (1, 2, 3, 4)]
     return MemNet(min(plain, key=lambda c: abs(MemNet(c).num_parameters() - want)), generator=generator)
 
 # %% ../../nbs/experiments/associative_run.ipynb #5ed27b12
@@ -245,7 +246,7 @@ def training_phases(
 )->list:  # of (optimiser steps, weight of the sparsity penalty)
     "Phases of training, one after the other; tuning runs have no late penalty."
     late = cfg.steps//3 if isinstance(task, SuccessorRecall) and cfg.test_rows else 0
-    return [(cfg.steps - late, MemNetConfig().w_sparsity)] + [(late, LATE_SPARSITY)]*(late > 0)
+    return [(cfg.steps - late, associative_memnet_config(cfg).w_sparsity)] + [(late, LATE_SPARSITY)]*(late > 0)
 
 def train_in_phases(
     model:Any,
@@ -272,8 +273,8 @@ def run_associative(
     out, rows, task = Path(out_dir), [], make_associative_task(cfg)
     out.mkdir(parents=True, exist_ok=True)
     ours = "memnet" if cfg.model in MODELS[:4] else cfg.model      # an ablation takes the learning rate of MemNet
-    lr = tuned_rate(out.parent, "valid/accuracy", RATES, task=cfg.task, model=ours) if cfg.lr is None else cfg.lr
-    model = make_associative_model(cfg.model, task, generator_for("init", cfg.seed))
+    lr = tuned_rate(out.parent, "valid/accuracy", RATES, task=cfg.task, model=ours, model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
+    model = make_associative_model(cfg, generator_for("init", cfg.seed))
     start = time.process_time()
     learned = train_in_phases(model, task, cfg, lr)
     note = lambda metric, value, slice="all": rows.append((cfg.model, cfg.seed, cfg.steps, metric, float(value), slice))
@@ -333,7 +334,7 @@ def associative_settings(
     return tuning + steady + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in MODELS_OF[t] for s in range(seeds)]
 
 # %% ../../nbs/experiments/associative_run.ipynb #ea5e0dbc
-Config, settings, run, make_task = AssociativeConfig, associative_settings, run_associative, make_associative_task   # what `memnet run` and the explorer look for
+Config, settings, run, make_task, model_config = AssociativeConfig, associative_settings, run_associative, make_associative_task, associative_memnet_config   # what `memnet run` and the explorer look for
 
 # %% ../../nbs/experiments/associative_run.ipynb #4e0a1306
 ARTIFACTS = ("graph.npz", "story.npz")  # files of a run that its figures need; `memnet collect` keeps them

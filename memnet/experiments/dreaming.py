@@ -9,7 +9,7 @@ __all__ = []
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
 from memnet.memory.state import MemoryState
@@ -18,6 +18,7 @@ from memnet.dreaming.replay import transition_probabilities
 from memnet.dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from memnet.foundations.trees import tree_map
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.tasks.context_facts import RepeatedFacts, SPLIT_QUESTION_KINDS, SplitFacts, item_vectors
 from memnet.tasks.long_range import LongRangeRecall
@@ -29,7 +30,7 @@ STAGES = dict(neither=(), merge=('merge',), replay=('replay',), both=('merge', '
 PARTS, RATES, TEST_SEED = ("split", "repeated", "cost"), (2e-3, 4e-3), 5000   # test rows are drawn from seed 5000 on
 
 @dataclass(frozen=True)
-class DreamingConfig:
+class DreamingConfig(SetsModelFields):
     "One run of the dreaming experiment."
     part:str="split"             # one of `PARTS`
     night:str="both"             # stages of consolidation in training, a key of `STAGES`
@@ -40,6 +41,7 @@ class DreamingConfig:
     tau:float=.75                # cosine of keys above which two slots are one
     hops:int=1                   # steps of a read over the graph
     test_rows:int=8              # rows of every test
+    decided:ClassVar = ("dream_every", "dream_stages", "tau_merge", "hops")
 
     def __post_init__(self):
         if self.part not in PARTS: raise ValueError(f"part must be one of {PARTS}, got {self.part!r}")
@@ -55,15 +57,21 @@ def make_dreaming_task(
     "What is trained on."
     return SplitFacts() if cfg.part == "split" else RepeatedFacts()
 
+def dreaming_memnet_config(
+    cfg:DreamingConfig,
+)->MemNetConfig:
+    "A memory and nothing else: no attention layer; consolidation comes at the end of the facts."
+    task = make_dreaming_task(cfg)
+    dreams:dict[str, Any] = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
+    return cfg.memnet_config(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
+                             n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams)
+
 def make_dreaming_model(
     cfg:DreamingConfig,
-    task,
     generator:torch.Generator,
 )->MemNet:
-    "A memory and nothing else: no attention layer; consolidation comes at the end of the facts."
-    dreams:dict[str, Any] = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
-    return MemNet(MemNetConfig(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
-                               n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams), generator=generator)
+    "The model of a run, as it starts."
+    return MemNet(dreaming_memnet_config(cfg), generator=generator)
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #b4604bcc
 def synthesizer_with(
@@ -274,8 +282,8 @@ def consolidation_cost(
 ):
     "Share of a training step that one consolidation in `PERIOD` chunks takes."
     task = LongRangeRecall()
-    make = lambda every: MemNet(MemNetConfig(vocab_size=task.vocab_size, dream_every=every), generator=generator_for("init", cfg.seed))
-    chunks = task.seq_len//MemNetConfig().chunk_size
+    make = lambda every: MemNet(cfg.memnet_config(vocab_size=task.vocab_size, n_writes=8, dream_every=every), generator=generator_for("init", cfg.seed))
+    chunks = task.seq_len//cfg.memnet_config().chunk_size
     models = dict(without=make(0), consolidating=make(chunks))
     batch = task.sample(cfg.batch_size, generator_for("data", cfg.seed))
     spent:dict[str, list[float]] = {name: [] for name in models}
@@ -304,8 +312,8 @@ def run_dreaming(
         table.to_csv(out/"metrics.csv", index=False)
         return table
     task = make_dreaming_task(cfg)
-    lr = tuned_rate(out.parent, "valid/accuracy", RATES, part=cfg.part, night=cfg.night) if cfg.lr is None else cfg.lr
-    model = make_dreaming_model(cfg, task, generator_for("init", cfg.seed))
+    lr = tuned_rate(out.parent, "valid/accuracy", RATES, part=cfg.part, night=cfg.night, model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
+    model = make_dreaming_model(cfg, generator_for("init", cfg.seed))
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(30, cfg.steps//2), seed=cfg.seed, eval_every=25, eval_batches=1)
     start = time.process_time()
     result = fit(model, task, recipe, progress=False)
@@ -339,7 +347,7 @@ def dreaming_settings(
     return tuning + sorted((s for s in final if s["night"] != "all" or s["seed"] < 3), key=lambda s: (s["night"] == "all", s["seed"])) + cost
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #c7c0cfa2
-Config, settings, run, make_task = DreamingConfig, dreaming_settings, run_dreaming, make_dreaming_task   # what `memnet run` and the explorer look for
+Config, settings, run, make_task, model_config = DreamingConfig, dreaming_settings, run_dreaming, make_dreaming_task, dreaming_memnet_config   # what `memnet run` and the explorer look for
 
 # %% ../../nbs/experiments/dreaming_run.ipynb #bdc5998f
 ARTIFACTS = ("row.npz",)  # files of a run that its figures need; `memnet collect` keeps them

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/foreign_run.ipynb #c5102a1c
-from typing import Any
+from typing import Any, ClassVar
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from memnet.foundations.validation import IGNORE_INDEX, require, require_known, 
 from memnet.models.block_models import GlobalConfig
 from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import LSTMConfig
 from memnet.models.registry import build_model
 from memnet.runs.tuning import train_each_model
@@ -33,7 +34,7 @@ RATES = dict(memnet=5e-3, no_rho=5e-3, no_positions=3e-3, rotary=3e-3, windowed=
 STORY_RATES = RATES | dict(memnet=3e-3)
 
 @dataclass(frozen=True)
-class ForeignConfig:
+class ForeignConfig(SetsModelFields):
     "One run of the experiment on foreign tasks."
     task:str="recall"          # one of `TASKS`
     model:str="memnet"         # one of `MODELS`, or all of them one after the other
@@ -44,6 +45,7 @@ class ForeignConfig:
     vocab_size:int=128         # recall and forgetting; the published one is 8,192
     most_pairs:int=8           # recall and forgetting: most pairs of a row in training
     questions:int=32           # of each test, about; a test has at most `MOST_TOKENS` tokens
+    decided:ClassVar = ("rho",)
 
     def __post_init__(self):
         require_known(self.task, TASKS, "task")
@@ -109,8 +111,8 @@ def foreign_memnet_config(
 )->MemNetConfig:
     "Slots for everything that a row shows, and competition of successors."
     rho = 0. if cfg.model == "no_rho" else .75
-    if not cfg.n_facts: return MemNetConfig(vocab_size=cfg.vocab_size, n_layers=0, n_slots=192 if cfg.most_pairs > 8 else 64, n_writes=32, rho=rho)
-    return MemNetConfig(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
+    if not cfg.n_facts: return cfg.memnet_config(vocab_size=cfg.vocab_size, n_layers=0, n_slots=192 if cfg.most_pairs > 8 else 64, n_writes=32, rho=rho)
+    return cfg.memnet_config(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 class TiedHead(nn.Module):
     "Hands features on; `score` compares them with the embedding of every word."
@@ -265,4 +267,4 @@ def foreign_settings(
     return [dict(task=t, model=m, seed=s, steps=STEPS[t], questions=1000, **(STORY_SIZE if t.startswith("story") else PUBLISHED_SIZE)) for t in TASKS for s in range(seeds) for m in MODELS_OF[t]]
 
 # %% ../../nbs/experiments/foreign_run.ipynb #dcc8aa15
-Config, settings, run = ForeignConfig, foreign_settings, run_foreign   # what `memnet run` and the explorer look for
+Config, settings, run, model_config = ForeignConfig, foreign_settings, run_foreign, foreign_memnet_config   # what `memnet run` and the explorer look for

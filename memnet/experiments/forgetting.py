@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #003005ed
-from typing import Any
+from typing import Any, ClassVar
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from memnet.analysis.event_log import log_events
 from memnet.analysis.slot_lifetimes import slot_lifetimes
 from memnet.analysis.statistics import accuracy
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.analysis.linear_probe import linear_probe
 from memnet.foundations.validation import IGNORE_INDEX, require
 from memnet.models.eviction_rules import EVICTION_RULES, FixedEviction, SoftCapacity
@@ -33,7 +34,7 @@ N_SLOTS, RATIOS = 8, (.5, 1, 2, 4, 8)   # slots at a load of 4 facts per slot; l
 RATES = (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)
-class ForgettingConfig:
+class ForgettingConfig(SetsModelFields):
     "One run of the forgetting experiment."
     part:str="pressure"         # pressure or overwrite
     model:str="learned"         # one of `MODELS[part]`, or all of them, one after the other
@@ -43,6 +44,7 @@ class ForgettingConfig:
     batch_size:int=8            # rows per step
     test_rows:int=16            # rows of every test; 0 = a tuning run
     probe_rows:int=0            # rows for the linear probe of removed facts; 0 = no such test
+    decided:ClassVar = ("n_slots", "forgetting", "rho", "gamma")
 
     def __post_init__(self):
         require(self.part in MODELS, f"part must be one of {tuple(MODELS)}, got {self.part!r}")
@@ -51,29 +53,27 @@ class ForgettingConfig:
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #008005ed
-def forgetting_memnet_config(cfg:ForgettingConfig, task)->MemNetConfig:
-    "Sizes and mechanisms of the memory in a part."
-    if cfg.part != "pressure":
-        edge_rule:dict[str,Any] = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
-        return MemNetConfig(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
-    return MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
-                        chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
-
 def make_forgetting_task(cfg:ForgettingConfig)->MemoryLoadRecall|Rebinding:
     "The training task."
     return MemoryLoadRecall() if cfg.part == "pressure" else Rebinding()
 
+def forgetting_memnet_config(cfg:ForgettingConfig)->MemNetConfig:
+    "Sizes and mechanisms of the memory in a part."
+    task:Any = make_forgetting_task(cfg)
+    if cfg.part != "pressure":
+        edge_rule:dict[str,Any] = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
+        return cfg.memnet_config(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
+    return cfg.memnet_config(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
+                             chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
+
 # %% ../../nbs/experiments/forgetting_run.ipynb #010005ed
 def make_forgetting_model(
     cfg:ForgettingConfig,
-    task,
     generator:torch.Generator,
 )->Any:  # a `SequenceModel`
     "The model of a run before training."
-    if cfg.model in BASELINE_NAMES:
-        ours = forgetting_memnet_config(replace(cfg, model=MODELS[cfg.part][0]), task)
-        return make_baseline(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
-    ours = forgetting_memnet_config(cfg, task)
+    ours = forgetting_memnet_config(replace(cfg, model=MODELS[cfg.part][0]) if cfg.model in BASELINE_NAMES else cfg)
+    if cfg.model in BASELINE_NAMES: return make_baseline(cfg.model, replace(ours, n_slots=N_SLOTS) if cfg.part == "pressure" else ours, generator)
     model = MemNet(ours, generator=generator)
     bank:Any = model.controller.bank
     if ours.forgetting: torch.nn.init.constant_(bank.decay.bias, -3.)
@@ -322,9 +322,9 @@ def run_forgetting_model(
     out:Path,       # where lifetimes go
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/accuracy", RATES, label=cfg.model, part=cfg.part, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "valid/accuracy", RATES, label=cfg.model, part=cfg.part, model="all", model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
     task, start = make_forgetting_task(cfg), time.process_time()
-    model, learned = train_forgetting_model(cfg, make_forgetting_model(cfg, task, generator_for("init", cfg.seed)), task, lr)
+    model, learned = train_forgetting_model(cfg, make_forgetting_model(cfg, generator_for("init", cfg.seed)), task, lr)
     trained = time.process_time() - start
     in_use = with_slots(model, N_SLOTS) if cfg.part == "pressure" and cfg.model not in BASELINE_NAMES else model
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=trained, lr_used=lr, parameters=model.num_parameters(), chance=task.chance, state_bytes=in_use.state_bytes(1)).items()]
@@ -367,7 +367,7 @@ def forgetting_settings(
     return tuning + [s | size[s["part"]] | dict(lr=None, test_rows=128, probe_rows=4000 if s["part"] == "overwrite" else 0) for s in each(dict(pressure=("all",), overwrite=("all",)))]
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #dd9038d4
-Config, settings, run, make_task = ForgettingConfig, forgetting_settings, run_forgetting, make_forgetting_task   # what `memnet run` and the explorer look for
+Config, settings, run, make_task, model_config = ForgettingConfig, forgetting_settings, run_forgetting, make_forgetting_task, forgetting_memnet_config   # what `memnet run` and the explorer look for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #efffc131
 ARTIFACTS = ("facts-learned.parquet", "facts-strength.parquet", "facts-fifo.parquet", "facts-lru.parquet", "facts-random.parquet")  # files of a run that its figures need; `memnet collect` keeps them

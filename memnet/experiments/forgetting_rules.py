@@ -10,13 +10,14 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, ClassVar, Callable, NamedTuple
 import pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from memnet.dreaming.compression import merge_costs
 from memnet.foundations.validation import IGNORE_INDEX, require, require_known
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.papers.bmojo import KeyValueStream, StreamRows, SurprisePredictor, select_by_surprise
 from memnet.papers.common import build_with_seed, train_steps
 from memnet.papers.memory_vla import fill_bank
@@ -152,16 +153,11 @@ class FillerQuestions:
         blank = torch.full(rows.fact.shape, IGNORE_INDEX)
         return Batch(self.inputs(rows), torch.cat([blank, rows.answer], 1), None, {})
 
-def make_filler_net(seed:int)->MemNet:
-    "A MemNet with as many slots as the rules have entries."
-    return MemNet(MemNetConfig(input_dim=2*WIDTH + 1, n_outputs=KeyValueStream().n_values, dim=64, n_layers=0, n_heads=1, n_slots=ENTRIES, d_key=WIDTH, d_value=WIDTH, n_writes=0, chunk_size=16, graph=False,
-                               forgetting=False, policies=("topk",), match=.8, w_hindsight=1., w_hallucination=0., w_utilisation=0., w_sparsity=0.), generator_for("init", seed))
-
 # %% ../../nbs/experiments/forgetting_rules_run.ipynb #c5c9e475
 FORGETTING_RULES = ("fifo", "random", "lru", "surprise", "merge", "drop", "merge_any", "place", "most_visited", "matrix", "relevance", "elsewhere", "memnet", "oracle", "unlimited")
 
 @dataclass(frozen=True)
-class ForgettingRulesConfig:
+class ForgettingRulesConfig(SetsModelFields):
     "One run: rules on backgrounds, with one seed."
     backgrounds:tuple=("cyclic",)  # of `BACKGROUNDS`
     rules:tuple=FORGETTING_RULES   # of `FORGETTING_RULES`
@@ -171,6 +167,7 @@ class ForgettingRulesConfig:
     trained:tuple=(12, 36)         # fewest and most fillers in training
     fillers:tuple=(12, 48)         # numbers of fillers at test
     test_rows:int=10               # rows for each number
+    decided:ClassVar = ("n_slots",)
 
     def __post_init__(self):
         for f in ("backgrounds", "rules", "trained", "fillers"): object.__setattr__(self, f, tuple(getattr(self, f)))
@@ -179,6 +176,11 @@ class ForgettingRulesConfig:
         for f in ("steps", "batch_size", "test_rows"): require(getattr(self, f) >= 1, f"{f} must be ≥ 1, got {f}={getattr(self, f)}")
         require(len(self.trained) == 2 and 0 <= self.trained[0] <= self.trained[1], f"trained must be the fewest and the most fillers, got trained={self.trained}")
         require(len(self.fillers) > 0 and min(self.fillers) >= 4, f"fillers must be ≥ 4, got fillers={self.fillers}")
+
+def filler_memnet_config(cfg:ForgettingRulesConfig)->MemNetConfig:
+    "A MemNet with as many slots as the rules have entries."
+    return cfg.memnet_config(input_dim=2*WIDTH + 1, n_outputs=KeyValueStream().n_values, dim=64, n_layers=0, n_heads=1, n_slots=ENTRIES, d_key=WIDTH, d_value=WIDTH, n_writes=0, chunk_size=16, graph=False,
+                             forgetting=False, policies=("topk",), match=.8, w_hindsight=1., w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 class TrainedParts(NamedTuple):
     "What a run has learned before it is tested."
@@ -215,7 +217,7 @@ def train_parts(
         train_steps(net, loss, cfg.steps, .02)
         return net
     def memnet():
-        net = make_filler_net(cfg.seed)
+        net = MemNet(filler_memnet_config(cfg), generator_for("init", cfg.seed))
         fit(net, FillerQuestions(background, cfg.trained, codes), TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=1e-2, warmup=min(20, cfg.steps//2), seed=cfg.seed), eval_tasks={}, progress=False)
         return net
     timed("surprise", predictor)
@@ -332,4 +334,4 @@ def forgetting_rules_settings(
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
     return [r | dict(steps=50, batch_size=16, fillers=(12, 48, 192), test_rows=20) for r in every]
 
-Config, settings, run = ForgettingRulesConfig, forgetting_rules_settings, run_forgetting_rules   # what `memnet run` looks for
+Config, settings, run, model_config = ForgettingRulesConfig, forgetting_rules_settings, run_forgetting_rules, filler_memnet_config   # what `memnet run` looks for

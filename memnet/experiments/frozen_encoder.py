@@ -9,11 +9,12 @@ __all__ = []
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from memnet.foundations.validation import IGNORE_INDEX, require
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.tasks.base import Batch
 from memnet.text.encoder import HashEncoder
 from memnet.text.minilm import MiniLMEncoder, minilm_folder
@@ -85,7 +86,7 @@ class FactSentences:
 VARIANTS:dict[str,dict] = dict(hindsight={}, no_hindsight=dict(w_hindsight=0.), match_90=dict(match=.9), competition=dict(match=.9, competition=.9))
 
 @dataclass(frozen=True)
-class FrozenEncoderConfig:
+class FrozenEncoderConfig(SetsModelFields):
     "One run: every variant with one seed, and the rivals on the same rows."
     encoder:str="hash"        # minilm, or hash: words and runs of letters, which needs no package
     variants:tuple=("hindsight",)  # of `VARIANTS`
@@ -94,6 +95,7 @@ class FrozenEncoderConfig:
     batch_size:int=8          # rows per step
     lengths:tuple=(0, 16)     # fillers at test
     test_rows:int=4           # rows at each length
+    decided:ClassVar = ("match", "competition", "w_hindsight")
 
     def __post_init__(self):
         require(self.encoder in ("hash", "minilm"), f"encoder must be hash or minilm, got {self.encoder!r}")
@@ -106,15 +108,15 @@ def sentence_codes(encoder:str)->Tensor:  # `s c`
     "Every sentence through the encoder, once."
     return torch.from_numpy((MiniLMEncoder() if encoder == "minilm" else HashEncoder())(all_sentences()))
 
-def make_frozen_model(
-    variant:str,   # of `VARIANTS`
-    dim:int,       # width of a code
-    seed:int,      # of the weights
-)->MemNet:
-    "The net of a variant, as it starts."
+def frozen_memnet_config(
+    cfg:FrozenEncoderConfig,
+    variant:str="hindsight",   # of `VARIANTS`
+    dim:int=384,               # width of a code
+)->MemNetConfig:
+    "The net of a variant."
     base:dict[str,Any] = dict(input_dim=dim, n_outputs=N_CITIES, dim=64, n_layers=0, n_heads=2, n_slots=64, n_writes=0, graph=False, forgetting=False, policies=("topk",), match=.8,
                 w_hindsight=1., w_hallucination=0., w_utilisation=0., w_sparsity=0.)
-    return MemNet(MemNetConfig(**(base | VARIANTS[variant])), generator_for("init", seed))
+    return cfg.memnet_config(**(base | VARIANTS[variant]))
 
 # %% ../../nbs/experiments/frozen_encoder_run.ipynb #3f821af3
 MARGINS = (0., .05, .1, .15, .2, .3, .4, .5, .7, .9, 1.1, 1.4)
@@ -232,7 +234,7 @@ def run_frozen_encoder(
     out.mkdir(parents=True, exist_ok=True)
     state_bytes = 0
     for variant in cfg.variants:
-        model, start = make_frozen_model(variant, codes.shape[1], cfg.seed), time.process_time()
+        model, start = MemNet(frozen_memnet_config(cfg, variant, codes.shape[1]), generator_for("init", cfg.seed)), time.process_time()
         recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=3e-3, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=max(cfg.steps//10, 1), eval_batches=2, log_every=max(cfg.steps//10, 1))
         log = fit(model, FactSentences(codes), recipe, eval_tasks={"valid": FactSentences(codes, "valid")}, progress=False).metrics
         kept = log[log["metric"].isin(["train/task", "valid/accuracy"])]
@@ -268,4 +270,4 @@ def frozen_encoder_settings(
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
     return [dict(seed=s, variants=("hindsight", "no_hindsight", "match_90", "competition")) | size for s in range(seeds)]
 
-Config, settings, run = FrozenEncoderConfig, frozen_encoder_settings, run_frozen_encoder   # what `memnet run` looks for
+Config, settings, run, model_config = FrozenEncoderConfig, frozen_encoder_settings, run_frozen_encoder, frozen_memnet_config   # what `memnet run` looks for

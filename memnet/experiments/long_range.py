@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/long_range_run.ipynb #0a6af6d5
-from typing import Any
+from typing import Any, ClassVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, psutil, torch
@@ -18,6 +18,7 @@ from memnet.models.attention_baselines import WindowedTransformer
 from memnet.models.block_models import GlobalAttentionModel, GlobalConfig
 from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import GRUConfig, LSTMConfig
 from memnet.models.registry import build_model, match_parameters
 from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
@@ -31,7 +32,7 @@ RATES = (1e-3, 3e-3, 1e-2)
 MODELS = ("memnet", "memnet_no_graph", "delta", "no_positions", "rotary", "windowed", "lstm", "gru")
 
 @dataclass(frozen=True)
-class LongRangeConfig:
+class LongRangeConfig(SetsModelFields):
     "One run of the long-range experiment."
     model:str="memnet"           # one of `MODELS`, or all of them one after the other
     lr:float|None=3e-3           # learning rate after the warm-up; None = the best of the tuning runs beside this one
@@ -44,6 +45,7 @@ class LongRangeConfig:
     rows:int=2                   # rows of each test; twice as many up to 1,024 tokens; each fact is asked twice
     n_pairs:int=8                # facts per row in the tests; training has 4
     stream_tokens:int=0          # tokens of one endless row, to see whether memory grows; 0 = left out
+    decided:ClassVar = ("graph",)
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(self.lengths))
@@ -53,20 +55,19 @@ class LongRangeConfig:
 
 # %% ../../nbs/experiments/long_range_run.ipynb #22a675f8
 def long_range_memnet_config(
-    task:LongRangeRecall,
-    graph:bool=True,  # False: no edges, no spreading
+    cfg:LongRangeConfig,
 )->MemNetConfig:
     "The defaults, with or without the graph, and a budget that holds a chunk full of facts: eight of a key and a value."
-    return MemNetConfig(vocab_size=task.vocab_size, n_writes=16, graph=graph)
+    return cfg.memnet_config(vocab_size=LongRangeRecall(seq_len=cfg.seq_len).vocab_size, n_writes=16, graph=cfg.model != "memnet_no_graph")
 
 def make_long_range_model(
-    name:str,              # one of `MODELS`
-    task:LongRangeRecall,  # gives the vocabulary
+    cfg:LongRangeConfig,   # of one model
     generator:torch.Generator,
 )->Any:  # a `SequenceModel`
     "A model with as many parameters as MemNet, within 5 %."
-    ours, V = long_range_memnet_config(task), task.vocab_size
-    if name.startswith("memnet"): return MemNet(replace(ours, graph=name == "memnet"), generator=generator)
+    name, ours = cfg.model, long_range_memnet_config(cfg)
+    if name.startswith("memnet"): return MemNet(ours, generator=generator)
+    V = ours.vocab_size
     want = MemNet(ours).num_parameters()
     if name == "lstm": return build_model(match_parameters(lambda c: LSTMConfig(vocab_size=V, dim=c), want, 16, 256), generator)
     if name == "gru": return build_model(match_parameters(lambda c: GRUConfig(vocab_size=V, dim=c), want, 16, 256), generator)
@@ -196,8 +197,8 @@ def run_one_model(
 )->pd.DataFrame:       # of one model
     "Train one model, test it, keep its weights."
     rows, task = [], LongRangeRecall(seq_len=cfg.seq_len)
-    model = make_long_range_model(cfg.model, task, generator_for("init", cfg.seed))
-    lr = tuned_rate(out.parent, "tuning/score", RATES, model=cfg.model) if cfg.lr is None else cfg.lr
+    model = make_long_range_model(cfg, generator_for("init", cfg.seed))
+    lr = tuned_rate(out.parent, "tuning/score", RATES, model=cfg.model, model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
     recipe, plateau = TrainConfig(lr=lr, warmup=min(50, cfg.steps//2), seed=cfg.seed), PlateauConfig(steps=cfg.steps, patience=cfg.patience, known_evaluations=2)
     stages = training_stages(cfg, task)
     result = fit_to_plateau(model, Curriculum(stages), recipe, plateau, eval_batches=1)
@@ -243,7 +244,7 @@ def long_range_settings(
     return tuning + sorted(staged + direct, key=turn)
 
 # %% ../../nbs/experiments/long_range_run.ipynb #fbb836ce
-Config, settings, run = LongRangeConfig, long_range_settings, run_long_range   # what `memnet run` and the explorer look for
+Config, settings, run, model_config = LongRangeConfig, long_range_settings, run_long_range, long_range_memnet_config   # what `memnet run` and the explorer look for
 
 # %% ../../nbs/experiments/long_range_run.ipynb #4b16c82b
 ARTIFACTS = ("sequence.npz",)  # files of a run that its figures need; `memnet collect` keeps them

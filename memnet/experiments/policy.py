@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/policy_run.ipynb #00300444
-from typing import Any
+from typing import Any, ClassVar
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd, torch
 from memnet.analysis.memory_metrics import read_entropy
 from memnet.analysis.statistics import accuracy
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.foundations.validation import require
 from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.mixed_questions import MixedQuestions, QUESTION_KINDS
@@ -29,7 +30,7 @@ POLICY_SETS = dict(mixed=("topk", "uniform", "random"), even=("topk", "uniform",
 MODELS, RATES = (*POLICY_SETS, *BASELINE_NAMES), (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(SetsModelFields):
     "One run of the policy experiment."
     model:str="mixed"        # one of `MODELS`, or all of them, one after the other
     lr:float|None=1e-2       # peak learning rate; None = for each model the best of the tuning runs beside this one
@@ -37,6 +38,7 @@ class PolicyConfig:
     steps:int=6              # optimiser steps
     batch_size:int=8         # rows per step
     test_rows:int=16         # rows of the test; 0 = a tuning run
+    decided:ClassVar = ("policies", "topk")
 
     def __post_init__(self):
         require(self.model in (*MODELS, "all"), f"model must be one of {MODELS}, or all, got {self.model!r}")
@@ -50,15 +52,22 @@ def make_policy_task(
     "What is trained on."
     return MixedQuestions()
 
+def policy_memnet_config(
+    cfg:PolicyConfig,   # of several models or a baseline: with all policies
+)->MemNetConfig:
+    "A memory with as many slots as a row has facts, and the policies of a model."
+    task, policies = make_policy_task(cfg), POLICY_SETS.get(cfg.model, POLICY_SETS["mixed"])
+    return cfg.memnet_config(input_dim=task.input_dim, n_outputs=task.n_classes, n_layers=0, n_heads=2, n_slots=task.n_facts, topk=task.n_facts if cfg.model == "wide" else 4,
+                             policies=policies, n_writes=0, chunk_size=16, graph=False, forgetting=False)
+
 def make_policy_model(
-    name:str,
-    task:MixedQuestions,
+    cfg:PolicyConfig,   # of one model
     generator:torch.Generator,
 )->Any:  # a `SequenceModel`
     "The net of a run, as it starts."
-    ours = MemNetConfig(input_dim=task.input_dim, n_outputs=task.n_classes, n_layers=0, n_heads=2, n_slots=task.n_facts, topk=4, n_writes=0, chunk_size=16, graph=False, forgetting=False)
+    name, ours = cfg.model, policy_memnet_config(cfg)
     if name in BASELINE_NAMES: return make_baseline(name, ours, generator)
-    model = MemNet(replace(ours, policies=POLICY_SETS[name], topk=task.n_facts if name == "wide" else ours.topk), generator=generator)
+    model = MemNet(ours, generator=generator)
     bank:Any = model.controller.bank
     if name == "even": torch.nn.init.zeros_(bank.policy.bias)
     return model
@@ -158,9 +167,9 @@ def run_policy_model(
     out:Path,       # the run's folder
 )->pd.DataFrame:
     "Train and test one model."
-    lr = tuned_rate(out.parent, "valid/final", RATES, label=cfg.model, model="all") if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "valid/final", RATES, label=cfg.model, model="all", model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
     task, start = make_policy_task(cfg), time.process_time()
-    model, sample = make_policy_model(cfg.model, task, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
+    model, sample = make_policy_model(cfg, generator_for("init", cfg.seed)), task.sample(16, torch.Generator().manual_seed(7)).inputs
     recipe = TrainConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=lr, warmup=min(20, cfg.steps//2), seed=cfg.seed, eval_every=5, eval_batches=1, log_every=5)
     learned = fit(model, task, recipe, eval_tasks={"valid": task} if cfg.model in BASELINE_NAMES else {"valid": task, "measure": lambda m: policy_shares(m, task, sample)}, progress=False).metrics
     rows = [(m, float(v), "all") for m, v in dict(train_cpu_seconds=time.process_time() - start, lr_used=lr, parameters=model.num_parameters(), state_bytes=model.state_bytes(1)).items()]
@@ -192,4 +201,4 @@ def policy_settings(
     return [dict(model="all", lr=lr, seed=TUNING_SEED, test_rows=0) | size for lr in RATES] + each(("all",), lr=None, test_rows=256, **size)
 
 # %% ../../nbs/experiments/policy_run.ipynb #38a3b149
-Config, settings, run, make_task = PolicyConfig, policy_settings, run_policy, make_policy_task   # what `memnet run` and the explorer look for
+Config, settings, run, make_task, model_config = PolicyConfig, policy_settings, run_policy, make_policy_task, policy_memnet_config   # what `memnet run` and the explorer look for

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/experiments/reading_run.ipynb #7edcde5e
-from typing import Any
+from typing import Any, ClassVar
 import itertools, json, lzma, math, platform, time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import Tensor
 from memnet.experiments.reading_text import LEFT_OUT, LICENCE, Corpus, TextFile, byte_classes, read_corpus, repeat_distance, test_streams, text_batches, training_streams
 from memnet.models.memnet import MemNet, MemNetConfig
+from memnet.models.model_fields import SetsModelFields
 from memnet.runs.tuning import TUNING_SEED, tuned_rate
 from memnet.training.schedule import generator_for
 from memnet.analysis.result_plots import seed_band
@@ -31,7 +32,7 @@ class ReaderSize:
     window:int=64           # of the attention
 
 @dataclass(frozen=True)
-class ReadingConfig(ReaderSize):
+class ReadingConfig(ReaderSize, SetsModelFields):
     "One run of the reading experiment."
     model:str="memnet"      # "memnet" or "windowed"
     steps:int=8             # optimiser steps
@@ -42,6 +43,7 @@ class ReadingConfig(ReaderSize):
     valid_bytes:int=2_000   # for choosing the learning rate
     test_bytes:int=4_000    # for the result
     eval_every:int=0        # steps between validations; 0: only at the end
+    decided:ClassVar = tuple(f.name for f in fields(ReaderSize))
 
     def __post_init__(self):
         if self.model not in ("memnet", "windowed"): raise ValueError(f"model must be 'memnet' or 'windowed', got {self.model!r}")
@@ -57,8 +59,8 @@ def reading_memnet_config(
     cfg:ReadingConfig,
 )->MemNetConfig:
     "MemNet as a reader of bytes."
-    return MemNetConfig(vocab_size=256, dim=cfg.dim, n_layers=cfg.n_layers, n_heads=cfg.n_heads, n_slots=cfg.n_slots, chunk_size=cfg.chunk_size,
-                        window=cfg.window, n_writes=min(cfg.n_writes, cfg.chunk_size), topk=min(8, cfg.n_slots))
+    return cfg.memnet_config(vocab_size=256, dim=cfg.dim, n_layers=cfg.n_layers, n_heads=cfg.n_heads, n_slots=cfg.n_slots, chunk_size=cfg.chunk_size,
+                             window=cfg.window, n_writes=min(cfg.n_writes, cfg.chunk_size), topk=min(8, cfg.n_slots))
 
 def count_parameters(cfg):
     "Parameters of a model with these settings."
@@ -167,7 +169,7 @@ def run_reading(
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice
     "Make one run and write it down."
     out, rows = Path(out_dir), []
-    if cfg.lr is None: cfg = replace(cfg, lr=tuned_rate(out.parent, "valid_bpb", RATES, lowest=True, model=cfg.model))
+    if cfg.lr is None: cfg = replace(cfg, lr=tuned_rate(out.parent, "valid_bpb", RATES, lowest=True, model=cfg.model, model_fields=cfg.model_fields))
     def note(step, metric, value, slice="all"): rows.append((cfg.model, cfg.seed, step, metric, value, slice))
     text = record_source(cfg, out)
     model = make_reading_model(cfg)
@@ -266,7 +268,7 @@ def reading_conclusion(
     return f"MemNet is **{word}**: {numbers}; saved {s['mean']:+.3f}, 95 % interval {s['low']:+.3f} to {s['high']:+.3f}, {s['n']:.0f} seeds."
 
 # %% ../../nbs/experiments/reading_run.ipynb #25079351
-Config, settings, run = ReadingConfig, reading_settings, run_reading   # what `memnet run` and the explorer look for
+Config, settings, run, model_config = ReadingConfig, reading_settings, run_reading, reading_memnet_config   # what `memnet run` and the explorer look for
 
 # %% ../../nbs/experiments/reading_run.ipynb #f742436f
 ARTIFACTS = ("files.csv",)  # files of a run that are kept beside its metrics: what was read

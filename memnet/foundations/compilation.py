@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBA_BELOW', 'COMPILER_FAULT', 'MAX_TABLES', 'MAX_TABLE_SIZE', 'find_compiler_fault', 'jitable',
            'compiled_code_digest', 'code_folders', 'warn_once', 'announce_compilation', 'CodeCache', 'compiled',
-           'is_traced', 'is_transformed', 'kept_table']
+           'is_traced', 'is_transformed', 'kept_table', 'require_below']
 
 # %% ../../nbs/foundations/07_compilation.ipynb #b977a58b
 import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warnings
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
-from .validation import validated
+from .validation import require, validated
 
 # %% ../../nbs/foundations/07_compilation.ipynb #3b82d4c8
 NUMBA_BELOW = (0, 69)   # the first release that this package was not tried with
@@ -253,3 +253,17 @@ def kept_table(
     while len(_tables) >= MAX_TABLES: _tables.pop(next(iter(_tables)), None)
     _tables[key] = table
     return table
+
+# %% ../../nbs/foundations/07_compilation.ipynb #715b791e
+@validated()
+def require_below(
+    n:int,                     # how many numbers there are
+    values:Any,                # a tensor of whole numbers
+    words:str,                 # what must hold
+    remedy:str,                # what to do
+    ignore:Optional[int]=None, # a number that is let through besides; None = none is
+)->None:
+    "Refuse whole numbers outside of 0 … n-1. Raises ValueError that names the first of them."
+    if is_traced(): return
+    unknown = values[((values < 0) | (values >= n)) & (values != ignore)]
+    require(unknown.numel() == 0, f"{words}, got {unknown[:1].tolist()}: {remedy}")

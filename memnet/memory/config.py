@@ -44,7 +44,7 @@ class AddressingConfig(Config):
 class WriteConfig(Config):
     "What is written, and what becomes of it."
     bottleneck:int=32            # width that every content must pass through
-    n_writes:int=8               # writes that are committed per chunk and head; 0 = all of them, at once
+    n_writes:int=0               # writes that are committed per chunk and head; 0 = all of them, at once
     match:float=0.9              # cosine above which a write updates an entry instead of allocating a slot
     gate_floor:float=0.02        # gate at or below which nothing is written
     forgetting:bool=True         # strength decays at a learned rate, close to none at initialisation

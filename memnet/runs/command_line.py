@@ -18,12 +18,13 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
+from ..foundations.validation import validated
 from ..foundations.command_words import folder_argument, whole_argument
 from .console import Console, tolerant_output
 from .execution import Outcome, run_all, runs_in_use
 from .experiments import Experiment, choose_experiments, find_experiments, find_root, load_module
 from .package_commands import add_package_commands, needs_no_checkout
-from .parameters import parse_overrides
+from .parameters import as_setting, flat_config, model_fields_text, parse_overrides
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
 from .records import run_status
 from .reports import execute_report, markdown_outputs, select_runs
@@ -122,9 +123,9 @@ def _print_last_values(
         if run_status(r.folder) != "complete": continue
         m = pd.read_csv(r.folder/"metrics.csv")
         m["metric"] = m["metric"] + ["" if pd.isna(s) or s == "all" else f" {s}" for s in m["slice"]]
-        rows.append({k: str(v) for k, v in r.config.items()} | m.groupby("metric", sort=False)["value"].last().to_dict())
+        rows.append({k: str(v) for k, v in flat_config(r.config).items()} | m.groupby("metric", sort=False)["value"].last().to_dict())
     if not rows: return
-    table, config = pd.DataFrame(rows), list(runs[0].config)
+    table, config = pd.DataFrame(rows), [c for c in dict.fromkeys(k for r in runs for k in flat_config(r.config)) if any(c in row for row in rows)]
     differ = [c for c in config if table[c].nunique() > 1]
     values = table.drop(columns=config).T
     values.columns = table[differ].agg(", ".join, axis=1) if differ else [r.id for r in runs if run_status(r.folder) == "complete"]
@@ -146,6 +147,13 @@ def _print_left_out(
     "Name the runs on disk that are not whole, or were made by other code."
     found = survey_runs(runs_folder(exp.name, exp.root, profile), current_program(exp.name, exp.root))
     for name, why in (found.changed | found.left_out).items(): _console.say(f"  {exp.name}/{name} ({profile}) does not count: {why}")
+
+def _print_model_fields(
+    runs:list[PlannedRun],
+)->None:
+    "Say what the fields of the model apply to."
+    for text in dict.fromkeys(model_fields_text(r.config) for r in runs):
+        if text: _console.say(f"{text} in every MemNet of these runs; models that have no such field keep their sizes, or follow MemNet's number of parameters")
 
 def _wait_for_others(
     runs:list[PlannedRun],
@@ -182,8 +190,9 @@ def _run(
     profile = "custom" if args.p else args.profile
     for exp in exps:
         module = load_module(exp)
-        over = parse_overrides(module, args.p)
+        over = as_setting(module.Config, parse_overrides(module, args.p))
         runs += plan_runs(exp, [s | over for s in module.settings(args.profile, args.seeds or PROFILES[args.profile])], profile)
+    _print_model_fields(runs)
     _wait_for_others(runs, args.wait)
     done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
@@ -213,8 +222,9 @@ def _sweep(
     module = load_module(exp)
     axes = parse_overrides(module, args.p, many=True)
     if "seed" not in axes and "seed" in {f.name for f in fields(module.Config)}: axes["seed"] = list(range(args.seeds or 1))
-    grid = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
+    grid = [as_setting(module.Config, dict(zip(axes, values))) for values in itertools.product(*axes.values())]
     runs = plan_runs(exp, grid, "custom")
+    _print_model_fields(runs)
     _wait_for_others(runs, args.wait)
     done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     ok = _print_outcomes(done, args.again)
@@ -286,7 +296,7 @@ def _parser()->argparse.ArgumentParser:
     run, sweep, report = experiment(command("run", _run, _ONE)), experiment(command("sweep", _sweep, _SEVERAL), False), experiment(command("report", _report))
     run.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
     for c in (run, sweep):
-        c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
+        c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a field of the experiment or of its MemNet, such as n_slots; may be repeated")
         c.add_argument("--seeds", type=_positive, help="how many seeds (default: full 5, else 1)")
         c.add_argument("--jobs", type=_positive, default=1, help="how many runs at once")
         c.add_argument("--overwrite", action="store_true", help="make complete runs again")
@@ -303,6 +313,7 @@ def _parser()->argparse.ArgumentParser:
     return parser
 
 # %% ../../nbs/runs/09_command_line.ipynb #2843a9fe
+@validated()
 def main(
     argv:Optional[list[str]]=None,  # the words after `memnet`; those of the process if not given
     root:Optional[Path]=None,       # the checkout

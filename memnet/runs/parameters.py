@@ -5,21 +5,22 @@
 # %% ../../nbs/runs/01_parameters.ipynb #2cdbca45
 from __future__ import annotations
 import ast, hashlib, json, math, re, types
-from dataclasses import fields, is_dataclass
-from types import ModuleType
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # %% auto #0
-__all__ = ['split_values', 'type_text', 'parse_value', 'field_types', 'parse_overrides', 'config_hash', 'setting_to_text',
-           'setting_from_text']
+__all__ = ['split_values', 'type_text', 'parse_value', 'field_types', 'settable_types', 'parse_overrides', 'as_setting',
+           'resolved_config', 'config_hash', 'setting_to_text', 'setting_from_text', 'flat_config', 'model_fields_text']
 
-# %% ../../nbs/runs/01_parameters.ipynb #7da9df38
-from .experiments import checked_name
+# %% ../../nbs/runs/01_parameters.ipynb #937ca1c5
+from ..foundations.validation import validated
 
 # %% ../../nbs/runs/01_parameters.ipynb #54d787f2
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
+@validated()
 def split_values(
     text:str,  # as typed
     name:str,  # for the message
@@ -100,6 +101,7 @@ def _read(text:str, kind:Any, name:str)->Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError): return text
     raise ValueError
 
+@validated()
 def parse_value(
     text:str,  # as typed
     kind:Any,  # the annotation of the field
@@ -113,10 +115,10 @@ def parse_value(
 def field_types(
     config:type,       # an experiment's `Config`
 )->dict[str, Any]:     # name -> type
-    "The annotations of a config; for a bare `tuple` or `list` completed from the default. Raises ValueError where an annotation cannot be resolved."
+    "The annotations of a config, `model_fields` left out; for a bare `tuple` or `list` completed from the default. Raises ValueError where an annotation cannot be resolved."
     try: found, defaults = get_type_hints(config), config()
     except (NameError, TypeError) as e: raise ValueError(f"the fields of {config.__name__} need annotations that resolve, and defaults: {e}") from e
-    kinds = {f.name: found[f.name] for f in fields(config)}
+    kinds = {f.name: found[f.name] for f in fields(config) if f.name != "model_fields"}
     for name, kind in kinds.items():
         default = getattr(defaults, name)
         items = {type(v) for v in default} if kind in (tuple, list) and default else set()
@@ -132,23 +134,59 @@ def _several(text:str, kind:Any, name:str)->list:
         raise ValueError(f"{name} takes {type_text(kind)}: write each value with its brackets, ({text},) is one value, {','.join(f'({t},)' for t in texts)} are {len(texts)}; got {text!r}")
     return [parse_value(t, kind, name) for t in texts]
 
+def settable_types(
+    config:type,       # an experiment's `Config`
+)->tuple[dict[str, Any], dict[str, Any]]:  # name -> type, of the experiment, and of the model where its fields can be set
+    "What `-p` takes. A name that both have is the experiment's."
+    own, model = field_types(config), getattr(config, "model_kind", None)
+    return own, {k: v for k, v in field_types(model).items() if k not in own} if model else {}
+
+def _require_settable(name:str, own:dict, model:dict, refused:tuple)->None:
+    "Raises ValueError for an unknown name, with the nearest of the experiment and of the model."
+    if name in own or name in model: return   # what the experiment refuses of the model, it refuses itself, with its reason
+    model = {k: v for k, v in model.items() if k not in refused}
+    near = [m for known in (own, model) for m in get_close_matches(name, list(known), n=1, cutoff=.5)]
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(f"unknown parameter {name!r}: {hint}There are: {', '.join(sorted(own)) or 'none'}; " + (f"and of its MemNet: {', '.join(sorted(model))}" if model else "fields of a model cannot be set in this experiment"))
+
+@validated()
 def parse_overrides(
-    module:ModuleType,  # an experiment's module
+    module:Any,         # an experiment's module, or what has its `Config`
     pairs:list,         # (name, text) as typed after `-p`
     many:bool=False,    # several values each, for a sweep
 )->dict[str, Any]:      # name -> value, or list of values
-    "Check names and read values by the annotations of `Config`. Raises ValueError for an unknown name, for one that is given twice or is a group of settings, and where text does not fit."
-    kinds = field_types(module.Config)
+    "Check names and read values by the annotations of `Config` and of the model. Raises ValueError for an unknown name, for one that is given twice or is a group of settings, and where text does not fit."
+    own, model = settable_types(module.Config)
     read: dict[str, Any] = {}
     for name, text in pairs:
-        kind = kinds[checked_name(name, list(kinds), "parameter")]
+        _require_settable(name, own, model, (*getattr(module.Config, "task_fields", ()), *getattr(module.Config, "decided", ())))
+        kind = own[name] if name in own else model[name]
         if name in read: raise ValueError(f"parameter {name!r} is given twice: give it once" + (", its values divided by commas" if many else ""))
         if is_dataclass(kind): raise ValueError(f"parameter {name!r} is a group of settings ({type_text(kind)}) and cannot be typed: change it in the experiment")
         try: read[name] = _several(text, kind, name) if many else parse_value(text, kind, name)
         except ValueError as e: raise ValueError(f"{e}{': several values are for `memnet sweep`' if not many and ',' in text and 'brackets' not in str(e) else ''}") from None
     return read
 
+@validated()
+def as_setting(
+    config:type,            # an experiment's `Config`
+    values:dict[str, Any],  # of `parse_overrides`, one value each
+)->dict[str, Any]:          # fields of `Config`
+    "The fields of the model as one field of the experiment."
+    own = {f.name for f in fields(config)}
+    of_model = {k: v for k, v in values.items() if k not in own}
+    return {k: v for k, v in values.items() if k in own} | ({"model_fields": of_model} if of_model else {})
+
+
 # %% ../../nbs/runs/01_parameters.ipynb #62e546d9
+def resolved_config(
+    cfg:Any,             # a config of an experiment
+)->dict[str, Any]:       # as json gives it back: tuples are lists
+    "Every field with its value; one that is marked `later` only where it is not the default."
+    default = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cfg) if f.metadata.get("later")}
+    return json.loads(json.dumps({k: v for k, v in asdict(cfg).items() if k not in default or v != default[k]}))
+
+@validated()
 def config_hash(
     config:dict,  # resolved: every field with its value
 )->str:           # eight hexadecimal digits
@@ -166,9 +204,25 @@ def setting_to_text(
     except ValueError: return value
     return json.dumps(value)
 
+@validated()
 def setting_from_text(
     text:str,  # a cell of `runs.csv`
 )->Any:        # the value
     "What `setting_to_text` wrote."
     try: return json.loads(text)
     except ValueError: return text
+
+@validated()
+def flat_config(
+    config:dict[str, Any],  # of `resolved_config`
+)->dict[str, Any]:          # name -> value
+    "The settings of a run side by side: fields of the model beside those of the experiment."
+    return {k: v for k, v in config.items() if k != "model_fields"} | config.get("model_fields", {})
+
+@validated()
+def model_fields_text(
+    config:dict[str, Any],  # of `resolved_config`
+)->str:                     # such as "n_slots=32, policies=[topk]"; empty where no field of the model was set
+    "The fields of the model that a run has set, for a figure."
+    return ", ".join(f"{k}={setting_to_text(v)}".replace('"', "") for k, v in sorted(config.get("model_fields", {}).items()))
+

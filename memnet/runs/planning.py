@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/02_planning.ipynb #8a41fdb3
 from __future__ import annotations
 import csv, json, os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Optional
 __all__ = ['PROFILES', 'current_profile', 'runs_folder', 'results_folder', 'recorded_configs', 'PlannedRun', 'plan_runs']
 
 # %% ../../nbs/runs/02_planning.ipynb #b800d7ba
+from ..foundations.validation import validated
 from .experiments import Experiment, checked_name, find_root, load_module
-from .parameters import config_hash, setting_from_text
+from .parameters import config_hash, resolved_config, setting_from_text
 from .provenance import run_code
 
 # %% ../../nbs/runs/02_planning.ipynb #b8b0c439
@@ -24,17 +25,19 @@ def current_profile()->str:  # "full" unless the runner set MEMNET_PROFILE
     "The profile a notebook is executed for."
     return os.environ.get("MEMNET_PROFILE", "full")
 
+@validated()
 def runs_folder(
     name:str,                    # of an experiment
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
 )->Path:                         # may not exist yet
     "Where the folders of single runs are made."
     return Path(root or find_root())/"_runs"/(profile or current_profile())/name
 
+@validated()
 def results_folder(
     name:str,                    # of an experiment
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given; then MEMNET_OUTPUT, where it is set, redirects what is written
 )->Path:                         # made if it is not there
     "Where a reading notebook puts `figures/` and `summary.csv`."
@@ -45,8 +48,9 @@ def results_folder(
     return folder
 
 # %% ../../nbs/runs/02_planning.ipynb #b127a980
+@validated()
 def recorded_configs(
-    folder:Path,               # `results/<experiment>`
+    folder:Path|str,               # `results/<experiment>`
 )->dict[str, dict[str, Any]]:  # run id -> resolved configuration
     "The configurations of all runs whose numbers are in the committed tables. Raises ValueError where the table is damaged."
     table, found = Path(folder)/"runs.csv", dict[str, dict[str, Any]]()
@@ -79,21 +83,24 @@ class PlannedRun(NamedTuple):
         return f"{self.exp.name}/{self.folder.name}"
 
 # %% ../../nbs/runs/02_planning.ipynb #131658a2
+@validated()
 def plan_runs(
     exp:Experiment,       # what to run
     settings:list[dict],  # fields of `Config`
     profile:str="quick",  # decides the place of the folders; "full" knows the committed runs
 )->list[PlannedRun]:      # without doubles
-    "Resolve every setting and give each run its folder by @eq-id. Raises ValueError where a setting names an unknown field, and where the run notebook cannot make a run."
-    Config, home = load_module(exp).Config, runs_folder(exp.name, exp.root, profile)
+    "Resolve every setting and give each run its folder by @eq-id. Raises ValueError where a setting names an unknown field or one that does not fit its model, and where the run notebook cannot make a run."
+    module, home = load_module(exp), runs_folder(exp.name, exp.root, profile)
     recorded = {name[-8:]: name for name in recorded_configs(exp.root/"results"/exp.name)} if profile == "full" else {}
     code = run_code(exp).digest  # refuses here what no run could be made of
     known: dict[str, int] = {}
     runs: dict[str, PlannedRun] = {}
     for setting in settings:
-        for name in setting: checked_name(name, [f.name for f in fields(Config)], "parameter")
+        for name in setting: checked_name(name, [f.name for f in fields(module.Config)], "parameter")
         setting = json.loads(json.dumps(setting))  # as papermill will pass it: tuples arrive as lists
-        config = json.loads(json.dumps(asdict(Config(**setting))))
+        made = module.Config(**setting)
+        if getattr(made, "model_fields", None): module.model_config(made)   # refuses here what no model could be made of
+        config = resolved_config(made)
         seed, digest = config.get("seed", 0), config_hash(config)
         i = known.setdefault(config_hash({**config, "seed": None}), len(known))
         there = next((f.name for f in home.glob(f"[!_.]*-{digest}") if f.is_dir()), recorded.get(digest))

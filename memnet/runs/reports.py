@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Optional
 
 # %% auto #0
-__all__ = ['execute_report', 'select_runs', 'markdown_outputs']
+__all__ = ['figure_note', 'execute_report', 'select_runs', 'markdown_outputs']
 
 # %% ../../nbs/runs/06_reports.ipynb #8c546f34
 import nbformat
 
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
-from ..foundations.files import WorkLock, replace_file
+from ..foundations.validation import validated
+from ..foundations.files import WorkLock, read_json, replace_file
 from .execution import Outcome, failure_message, tidy_executed
 from .experiments import Experiment, checked_name
+from .parameters import model_fields_text
 from .planning import PlannedRun, results_folder, runs_folder
 from .processes import start_notebook, stop_workers
 from .records import run_status
+from .tables import current_program, survey_runs
 
 # %% ../../nbs/runs/06_reports.ipynb #5af6ad42
 def _install(
@@ -39,20 +42,33 @@ def _install(
         if clean.exists(): subprocess.run([clean, "--fname", temp], check=True, cwd=target.parents[2])
     replace_file(target, write)
 
+@validated()
+def figure_note(
+    exp:Experiment,  # whose reading notebook is executed
+    profile:str,     # of the runs that are read
+)->str:              # empty where they have the model of the experiment
+    "What every figure of these runs must say: the fields of the model that they set. Raises ValueError where they differ in them, because one figure would draw them as one model."
+    found = survey_runs(runs_folder(exp.name, exp.root, profile), current_program(exp.name, exp.root)).complete
+    texts = {model_fields_text(read_json(f/"params.json")["config"]): f.name for f in reversed(found)}
+    if len(texts) > 1: raise ValueError(f"runs with {' and with '.join(t or 'the model of the experiment' for t in texts)} would be drawn as one model: name those of one kind, memnet report {exp.name} {next(iter(texts.values()))} …")
+    text = next(iter(texts), "")
+    return f"MemNet with {text}" if text else ""
+
+@validated(threads="≥ 1")
 def execute_report(
     exp:Experiment,               # whose reading notebook is executed
     profile:str="full",           # of the runs that are read
     threads:int=1,                # of torch and its libraries
     output:Optional[Path]=None,   # a folder that takes tables and figures instead of their usual place; the notebook of the book then stays as it is
 )->Outcome:                       # its folder is where tables and figures are
-    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`. Raises ValueError where another process is executing it."
+    "Execute the reading notebook: it draws `figures/` and writes `summary.csv`. Raises ValueError where another process is executing it, and where the runs have different models under one name."
     start, place = time.time(), runs_folder(exp.name, exp.root, profile)
     home = output/exp.name if output else results_folder(exp.name, exp.root, profile)
     for folder in (place, home): folder.mkdir(parents=True, exist_ok=True)
     copy = (home if output else place)/"_report.ipynb"
     run = PlannedRun(exp, profile, {}, {}, home)
     if not exp.read_nb.exists(): return Outcome(run, "kept", 0., f"there is no {exp.read_nb.name}")
-    environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""))
+    environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""), MEMNET_FIGURE_NOTE=figure_note(exp, profile))
     lock = output/".locks"/exp.name if output else exp.root/"_runs"/".locks"/f"{profile}-{exp.name}-report"
     with WorkLock(lock, f"executing {exp.read_nb.name}"):
         proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
@@ -67,6 +83,7 @@ def execute_report(
     return Outcome(run, "complete", time.time() - start, "")
 
 # %% ../../nbs/runs/06_reports.ipynb #5c27af2b
+@validated()
 def select_runs(
     exp:Experiment,   # whose runs they are
     names:list[str],  # of run folders, of any profile
@@ -95,6 +112,7 @@ def _show_there(folder:Path, link:Path)->None:
     except OSError: shutil.copytree(folder, link)
 
 # %% ../../nbs/runs/06_reports.ipynb #38cbe9bf
+@validated()
 def markdown_outputs(
     notebook:Path,  # executed
 )->list[str]:       # markdown texts

@@ -15,24 +15,26 @@ __all__ = ['TUNING_SEED', 'tuned_rate', 'train_each_model']
 import pandas as pd
 
 # %% ../../nbs/runs/05_tuning.ipynb #e4dfa6d0
+from ..foundations.validation import validated
 from .tables import complete_runs
 
 # %% ../../nbs/runs/05_tuning.ipynb #6d8e17ec
 TUNING_SEED = 100  # never among the seeds that are reported
 
+@validated()
 def tuned_rate(
-    folder:Path,              # of run folders, `_runs/<profile>/<experiment>`; committed runs of the full profile count too
+    folder:Path|str,              # of run folders, `_runs/<profile>/<experiment>`; committed runs of the full profile count too
     metric:str,               # validation metric, its row with slice "all" at the last step
     rates:tuple,              # learning rates that were tried
     lowest:bool=False,        # the smallest value wins, as for a loss
     label:Optional[str]=None, # only rows logged under this name, where one table holds several models
-    **wanted:Any,             # fields of `Config` that the tuning runs must have, e.g. model="lstm"
+    **wanted:Any,             # fields of `Config` that the tuning runs must have, e.g. model="lstm", model_fields={}
 )->float:                     # the rate of @eq-tuned
     "The learning rate that won the tuning runs of an experiment. Raises ValueError where a tuning run is missing."
     found = {}
     for run in complete_runs(folder):
         if f"-s{TUNING_SEED}-" not in run.id: continue
-        if any(run.config[k] != v for k, v in wanted.items()): continue
+        if any(run.config.get(k, {}) != v for k, v in wanted.items()): continue   # model_fields that are empty are not in a config
         seen = run.metrics.query("metric == @metric and slice == 'all'")
         scores = (seen if label is None else seen[seen["label"] == label])["value"]*(1 if lowest else -1)
         found[run.config["lr"]] = scores.iloc[-1], scores.mean()
@@ -41,11 +43,12 @@ def tuned_rate(
     return min(sorted(found), key=lambda lr: found[lr])
 
 # %% ../../nbs/runs/05_tuning.ipynb #c1a0e202
+@validated()
 def train_each_model(
     cfg:Any,             # of one model, or of "all"
     models:tuple,        # what "all" stands for
     run_one:Callable,    # config of one model, folder -> table
-    out_dir:Path,        # made if it is not there
+    out_dir:Path|str,        # made if it is not there
 )->pd.DataFrame:         # what metrics.csv holds
     "Run the model of a config, or all of them one after the other, and write one table."
     out = Path(out_dir)
