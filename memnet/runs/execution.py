@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 # %% auto #0
 __all__ = ['run_lock', 'runs_in_use', 'start_run', 'FailedCell', 'failed_cell', 'tidy_executed', 'failure_message', 'Outcome',
-           'finish_run', 'run_all']
+           'finish_run', 'still_to_make', 'make_run', 'run_all']
 
 # %% ../../nbs/runs/03_execution.ipynb #182a51b5
 import nbformat
@@ -229,6 +229,43 @@ def _claim(
         return begun
     return None
 
+def still_to_make(
+    runs:list[PlannedRun],  # what should be there in the end
+    overwrite:bool=False,   # also what is complete
+    wait:bool=False,        # for runs that another process is making
+)->tuple[list[Outcome], list[PlannedRun]]:  # what is kept, what is to be made
+    "Look at what is there before anything is begun. Raises InUse, a ValueError, where another process is making one of the runs and we shall not wait."
+    done = [Outcome(r, "kept", 0., "") for r in runs if _is_made(r, overwrite)]
+    waiting = [r for r in runs if r.folder not in {o.run.folder for o in done}]
+    if not wait and (held := runs_in_use(waiting)):
+        name, who = next(iter(held.items()))
+        raise InUse(f"{name} is being made by {who}: wait until it has ended (--wait), or end it. Nothing was begun")
+    return done, waiting
+
+def make_run(
+    run:PlannedRun,
+    overwrite:bool=False,   # replace it if it is complete
+    threads:int=1,          # of torch
+    wanted:Callable[[], bool]=lambda: True,  # asked ten times a second; the run is interrupted where it says no
+)->Outcome:
+    "See one run to its end: wait for whoever is making it, start it unless it is complete then, write down how it ended."
+    begun: _Worker|Outcome|None = None
+    while begun is None and wanted():
+        try: begun = _begin(run, overwrite, threads)
+        except InUse: time.sleep(0.1)
+    if not isinstance(begun, _Worker): return begun or Outcome(run, "not begun", 0., "")
+    try:
+        while not begun.ended():
+            if not wanted():
+                stop_workers([begun.proc])
+                return begun.finish(interrupted=True)
+            time.sleep(0.1)
+    except BaseException:
+        stop_workers([begun.proc])
+        begun.lock.release()
+        raise
+    return begun.finish()
+
 def run_all(
     runs:list[PlannedRun],  # what should be there in the end
     jobs:int=1,             # how many at once
@@ -239,12 +276,8 @@ def run_all(
 )->list[Outcome]:           # in the order they ended
     "Make every run that is not there yet; go on when one fails. Raises ValueError where `jobs` is below 1 or, without `wait`, another process is making one of them; KeyboardInterrupt where it is interrupted with nothing left to do."
     if jobs < 1: raise ValueError(f"jobs must be >= 1, got {jobs}")
-    done = [Outcome(r, "kept", 0., "") for r in runs if _is_made(r, overwrite)]
-    waiting = [r for r in runs if r.folder not in {o.run.folder for o in done}]
+    done, waiting = still_to_make(runs, overwrite, wait)
     busy: list[_Worker] = []
-    if not wait and (held := runs_in_use(waiting)):
-        name, who = next(iter(held.items()))
-        raise InUse(f"{name} is being made by {who}: wait until it has ended (--wait), or end it. Nothing was begun")
     begun = False
     try:
         with signals_as_interrupt():
