@@ -103,3 +103,42 @@ def test_load(tmp_path, change, message):
     refused(message, MemNet.load, tmp_path)
 
 def test_load_what_is_not_there(tmp_path): refused("does not exist", MemNet.load, tmp_path/"nowhere")
+
+class OwnTask:
+    def __init__(self, sample): self.sample = sample
+
+def test_what_cannot_be_trained_is_named_before_anything_is_written(tmp_path):
+    from torch.utils.data import DataLoader, TensorDataset
+    from memnet.tasks.base import Batch
+    from memnet.tasks.long_range import LongRangeRecall
+    from memnet.training.fit import fit
+    from memnet.training.schedule import TrainConfig
+    cfg, rows = TrainConfig(steps=1, batch_size=2), lambda b, g: Batch(tokens(b, 4), tokens(b, 4), None, {})
+    class Own(torch.nn.Embedding):
+        def forward(self, x, state=None, mask=None, generator=None): return super().forward(x)
+    class Scored(Own):
+        def objective(self, out, targets): return dict(total=out.sum())
+    def wrong(message, m=None, task=None, cfg=cfg, **over): refused(message, fit, m or model(), OwnTask(rows) if task is None else task, cfg, tmp_path/"run", progress=False, **over)
+    wrong("call LongRangeRecall() with its settings", task=LongRangeRecall)
+    wrong("cfg must be a TrainConfig, got cfg={", cfg=dict(steps=3))
+    wrong("log must be a function that is called as log(numbers, step=step), got one with (numbers)", log=lambda numbers: None)
+    wrong("task must have a method sample(batch_size, generator), got one with (n)", task=OwnTask(lambda n: None))
+    wrong("forward of Linear must take (inputs, mask=, generator=)", torch.nn.Linear(3, 3))
+    wrong("Own must have objective(out, targets); derive it from SequenceModel", Own(11, 11))
+    wrong("loader must give at least one batch, got 0 rows in batches of 2", task=DataLoader(TensorDataset(tokens(0, 3), tokens(0, 3)), batch_size=2))
+    assert not (tmp_path/"run").exists()
+    refused("must return an output with logits, as ModelOutput has, got Tensor", fit, Scored(11, 11), OwnTask(rows), cfg, progress=False)
+
+def test_labels_that_are_no_classes_are_named():
+    model, x = MemNet(MemNetConfig.tiny()), torch.zeros(2, 3, dtype=torch.long)
+    out = model(x)
+    for wrong, words in ((x.double(), "got torch.float64: call targets.long()"), (x + 11, "targets must lie in 0 … 10, or be -100 where nothing is asked, got [11]"), (x - 1, "got [-1]"), (x[:, 0] + 99, "got [99]")):
+        with pytest.raises(ValueError, match=re.escape(words)): model.objective(out, wrong)
+    assert model.objective(out, x - 100)["task"] == 0
+    for wrong in (x.int(), x[0]):
+        with pytest.raises(ValueError, match=re.escape("call .long(), and .unsqueeze(0) on a single row")): model(wrong)
+    with pytest.raises(ValueError, match=re.escape("tokens must lie in 0 … 10, got [-100]")): model(x - 100)
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_of_one_input_is_refused():
+    for m, x in ((model().eval(), tokens(1, 5)), (MemoryLayer(4, batch_first=True), torch.zeros(1, 5, 4))): refused("torch.jit.trace would keep what this one input wrote", torch.jit.trace, m, x)

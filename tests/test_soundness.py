@@ -10,7 +10,7 @@ from memnet.runs.command_line import main
 from memnet.soundness.equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES, largest_difference
 from memnet.soundness.invariants import OPERATIONS, MemoryStream
 from memnet.soundness.random_cases import CASE_VALUES, random_case, simplest_case
-from memnet.soundness.soak import package_digest, read_units, run_soak, soak_units
+from memnet.soundness.soak import repeat_case, package_digest, read_units, run_soak, soak_units
 from memnet.soundness.stress import STRESSES, stress_mixed_precision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +86,14 @@ def huge_inputs():
     terms = model.objective(out, torch.zeros(1, 3, dtype=torch.long))
     assert all(t.isfinite() for t in terms.values())
 
+def operations_hold(text):
+    "A stream of operations that once broke an invariant."
+    found = repeat_case("operations", text)
+    assert not found.failure, found.failure
+
 MENDED_FAULTS = {
+    "opposite keys are merged": lambda: operations_hold('{"d_key": 1, "chunk_size": 2, "n_writes": 1, "count_writes": true, "seed": 1, "operations": ["read:330", "compress:409"]}'),
+    "opposite keys are merged, two rows": lambda: operations_hold('{"d_key": 1, "dream_stages": ["compress"], "n_layers": 1, "rows": 2, "seed": 1, "operations": ["read:860", "read:230", "read:210", "compress:976"]}'),
     "match=1 and a repeated token": lambda: holds("record_changes_nothing", match=1., tokens=3, seed=1),
     "equal gates": equal_gates_choose_alike,
     "bfloat16 autocast takes its own state": lambda: stress_mixed_precision(simplest_case() | dict(graph=True, seed=0, chunk_size=3, tokens=8), 6),

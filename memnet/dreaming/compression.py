@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from ..memory.addressing import unit_rows
 from ..memory.state import MemoryState
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .arguments import require_memory_state, require_tensor
 from .merging import strength_at_merge, unite_slots
 
 # %% ../../nbs/dreaming/01_compression.ipynb #2efe68b0
 COST_STEPS = 2**20   # steps per unit in which costs are compared: what rounding makes different is equal in steps
 
+@validated(writes="b h n", occupied="b h n")
 @torch.no_grad()
 def merge_costs(
     keys:Tensor,      # addresses, unit rows, `b h n k`
@@ -60,6 +61,7 @@ def _update_nearest(least, partner, costs, kept, gone):
 
 
 # %% ../../nbs/dreaming/01_compression.ipynb #605acfb4
+@validated()
 def slots_by_rank(
     state:MemoryState,  # left alone
 )->Tensor:              # numbers of slots, `b h n`
@@ -68,13 +70,14 @@ def slots_by_rank(
     return order.gather(2, state.strength.detach().gather(2, order).argsort(dim=-1, descending=True, stable=True))
 
 def _merge_pair(x, n, kept, gone, unit=False):
-    "The mean of two rows, weighted by counts and where `unit` is true of length one, in the place of the first; `x` as it is where both are the same."
+    "The mean of two rows, weighted by counts and where `unit` is true of length one, in the place of the first; `x` as it is where both are the same. A mean without a direction, of opposite rows, is the first row."
     def row(y, at): return y.gather(2, at.unsqueeze(-1).expand(*at.shape, y.shape[-1]))
     n_kept, n_gone = n.gather(2, kept).unsqueeze(-1), n.gather(2, gone).unsqueeze(-1)
     mean = (n_kept*row(x, kept) + n_gone*row(x, gone))/(n_kept + n_gone)
-    mean = unit_rows(mean) if unit else mean
+    if unit: mean = torch.where(mean.norm(dim=-1, keepdim=True) > 1e-3, unit_rows(mean), row(x, kept))   # what is shorter is rounding
     return x.scatter(2, kept.unsqueeze(-1).expand(*kept.shape, x.shape[-1]), torch.where((kept != gone).unsqueeze(-1), mean, row(x, kept)))
 
+@validated()
 def compress_slots(
     state:MemoryState,   # left alone; it counts its writes
     free:int=8,          # slots of every head that are free afterwards

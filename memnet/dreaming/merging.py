@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from ..memory.addressing import unit_rows
 from ..memory.state import MemoryState, forget
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .arguments import require_between, require_memory_state, require_slots, require_tensor
 
 # %% ../../nbs/dreaming/01_merging.ipynb #ad69ce33
+@validated()
 def leader_order(
     state:MemoryState,  # left alone
 )->Tensor:              # does slot m rank above slot n, bool `b h n m`
@@ -27,6 +28,7 @@ def leader_order(
     return (strength_m > strength_n) | (strength_m == strength_n) & younger
 
 # %% ../../nbs/dreaming/01_merging.ipynb #e6f819a9
+@validated()
 @torch.no_grad()
 def merge_map(
     state:MemoryState,   # left alone
@@ -46,6 +48,7 @@ def merge_map(
     return torch.where(used, rank.argmin(-1), -1)  # eq-leader
 
 # %% ../../nbs/dreaming/01_merging.ipynb #23cb55d5
+@validated()
 def segment_reduce(
     x:Tensor,           # one entry per slot, `b h n …`
     target:Tensor,      # slot that each entry goes to, `b h n`
@@ -59,6 +62,7 @@ def segment_reduce(
     at = target if x.dim() == 3 else target.unsqueeze(-1).expand_as(x)
     return torch.zeros_like(x).scatter_add(2, at, x) if reduce == 'sum' else x.scatter_reduce(2, at, x, reduce)
 
+@validated(target="b h n")
 def merge_edges(
     edges:Tensor,    # i -> j, `b h n m`, or `b h n 0` without a graph
     target:Tensor,   # slot that each slot is merged into, `b h n`
@@ -83,6 +87,7 @@ def _weighted_mean(x, weights, target):
 
 def _freed(target): return target != torch.arange(target.shape[-1], device=target.device)
 
+@validated(target="b h n")
 def strength_at_merge(
     state:MemoryState,   # left alone
     target:Tensor,       # slot that each slot is merged into, itself where it stays, `b h n`
@@ -94,6 +99,7 @@ def strength_at_merge(
     age = segment_reduce(state.age, target, 'amin').gather(2, target)
     return state.strength*torch.exp(-rate_of(state.values)*(state.age - age))
 
+@validated(target="b h n", keys="b h n k", values="b h n d")
 def unite_slots(
     state:MemoryState,   # left alone
     target:Tensor,       # slot that each slot is merged into, itself where it stays, `b h n`
@@ -111,6 +117,7 @@ def unite_slots(
         edges=merge_edges(state.edges, target), trace=segment_reduce(state.trace, target), writes=segment_reduce(state.writes, target) if isinstance(state.writes, Tensor) else ())
     return forget(merged, freed, beside=False)
 
+@validated(tau_merge="in [0, 1]")
 def merge_slots(
     state:MemoryState,   # left alone
     tau_merge:float=.8,  # cosine of keys above which two slots are one, in [0,1]

@@ -15,10 +15,11 @@ from ..memory.addressing import MASKED_SCORE
 from ..memory.strength import log_strength
 from ..memory.state import MemoryState, state_dtype
 from ..memory.spreading import row_scale
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated, validated_methods
 from .arguments import require_between, require_generator, require_memory_state, require_tensor
 
 # %% ../../nbs/dreaming/00_refinement.ipynb #513e0df8
+@validated()
 def rms_unit(
     x:Tensor,        # rows in the last axis, `… d`
     eps:float=1e-5,  # added to the mean square
@@ -29,6 +30,7 @@ def rms_unit(
     return F.rms_norm(x, x.shape[-1:], eps=eps)  # eq-length
 
 # %% ../../nbs/dreaming/00_refinement.ipynb #653c9ab0
+@validated()
 def partner_prior(
     edges:Tensor,    # i -> j, `b h n m`
     kappa:Tensor,    # odds added to slots that follow, and to slots that precede, >= 0, `2 h`
@@ -44,6 +46,7 @@ def partner_prior(
     return torch.log1p(after*A + before*A.mT)  # eq-prior
 
 # %% ../../nbs/dreaming/00_refinement.ipynb #b0f73a1e
+@validated()
 def slot_attention(
     query:Tensor,     # query of each slot, `b h n e`
     key:Tensor,       # key of each slot, `b h m e`
@@ -62,6 +65,7 @@ def slot_attention(
 # %% ../../nbs/dreaming/00_refinement.ipynb #df6160c2
 MAX_LOG_KAPPA = 30.   # the learned log odds are clamped to this range: exp(30) is far beyond any use, and finite
 
+@validated_methods(attention_bias=dict(edges="b h n m"))
 class SlotRefinement(nn.Module):
     "Pre-norm attention over slots, with the graph as an additive bias and a gated residual. Raises ValueError where a size is no whole number ≥ 1."
     def __init__(self,

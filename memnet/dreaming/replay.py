@@ -11,13 +11,14 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .arguments import require_between, require_generator, require_memory_state, require_slots, require_tensor
 from ..memory.state import MemoryState
 from ..memory.plasticity import no_self, stdp
 from ..memory.spreading import row_scale
 
 # %% ../../nbs/dreaming/02_replay.ipynb #0034998a
+@validated()
 def scaled_edges(
     state:MemoryState,  # left alone
 )->Tensor:              # rows sum to at most 1, zero diagonal, `b h n m`
@@ -27,6 +28,7 @@ def scaled_edges(
     A = state.edges.relu()*used.unsqueeze(-1)*used.unsqueeze(-2)
     return A*row_scale(A.sum(-1)).unsqueeze(-1)
 
+@validated()
 def transition_probabilities(
     state:MemoryState,    # left alone
     sharpness:float=4.,   # how much walks prefer the stronger edges; 1 = in proportion
@@ -38,6 +40,7 @@ def transition_probabilities(
     P = (A/largest.clamp(min=torch.finfo(A.dtype).tiny))**sharpness   # only ratios count: a power of weak edges would vanish
     return P*(A.sum(-1)/P.sum(-1).clamp(min=1e-12)).unsqueeze(-1)  # eq-transitions
 
+@validated()
 def successor_matrix(
     transitions:Tensor,  # probabilities of a step, `… n m`
     steps:int=2,         # longest path that counts
@@ -55,6 +58,7 @@ def successor_matrix(
     return out - torch.diag_embed(out.diagonal(dim1=-2, dim2=-1))
 
 # %% ../../nbs/dreaming/02_replay.ipynb #4ae70bdd
+@validated()
 def add_shortcuts(
     state:MemoryState,   # left alone
     successors:Tensor,   # what walks found, `b h n m`
@@ -71,6 +75,7 @@ def add_shortcuts(
     new = size*full*row_scale(full.sum(-1)).unsqueeze(-1) + state.edges.clamp(max=0)  # eq-replay
     return state._replace(edges=torch.where((gain > 0).any(-1, keepdim=True), new, state.edges))
 
+@validated()
 def replay_edges(
     state:MemoryState,   # left alone
     steps:int=2,         # longest path that becomes one edge
@@ -89,6 +94,7 @@ def replay_edges(
     return add_shortcuts(state, successor_matrix(transition_probabilities(state, sharpness), steps, lam), eta, floor)
 
 # %% ../../nbs/dreaming/02_replay.ipynb #f9076f20
+@validated()
 @torch.no_grad()
 def sample_walks(
     transitions:Tensor,         # probabilities of a step, rows sum to at most 1, `b h n m`
@@ -114,6 +120,7 @@ def sample_walks(
     return torch.stack(path, -1)
 
 # %% ../../nbs/dreaming/02_replay.ipynb #323ff097
+@validated()
 @torch.no_grad()
 def sample_walk_starts(
     state:MemoryState,          # left alone
@@ -134,6 +141,7 @@ def _one_hot(walks, n_slots, dtype):
     "One-hot slots; zero where a walk has ended."
     return F.one_hot(walks.clamp(min=0), n_slots).to(dtype)*(walks >= 0).unsqueeze(-1)
 
+@validated()
 def walk_traces(
     walks:Tensor,    # slots in order, -1 where the walk has ended, `b h w l`
     n_slots:int,     # slots of the memory
@@ -154,6 +162,7 @@ def walk_traces(
     return stdp(no_edges, pre, later.flatten(2, 3), (walks[..., 2:] >= 0).to(dtype).flatten(2, 3))
 
 # %% ../../nbs/dreaming/02_replay.ipynb #30a34215
+@validated()
 def read_along_walks(
     state:MemoryState,  # left alone
     walks:Tensor,       # slots in order, -1 where the walk has ended, `b h w l`

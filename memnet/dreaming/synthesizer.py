@@ -16,7 +16,7 @@ from .refinement import SlotRefinement
 from .replay import replay_edges, sample_walk_starts, sample_walks, transition_probabilities
 from .compression import compress_slots
 from ..foundations.config import Config
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated_methods
 from .arguments import require_between, require_memory_state
 from ..memory.bounded_edges import bounded_edges, dense_edges
 from ..memory.state import BoundedEdges, MemoryState
@@ -49,6 +49,7 @@ class ConsolidationConfig(Config):
         require_between(1, math.inf, replay_sharpness=self.replay_sharpness)
 
 # %% ../../nbs/dreaming/03_synthesizer.ipynb #6905e104
+@validated_methods(__init__=dict(d_value="≥ 1", n_heads="≥ 1"), random_walks=dict(n_walks="≥ 1", length="≥ 1"))
 class MemorySynthesizer(SlotRefinement):
     "Dreaming: refine, merge, compress, replay. A function of the memory state alone. Raises ValueError where a size, the generator or the config is invalid."
     def __init__(self,

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['NUMBA_BELOW', 'COMPILER_FAULT', 'find_compiler_fault', 'jitable', 'compiled_code_digest', 'code_folders', 'warn_once',
-           'announce_compilation', 'CodeCache', 'compiled', 'is_traced', 'is_transformed']
+           'announce_compilation', 'CodeCache', 'compiled', 'is_traced', 'is_transformed', 'require_below']
 
 # %% ../../nbs/foundations/07_compilation.ipynb #b977a58b
 import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warnings
 from pathlib import Path
 from typing import Any, Callable, Optional
 import torch
-from .validation import validated
+from .validation import require, validated
 
 # %% ../../nbs/foundations/07_compilation.ipynb #3b82d4c8
 NUMBA_BELOW = (0, 69)   # the first release that this package was not tried with
@@ -230,3 +230,17 @@ def is_transformed(
 )->bool:
     "Whether the call is inside `torch.func.grad`, `torch.vmap` or the like. Then tensors are wrapped, and numpy cannot see them."
     return torch._C._are_functorch_transforms_active()
+
+# %% ../../nbs/foundations/07_compilation.ipynb #715b791e
+@validated()
+def require_below(
+    n:int,                     # how many numbers there are
+    values:Any,                # a tensor of whole numbers
+    words:str,                 # what must hold
+    remedy:str,                # what to do
+    ignore:Optional[int]=None, # a number that is let through besides; None = none is
+)->None:
+    "Refuse whole numbers outside of 0 … n-1. Raises ValueError that names the first of them."
+    if is_traced(): return
+    unknown = values[((values < 0) | (values >= n)) & (values != ignore)]
+    require(unknown.numel() == 0, f"{words}, got {unknown[:1].tolist()}: {remedy}")

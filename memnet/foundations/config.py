@@ -9,6 +9,7 @@ __all__ = ['PartConfig', 'Config']
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import TypeVar
+import numpy as np
 from .validation import require, require_fields, validated
 
 # %% ../../nbs/foundations/03_config.ipynb #04c62a84
@@ -16,9 +17,11 @@ PartConfig = TypeVar('PartConfig', bound='Config')
 
 @dataclass(frozen=True)
 class Config:
-    "Base of every config: frozen, checked when it is made, to json and back."
+    "Base of every config: frozen, checked when it is made, to json and back; a number of NumPy becomes one of Python."
 
     def __post_init__(self)->None:
+        for f in fields(self):   # a number from an array is that number
+            if isinstance(value := getattr(self, f.name), np.generic): object.__setattr__(self, f.name, value.item())
         require_fields(self)
         self.check()
 

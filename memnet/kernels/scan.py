@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
 from memnet.foundations.compilation import is_transformed
-from memnet.foundations.validation import require
+from memnet.foundations.validation import require, validated
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
 from memnet.kernels.scan_forward import scan_forward
 from memnet.kernels.scan_backward import scan_backward
@@ -111,6 +111,7 @@ def _record(pages, shown, ru):
     left = strength*torch.exp(-logits_to_rates(logit)*age) if ru.forgetting else strength
     return ScanRecord(torch.from_numpy(shown), strength, left, age, token.masked_fill((token < 0).cumsum(-1) > 0, -1), slot.long(), allocates)
 
+@validated(real="r t", clock="r", n_rows="≥ 0")
 def fused_scan(
     tok:TokenArrays,          # of the whole sequence
     slots:SlotArrays,         # at its start; left alone

@@ -9,7 +9,7 @@ __all__ = ['PRECISIONS', 'compile_kernels']
 import time
 import torch
 from ..foundations.compilation import COMPILER_FAULT
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.config import MemoryConfig
 from ..memory.fused_path import set_memory_path
@@ -17,6 +17,7 @@ from ..memory.fused_path import set_memory_path
 # %% ../../nbs/kernels/05_warmup.ipynb #94c9c469
 PRECISIONS = ('float32', 'float64')   # that kernels are compiled for
 
+@validated()
 def compile_kernels(
     precisions:tuple[str, ...]=('float32',), # some of `PRECISIONS`
 )->dict[str,float]:                          # precision -> seconds of processor time

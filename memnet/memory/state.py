@@ -117,10 +117,13 @@ def empty_memory_state(
     like:Optional[Tensor]=None, # gives device and `state_dtype`; None = the default ones
     count_writes:bool=False,    # True = writes are counted per slot
 )->MemoryState:
-    "A memory to which nothing was ever written."
+    "A memory to which nothing was ever written. Raises MemoryError where a matrix of edges is larger than the memory of the machine."
     like = torch.empty(0) if like is None else like
     def zeros(*sizes, dtype=state_dtype(like)): return torch.zeros(batch_size, n_heads, n_slots, *sizes, dtype=dtype, device=like.device)
-    edges = zeros(n_slots) if graph else zeros(0)
+    try: edges = zeros(n_slots) if graph else zeros(0)
+    except RuntimeError as e:   # no memory for a matrix of edges
+        bytes_ = batch_size*n_heads*n_slots**2*state_dtype(like).itemsize
+        raise MemoryError(f"edges of {batch_size} x {n_heads} x {n_slots:,}² take {bytes_:,} bytes, more than there is: lower n_slots, or bound the edges of each slot, bank=bounded_graph(16)") from e
     clock = torch.zeros(batch_size, dtype=torch.long, device=like.device)
     return MemoryState(zeros(d_key), zeros(d_value), zeros(), zeros(dtype=torch.long), zeros(dtype=torch.long), zeros(), edges, zeros(), clock, None, zeros(dtype=torch.long) if count_writes else ())
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.compilation import is_traced
+from ..foundations.compilation import is_traced, require_below
 from ..foundations.config import Config
 from ..foundations.trees import tree_form, tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require, validated, validated_methods
@@ -56,9 +56,11 @@ def labelled_logits(
     out:ModelOutput,     # what the model returned
     targets:Tensor,      # classes, `b t` or `b`
 )->tuple[Tensor,Tensor]: # logits `n v` and targets `n`, row by row
-    "Pair predictions with targets. Raises ValueError where the targets have another shape."
-    B, T, _ = out.logits.shape
+    "Pair predictions with targets. Raises ValueError where the targets have another shape or dtype, or a class that does not exist."
+    B, T, V = out.logits.shape
     require(targets.shape in ((B, T), (B,)), f"targets must be {(B, T)} or {(B,)}, got {tuple(targets.shape)}")
+    require(targets.dtype == torch.long, f"targets must be whole numbers of dtype torch.long, got {targets.dtype}: call targets.long()")
+    require_below(V, targets, f"targets must lie in 0 … {V - 1}, or be {IGNORE_INDEX} where nothing is asked", "raise n_outputs or map the targets", IGNORE_INDEX)
     if targets.ndim == 2: return out.logits.flatten(0, 1), targets.flatten()
     last = (out.info['length'] - 1).clamp(min=0)
     return out.logits[torch.arange(B, device=last.device), last], targets
@@ -117,14 +119,13 @@ class SequenceModel(nn.Module):
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of inputs or mask is invalid."
         cfg, want, got = self.config, next(self.parameters()).dtype, f"got {inputs.dtype} {tuple(inputs.shape)}"
-        if cfg.input_dim is None: require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}")
+        if cfg.input_dim is None:
+            require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}: call .long(), and .unsqueeze(0) on a single row")
         else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")
         require(inputs.numel() > 0, f"inputs must hold at least one row and one token, got {tuple(inputs.shape)}")
+        if cfg.input_dim is None: require_below(cfg.vocab_size, inputs, f"tokens must lie in 0 … {cfg.vocab_size - 1}", "raise vocab_size or map the tokens")
         if is_traced(): return   # what follows looks at numbers
-        if cfg.input_dim is None:
-            unknown = inputs[(inputs < 0) | (inputs >= cfg.vocab_size)]
-            require(unknown.numel() == 0, f"tokens must lie in 0 … {cfg.vocab_size - 1}, got {unknown[:1].tolist()}: raise vocab_size or map the tokens")
-        else: require(bool((inputs.abs() <= MAX_INPUT).all()), f"inputs must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale them, and put 0 where they are padding")
+        if cfg.input_dim is not None: require(bool((inputs.abs() <= MAX_INPUT).all()), f"inputs must lie within ±{MAX_INPUT:g}, got NaN or infinity or more: clean and scale them, and put 0 where they are padding")
         if mask is not None: check_mask(mask, inputs)
 
     def term_weights(self)->dict[str,float]:  # name of the term -> weight

@@ -15,12 +15,14 @@ __all__ = ['MATRIX_SLOTS', 'interleaved_cpu_times', 'summarise_times', 'benchmar
 import pandas as pd
 
 # %% ../../nbs/runs/07_benchmark.ipynb #3c0ae420
+from ..foundations.validation import validated
 from ..foundations.files import replace_file, write_json
 from .provenance import run_environment
 from .experiments import find_root
 from .planning import results_folder
 
 # %% ../../nbs/runs/07_benchmark.ipynb #a2ba1f52
+@validated(repeats="≥ 1")
 def interleaved_cpu_times(
     steps:dict[str, Callable],  # name -> function of no arguments
     repeats:int=5,              # timed rounds, after one that is not timed
@@ -54,6 +56,7 @@ def _training_step(
         opt.step()
     return step
 
+@validated()
 def summarise_times(
     times:pd.DataFrame,     # of `interleaved_cpu_times`, contenders "memory" and "no memory"
     batch:tuple[int, int],  # rows, tokens
@@ -63,6 +66,7 @@ def summarise_times(
     return pd.DataFrame([dict(memory_seconds=middle["memory"], no_memory_seconds=middle["no memory"], ratio=middle["memory"]/middle["no memory"],
                               repeats=int(times["repeat"].max()), rows=batch[0], tokens=batch[1])])
 
+@validated(repeats="≥ 1")
 def benchmark_memory(
     root:Optional[Path]=None,        # the checkout
     repeats:int=15,                  # timed steps of each
@@ -104,6 +108,7 @@ def _full_memory(
     edges = strongest_edges(torch.randint(0, n_slots, (1, 1, n_slots, 16), generator=g), .1*draw(16), 16)
     return bank, state._replace(keys=unit_rows(draw(32) - .5), values=draw(32), strength=.4 + .5*draw(), edges=dense_edges(edges) if kind == "matrix" else edges)
 
+@validated()
 def held_bytes(
     state:tuple,  # tensors, nested
 )->int:           # bytes
@@ -112,6 +117,7 @@ def held_bytes(
     storages = (x.untyped_storage() for _, x in tree_leaves(state))
     return sum({s.data_ptr(): s.nbytes() for s in storages if s.nbytes()}.values())
 
+@validated(repeats="≥ 1", n_tokens="≥ 1")
 def benchmark_slots(
     root:Optional[Path]=None,  # the checkout
     repeats:int=5,             # timed calls of each

@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 # %% ../../nbs/runs/09_command_line.ipynb #f25c7a94
+from ..foundations.validation import validated
 from ..foundations.command_words import folder_argument, whole_argument
 from .console import Console, tolerant_output
 from .execution import Outcome, run_all, runs_in_use
@@ -316,6 +317,7 @@ def _parser()->argparse.ArgumentParser:
     return parser
 
 # %% ../../nbs/runs/09_command_line.ipynb #2843a9fe
+@validated()
 def main(
     argv:Optional[list[str]]=None,  # the words after `memnet`; those of the process if not given
     root:Optional[Path]=None,       # the checkout

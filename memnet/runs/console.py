@@ -17,7 +17,11 @@ import rich.console
 from rich.table import Table
 from rich.text import Text
 
+# %% ../../nbs/runs/08_console.ipynb #8482efb6
+from ..foundations.validation import validated, validated_methods
+
 # %% ../../nbs/runs/08_console.ipynb #4c0684fb
+@validated()
 def literal_text(
     text:str,      # any characters
     style:str="",  # of rich, for the whole
@@ -27,6 +31,7 @@ def literal_text(
     return Text("".join(shown), style=style)
 
 # %% ../../nbs/runs/08_console.ipynb #31735879
+@validated_methods(show_table=dict(most="≥ 1"))
 class Console(rich.console.Console):
     "A console that prints text literally, and that outlives its output."
     def print(self,

@@ -16,6 +16,7 @@ __all__ = ['run_lock', 'runs_in_use', 'start_run', 'FailedCell', 'failed_cell', 
 import nbformat
 
 # %% ../../nbs/runs/03_execution.ipynb #7741e638
+from ..foundations.validation import validated
 from ..foundations.files import InUse, LockHolder, WorkLock, replace_file, set_aside, write_json
 from .planning import PlannedRun
 from .processes import KERNEL_DIED, foreign_kernel, kernel_request, memory_mb, signals_as_interrupt, start_notebook, stop_workers, without_interrupts
@@ -23,6 +24,7 @@ from .records import check_run, file_records, read_record
 from .provenance import RunCode, run_code, run_environment, without_checks
 
 # %% ../../nbs/runs/03_execution.ipynb #bf61b98c
+@validated()
 def run_lock(
     run:PlannedRun,   # to be made
     inner:bool=False, # the one that its kernel holds, which may outlive the command by a moment
@@ -31,6 +33,7 @@ def run_lock(
     home, digest = run.folder.parent, run.folder.name.rsplit("-", 1)[-1]
     return WorkLock(home.parents[1]/".locks"/f"{home.parent.name}-{home.name}-{digest}{'-kernel' if inner else ''}", f"making {run.id}")
 
+@validated()
 def runs_in_use(
     runs:list[PlannedRun],     # to be made
 )->dict[str, LockHolder]:      # id -> who makes it now
@@ -38,6 +41,7 @@ def runs_in_use(
     held = {run.id: run_lock(run).holder() for run in runs}
     return {name: who for name, who in held.items() if who}
 
+@validated(threads="≥ 1")
 def start_run(
     run:PlannedRun,    # whose folder is not there yet
     threads:int=1,     # of torch; one makes the numbers the same however many runs go on at once
@@ -65,6 +69,7 @@ class FailedCell(NamedTuple):
 
     def __str__(self)->str: return f"cell {self.number} `{self.line}`: {self.reason}"
 
+@validated()
 def failed_cell(
     nb:nbformat.NotebookNode,  # as papermill saved it
     returncode:int=0,          # of the worker
@@ -84,6 +89,7 @@ def failed_cell(
     return last if returncode == KERNEL_DIED else None
 
 # %% ../../nbs/runs/03_execution.ipynb #9eca77d3
+@validated()
 def tidy_executed(
     path:Path,            # an executed notebook; may be missing or cut short
     returncode:int=0,     # of the worker
@@ -99,6 +105,7 @@ def tidy_executed(
     replace_file(path, lambda temp: nbformat.write(nb, temp))
     return failed
 
+@validated()
 def failure_message(
     failed:Optional[FailedCell],  # where it failed, if that is known
     returncode:int,               # of the worker
@@ -132,6 +139,7 @@ def _how_it_ended(
     foreign = foreign_kernel(read_record(run.folder/"_kernel.json"), code)
     return ("failed", foreign) if foreign else ("complete", "")
 
+@validated(seconds="≥ 0", peak_mb="≥ 0")
 def finish_run(
     run:PlannedRun,          # whose process has ended
     returncode:int,          # of the process
@@ -229,6 +237,7 @@ def _claim(
         return begun
     return None
 
+@validated()
 def still_to_make(
     runs:list[PlannedRun],  # what should be there in the end
     overwrite:bool=False,   # also what is complete
@@ -242,6 +251,7 @@ def still_to_make(
         raise InUse(f"{name} is being made by {who}: wait until it has ended (--wait), or end it. Nothing was begun")
     return done, waiting
 
+@validated(threads="≥ 1")
 def make_run(
     run:PlannedRun,
     overwrite:bool=False,   # replace it if it is complete
@@ -266,6 +276,7 @@ def make_run(
         raise
     return begun.finish()
 
+@validated(jobs="≥ 1", threads="≥ 1")
 def run_all(
     runs:list[PlannedRun],  # what should be there in the end
     jobs:int=1,             # how many at once

@@ -17,11 +17,12 @@ __all__ = ['find_root', 'checked_name', 'Experiment', 'find_experiments', 'list_
 import nbformat
 
 # %% ../../nbs/runs/00_experiments.ipynb #cd28f3e7
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/runs/00_experiments.ipynb #c7ab3f28
+@validated()
 def find_root(
-    start:Optional[Path]=None,  # where to begin; the current folder if not given
+    start:Path|str|None=None,  # where to begin; the current folder if not given
 )->Path:                        # the checkout
     "The checkout at or above `start`, else the one this package was installed from. Raises ValueError where there is none."
     start = Path(start or Path.cwd()).resolve()
@@ -33,6 +34,7 @@ def find_root(
                      "clone the repository, `cd` into it and call again")
 
 # %% ../../nbs/runs/00_experiments.ipynb #ddf4068d
+@validated()
 def checked_name(
     name:str,    # what was typed
     known:list,  # names that exist
@@ -68,8 +70,9 @@ def _experiment(
 
 _UNREADABLE = (OSError, UnicodeDecodeError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError, nbformat.reader.NotJSONError)
 
+@validated()
 def find_experiments(
-    root:Optional[Path]=None,   # the checkout
+    root:Path|str|None=None,   # the checkout
 )->tuple[dict[str, Experiment], dict[str, str]]:  # by name; name -> why its notebook cannot be read
     "Every experiment of the checkout, and what is passed over because a notebook of it is half-written or damaged."
     found, broken = {}, {}
@@ -82,12 +85,14 @@ def find_experiments(
             broken[name] = f"{nb.name} or {name}.ipynb cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:80]}): restore it, or remove it"
     return found, broken
 
+@validated()
 def list_experiments(
-    root:Optional[Path]=None,   # the checkout
+    root:Path|str|None=None,   # the checkout
 )->dict[str, Experiment]:       # by name
     "Every experiment of the checkout whose notebooks can be read."
     return find_experiments(root)[0]
 
+@validated()
 def choose_experiments(
     names:list[str],   # of experiments; none of them, or "all", for every one
     root:Path,         # the checkout
@@ -99,6 +104,7 @@ def choose_experiments(
     return [found[checked_name(name, list(found), "experiment")] for name in names]
 
 # %% ../../nbs/runs/00_experiments.ipynb #5d60dc0a
+@validated()
 def load_module(
     exp:Experiment,  # of some checkout
 )->ModuleType:       # with `Config`, `settings`, `run`, and perhaps `ARTIFACTS`

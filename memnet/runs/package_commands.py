@@ -13,6 +13,7 @@ __all__ = ['warmup_command', 'bench_command', 'soak_command', 'meta_train_comman
            'needs_no_checkout', 'add_package_commands']
 
 # %% ../../nbs/runs/08_package_commands.ipynb #a4d69e9b
+from ..foundations.validation import validated
 from ..foundations.command_words import number_argument, whole_argument
 from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
@@ -24,6 +25,7 @@ from ..soundness.soak import SOAK_PARTS, package_digest, record_soak, repeat_cas
 from ..text.text_command import run_text_safely, text_parser
 
 # %% ../../nbs/runs/08_package_commands.ipynb #5e281cb4
+@validated()
 def warmup_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
@@ -34,6 +36,7 @@ def warmup_command(
     return 0
 
 # %% ../../nbs/runs/08_package_commands.ipynb #2345ce0d
+@validated()
 def bench_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
@@ -49,6 +52,7 @@ def bench_command(
     return 0
 
 # %% ../../nbs/runs/08_package_commands.ipynb #1f097236
+@validated()
 def soak_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
@@ -69,6 +73,7 @@ def soak_command(
     return 1 if len(result.failures) else 0
 
 # %% ../../nbs/runs/08_package_commands.ipynb #f13a78ec
+@validated()
 def meta_train_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
@@ -81,6 +86,7 @@ def meta_train_command(
     args.console.say(f"weights: {os.path.relpath(folder, root)}")
     return 0
 
+@validated()
 def text_memory_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # is not looked at
@@ -88,6 +94,7 @@ def text_memory_command(
     "A memory of text in one file, offline."
     return run_text_safely(args)
 
+@validated()
 def score_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the folder with `results/score`, if there is one
@@ -95,12 +102,14 @@ def score_command(
     "One page about the memory of any network."
     return print_card(args, root)
 
+@validated()
 def needs_no_checkout(
     function:Callable,  # of a command
 )->bool:
     "Whether a command works outside of a checkout."
     return function in (warmup_command, text_memory_command, score_command, train_command)
 
+@validated()
 def add_package_commands(
     command:Callable[[str,Callable],argparse.ArgumentParser],  # (name, function) -> parser of a new command
     count:Callable[[str],int],                                 # reads a whole number from 1

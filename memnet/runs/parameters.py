@@ -7,17 +7,20 @@ from __future__ import annotations
 import ast, hashlib, json, math, re, types
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
-from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # %% auto #0
 __all__ = ['split_values', 'type_text', 'parse_value', 'field_types', 'settable_types', 'parse_overrides', 'as_setting',
            'resolved_config', 'config_hash', 'setting_to_text', 'setting_from_text', 'flat_config', 'model_fields_text']
 
+# %% ../../nbs/runs/01_parameters.ipynb #937ca1c5
+from ..foundations.validation import validated
+
 # %% ../../nbs/runs/01_parameters.ipynb #54d787f2
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
+@validated()
 def split_values(
     text:str,  # as typed
     name:str,  # for the message
@@ -98,6 +101,7 @@ def _read(text:str, kind:Any, name:str)->Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError): return text
     raise ValueError
 
+@validated()
 def parse_value(
     text:str,  # as typed
     kind:Any,  # the annotation of the field
@@ -130,6 +134,7 @@ def _several(text:str, kind:Any, name:str)->list:
         raise ValueError(f"{name} takes {type_text(kind)}: write each value with its brackets, ({text},) is one value, {','.join(f'({t},)' for t in texts)} are {len(texts)}; got {text!r}")
     return [parse_value(t, kind, name) for t in texts]
 
+@validated()
 def settable_types(
     config:type,       # an experiment's `Config`
 )->tuple[dict[str, Any], dict[str, Any]]:  # name -> type, of the experiment, and of the model where its fields can be set
@@ -145,8 +150,9 @@ def _require_settable(name:str, own:dict, model:dict, refused:tuple)->None:
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(f"unknown parameter {name!r}: {hint}There are: {', '.join(sorted(own)) or 'none'}; " + (f"and of its MemNet: {', '.join(sorted(model))}" if model else "fields of a model cannot be set in this experiment"))
 
+@validated()
 def parse_overrides(
-    module:ModuleType,  # an experiment's module
+    module:Any,         # an experiment's module, or what has its `Config`
     pairs:list,         # (name, text) as typed after `-p`
     many:bool=False,    # several values each, for a sweep
 )->dict[str, Any]:      # name -> value, or list of values
@@ -162,6 +168,7 @@ def parse_overrides(
         except ValueError as e: raise ValueError(f"{e}{': several values are for `memnet sweep`' if not many and ',' in text and 'brackets' not in str(e) else ''}") from None
     return read
 
+@validated()
 def as_setting(
     config:type,            # an experiment's `Config`
     values:dict[str, Any],  # of `parse_overrides`, one value each
@@ -173,6 +180,7 @@ def as_setting(
 
 
 # %% ../../nbs/runs/01_parameters.ipynb #62e546d9
+@validated()
 def resolved_config(
     cfg:Any,             # a config of an experiment
 )->dict[str, Any]:       # as json gives it back: tuples are lists
@@ -180,6 +188,7 @@ def resolved_config(
     default = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cfg) if f.metadata.get("later")}
     return json.loads(json.dumps({k: v for k, v in asdict(cfg).items() if k not in default or v != default[k]}))
 
+@validated()
 def config_hash(
     config:dict,  # resolved: every field with its value
 )->str:           # eight hexadecimal digits
@@ -197,6 +206,7 @@ def setting_to_text(
     except ValueError: return value
     return json.dumps(value)
 
+@validated()
 def setting_from_text(
     text:str,  # a cell of `runs.csv`
 )->Any:        # the value
@@ -204,12 +214,14 @@ def setting_from_text(
     try: return json.loads(text)
     except ValueError: return text
 
+@validated()
 def flat_config(
     config:dict[str, Any],  # of `resolved_config`
 )->dict[str, Any]:          # name -> value
     "The settings of a run side by side: fields of the model beside those of the experiment."
     return {k: v for k, v in config.items() if k != "model_fields"} | config.get("model_fields", {})
 
+@validated()
 def model_fields_text(
     config:dict[str, Any],  # of `resolved_config`
 )->str:                     # such as "n_slots=32, policies=[topk]"; empty where no field of the model was set

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 __all__ = ['PROFILES', 'current_profile', 'runs_folder', 'results_folder', 'recorded_configs', 'PlannedRun', 'plan_runs']
 
 # %% ../../nbs/runs/02_planning.ipynb #b800d7ba
+from ..foundations.validation import validated
 from .experiments import Experiment, checked_name, find_root, load_module
 from .parameters import config_hash, resolved_config, setting_from_text
 from .provenance import run_code
@@ -24,17 +25,19 @@ def current_profile()->str:  # "full" unless the runner set MEMNET_PROFILE
     "The profile a notebook is executed for."
     return os.environ.get("MEMNET_PROFILE", "full")
 
+@validated()
 def runs_folder(
     name:str,                    # of an experiment
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
 )->Path:                         # may not exist yet
     "Where the folders of single runs are made."
     return Path(root or find_root())/"_runs"/(profile or current_profile())/name
 
+@validated()
 def results_folder(
     name:str,                    # of an experiment
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given; then MEMNET_OUTPUT, where it is set, redirects what is written
 )->Path:                         # made if it is not there
     "Where a reading notebook puts `figures/` and `summary.csv`."
@@ -45,8 +48,9 @@ def results_folder(
     return folder
 
 # %% ../../nbs/runs/02_planning.ipynb #b127a980
+@validated()
 def recorded_configs(
-    folder:Path,               # `results/<experiment>`
+    folder:Path|str,               # `results/<experiment>`
 )->dict[str, dict[str, Any]]:  # run id -> resolved configuration
     "The configurations of all runs whose numbers are in the committed tables. Raises ValueError where the table is damaged."
     table, found = Path(folder)/"runs.csv", dict[str, dict[str, Any]]()
@@ -79,6 +83,7 @@ class PlannedRun(NamedTuple):
         return f"{self.exp.name}/{self.folder.name}"
 
 # %% ../../nbs/runs/02_planning.ipynb #131658a2
+@validated()
 def plan_runs(
     exp:Experiment,       # what to run
     settings:list[dict],  # fields of `Config`

@@ -17,6 +17,7 @@ __all__ = ['KERNEL_DIED', 'attach_kernel', 'run_worker', 'start_notebook', 'kern
 import psutil
 
 # %% ../../nbs/runs/02_processes.ipynb #ae12d4bc
+from ..foundations.validation import validated
 from ..foundations.files import WorkLock, file_digest, write_json
 from .provenance import RunCode, module_facts
 
@@ -124,6 +125,7 @@ def run_worker()->None:
                                    start_timeout=600, iopub_timeout=600)
     except DeadKernelError: sys.exit(KERNEL_DIED)
 
+@validated(threads="≥ 1")
 def start_notebook(
     notebook:Path,    # to execute
     output:Path,      # the executed copy, saved after every cell; may be the same file
@@ -144,6 +146,7 @@ def start_notebook(
     proc.stdin.write(json.dumps(job).encode() + b"\n")
     return proc
 
+@validated()
 def kernel_request(
     record:Path,  # where the kernel writes what it executed
     lock:Path,    # the inner lock
@@ -152,6 +155,7 @@ def kernel_request(
     return dict(MEMNET_KERNEL=json.dumps(dict(record=str(Path(record).resolve()), lock=str(Path(lock).resolve()), python=os.path.realpath(sys.executable))))
 
 # %% ../../nbs/runs/02_processes.ipynb #5acb5176
+@validated()
 def foreign_kernel(
     record:dict,     # as the kernel wrote it; empty if it wrote none
     code:RunCode,    # what was to be executed
@@ -164,6 +168,7 @@ def foreign_kernel(
     return None
 
 # %% ../../nbs/runs/02_processes.ipynb #6f58cd6a
+@validated(pid="≥ 1")
 def memory_mb(
     pid:int,  # of a process
 )->float:     # MiB
@@ -182,6 +187,7 @@ def _family(
     try: top = psutil.Process(pid); return [top, *top.children(recursive=True)]
     except psutil.Error: return []
 
+@validated(grace="finite")
 def stop_workers(
     procs:list,       # processes that are still running
     grace:float=10.,  # seconds before they are killed

@@ -15,6 +15,9 @@ from typing import Any, Iterable, NamedTuple, Optional
 __all__ = ['LIBRARIES', 'significant_code', 'without_checks', 'module_facts', 'imported_modules', 'RunCode', 'notebook_digest',
            'package_folders', 'run_code', 'run_environment']
 
+# %% ../../nbs/runs/01_provenance.ipynb #87f90cd1
+from ..foundations.validation import validated
+
 # %% ../../nbs/runs/01_provenance.ipynb #70ba2245
 def _docstring_starts(
     tree:ast.AST,  # of a source
@@ -27,6 +30,7 @@ def _docstring_starts(
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str): found.add((first.lineno, first.col_offset))
     return found
 
+@validated()
 def significant_code(
     source:str,  # Python; what cannot be read as Python is returned as it is
 )->str:
@@ -95,6 +99,7 @@ def _module_facts(
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return _digest(significant_code(source)), frozenset(_imported_names(_parsed(source), package))
 
+@validated()
 def module_facts(
     path:Path,  # of a module
     name:str,   # dotted
@@ -113,6 +118,7 @@ def _module_file(
             if path.is_file(): return path
     return None
 
+@validated()
 def imported_modules(
     names:Iterable[str],     # dotted names to begin with
     folders:Iterable[Path],  # where the package may be, in order
@@ -142,6 +148,7 @@ def notebook_digest(
     cells = [c.source for c in nb.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
     return _digest("\n\n".join(cells))
 
+@validated()
 def package_folders(
     root:Path,  # a checkout
 )->list[Path]:  # in the order in which they are looked at
@@ -181,6 +188,7 @@ def _commit(
     except OSError: return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
 
+@validated()
 def run_environment(
     root:Path,       # the checkout
 )->dict[str, Any]:   # no host name, no user, no path

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 __all__ = ['TABLES', 'RunCheck', 'file_records', 'changed_files', 'check_run', 'run_status', 'read_record']
 
 # %% ../../nbs/runs/02_records.ipynb #9bc09a33
+from ..foundations.validation import validated
 from ..foundations.files import file_digest, read_json
 from .parameters import config_hash
 
@@ -23,6 +24,7 @@ class RunCheck(NamedTuple):
     state: str  # new, unfinished, damaged, changed, outdated, complete
     why: str    # for the reader; empty if complete or new
 
+@validated()
 def file_records(
     folder:Path,            # of a run that has ended
 )->dict[str, dict]:         # file name -> sha256, and rows of a table
@@ -37,6 +39,7 @@ def file_records(
             with open(path, newline="", encoding="utf-8") as f: found[name]["rows"] = sum(1 for _ in csv.reader(f)) - 1
     return found
 
+@validated()
 def changed_files(
     folder:Path,       # of a run
     files:dict,        # of `file_records`, when it ended
@@ -45,6 +48,7 @@ def changed_files(
     tables = {n: r for n, r in files.items() if n.endswith(TABLES)}
     return [n for n, r in tables.items() if not (folder/n).is_file() or file_digest(folder/n) != r["sha256"]]
 
+@validated()
 def check_run(
     folder:Path,   # of a run
     code:str="",   # identity of the code that is there now; empty = any
@@ -65,6 +69,7 @@ def check_run(
     if code and made.get("program") != code: return RunCheck("outdated", "it was made by other code")
     return RunCheck("complete", "")
 
+@validated()
 def run_status(
     folder:Path,  # of a run
     code:str="",  # identity of the code that is there now; empty = any
@@ -73,6 +78,7 @@ def run_status(
     state = check_run(folder, code).state
     return "partial" if state in ("unfinished", "damaged", "changed") else state
 
+@validated()
 def read_record(
     path:Path,      # `params.json` or `environment.json`
 )->dict[str, Any]:  # empty if it is not there or cannot be read

@@ -15,6 +15,7 @@ __all__ = ['figure_note', 'execute_report', 'select_runs', 'markdown_outputs']
 import nbformat
 
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
+from ..foundations.validation import validated
 from ..foundations.files import WorkLock, read_json, replace_file
 from .execution import Outcome, failure_message, tidy_executed
 from .experiments import Experiment, checked_name
@@ -41,6 +42,7 @@ def _install(
         if clean.exists(): subprocess.run([clean, "--fname", temp], check=True, cwd=target.parents[2])
     replace_file(target, write)
 
+@validated()
 def figure_note(
     exp:Experiment,  # whose reading notebook is executed
     profile:str,     # of the runs that are read
@@ -52,6 +54,7 @@ def figure_note(
     text = next(iter(texts), "")
     return f"MemNet with {text}" if text else ""
 
+@validated(threads="≥ 1")
 def execute_report(
     exp:Experiment,               # whose reading notebook is executed
     profile:str="full",           # of the runs that are read
@@ -80,6 +83,7 @@ def execute_report(
     return Outcome(run, "complete", time.time() - start, "")
 
 # %% ../../nbs/runs/06_reports.ipynb #5c27af2b
+@validated()
 def select_runs(
     exp:Experiment,   # whose runs they are
     names:list[str],  # of run folders, of any profile
@@ -108,6 +112,7 @@ def _show_there(folder:Path, link:Path)->None:
     except OSError: shutil.copytree(folder, link)
 
 # %% ../../nbs/runs/06_reports.ipynb #38cbe9bf
+@validated()
 def markdown_outputs(
     notebook:Path,  # executed
 )->list[str]:       # markdown texts

@@ -15,6 +15,7 @@ __all__ = ['RESTORE', 'changed_results', 'require_unchanged', 'replace_result', 
 import pandas as pd
 
 # %% ../../nbs/runs/04_result_files.ipynb #273f06cf
+from ..foundations.validation import validated
 from ..foundations.files import file_digest, read_json, replace_file, write_json
 
 # %% ../../nbs/runs/04_result_files.ipynb #671f4701
@@ -26,6 +27,7 @@ def _result_digest(
     "The digest of a file; of text without the line ends that a checkout may change."
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() if path.suffix == ".csv" else file_digest(path)
 
+@validated()
 def changed_results(
     folder:Path,       # `results/<experiment>`
 )->dict[str, str]:     # name of a file -> what is wrong
@@ -36,6 +38,7 @@ def changed_results(
     wrong |= {n: "is not in digests.json" for n in sorted(there.keys() - known.keys())}
     return wrong | {n: "is not the file that was recorded" for n in sorted(there.keys() & known.keys()) if _result_digest(there[n]) not in known[n]}
 
+@validated()
 def require_unchanged(
     folder:Path,   # `results/<experiment>`
     *names:str,    # of files in it
@@ -46,6 +49,7 @@ def require_unchanged(
     for n in names:
         if n in wrong: raise ValueError(f"results/{folder.name}/{n} {wrong[n]}: {RESTORE}")
 
+@validated()
 def replace_result(
     folder:Path,     # `results/<experiment>`
     name:str,        # of a file in it
@@ -62,6 +66,7 @@ def replace_result(
     replace_file(path, lambda temp: made.rename(temp))
     write_json(record, dict(sorted((known | {name: [digest]}).items())))
 
+@validated()
 def read_result(
     path:Path,        # of committed results
 )->pd.DataFrame:
@@ -71,6 +76,7 @@ def read_result(
     except Exception as e:  # the reader's errors are of many kinds
         raise ValueError(f"results/{path.relative_to(path.parents[2 if path.parent.name == 'artifacts' else 1]).as_posix()} is damaged ({' '.join(str(e).split())[:100]}): {RESTORE}") from e
 
+@validated()
 def parquet_writer(
     table:pd.DataFrame,  # to be written
 )->Callable:             # writes a file at the path it is given

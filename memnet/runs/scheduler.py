@@ -11,6 +11,7 @@ from typing import Any, Callable
 __all__ = ['scheduler_argument', 'run_on_workers']
 
 # %% ../../nbs/runs/03_scheduler.ipynb #7899e23f
+from ..foundations.validation import validated
 from .execution import Outcome, make_run, runs_in_use, still_to_make
 from .experiments import Experiment
 from .planning import PlannedRun
@@ -19,6 +20,7 @@ from .provenance import run_code
 from .records import check_run
 
 # %% ../../nbs/runs/03_scheduler.ipynb #7f083367
+@validated()
 def scheduler_argument(
     text:str,   # as typed
 )->str:         # an address
@@ -95,6 +97,7 @@ def _as_left(
     return Outcome(run, dict(complete="complete", new="not begun").get(state, "interrupted"), 0., "")
 
 # %% ../../nbs/runs/03_scheduler.ipynb #1c5bbbf0
+@validated(threads="≥ 1")
 def run_on_workers(
     runs:list[PlannedRun],  # what should be there in the end
     address:str,            # of a running scheduler, such as tcp://10.0.0.1:8786

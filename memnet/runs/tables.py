@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 # %% ../../nbs/runs/04_tables.ipynb #e2d8f620
+from ..foundations.validation import validated
 from ..foundations.files import WorkLock, read_json
 from .experiments import Experiment, find_root, load_module
 from .parameters import flat_config, setting_to_text
@@ -37,6 +38,7 @@ class CompleteRun(NamedTuple):
 
 _BASE = ["label", "seed", "step", "metric", "value", "slice"]
 
+@validated()
 def metrics_digest(
     metrics:pd.DataFrame,  # of one run, in the order in which they were logged
 )->str:                    # 64 hexadecimal digits
@@ -52,17 +54,19 @@ class RunSurvey(NamedTuple):
     left_out: dict  # name of a folder -> why it is not among them
     changed: dict   # name of a folder -> which of its tables is not the recorded one
 
+@validated()
 def current_program(
     name:str,   # of an experiment
-    root:Path,  # the checkout
+    root:Path|str,  # the checkout
 )->str:         # identity of the code that its runs execute now; empty if there is none
     "What runs of an experiment would be made by."
     notebook = Path(root)/"nbs"/"experiments"/f"{name}_run.ipynb"
     try: return run_code(Experiment(name, "", "", notebook, notebook, Path(root))).digest
     except (OSError, ValueError): return ""
 
+@validated()
 def survey_runs(
-    folder:Path,  # `_runs/<profile>/<experiment>`, where single runs are made
+    folder:Path|str,  # `_runs/<profile>/<experiment>`, where single runs are made
     program:str,  # identity of the code that is there now; empty = unknown
 )->RunSurvey:
     "Look at every run in a folder."
@@ -101,8 +105,9 @@ def _raw_runs(
         if "it is not complete" not in why: warnings.warn(f"{folder.name}/{name} is left out: {why}", stacklevel=4)
     return [_raw_run(f) for f in found.complete]
 
+@validated()
 def recorded_runs(
-    folder:Path,         # `results/<experiment>`
+    folder:Path|str,         # `results/<experiment>`
     check:bool=True,     # compare rows with their digests
 )->list[CompleteRun]:    # in the order of `runs.csv`
     "Read all runs from the committed tables. Raises ValueError where a table is damaged or its rows are not those that were recorded."
@@ -130,8 +135,9 @@ def _require_recorded(
     if run.record.get("sha256") == metrics_digest(run.metrics): return
     raise ValueError(f"results/{folder.name}/metrics.parquet: the rows of {run.id} are not those that runs.csv recorded: {RESTORE}")
 
+@validated()
 def complete_runs(
-    folder:Path,         # `_runs/<profile>/<experiment>`, where single runs are made
+    folder:Path|str,         # `_runs/<profile>/<experiment>`, where single runs are made
 )->list[CompleteRun]:    # sorted by id
     "Every complete run of an experiment: those in the folder and, for the full profile, those in the committed tables. A folder takes precedence over the table. Raises ValueError where a table is not the recorded one."
     folder = Path(folder).resolve()
@@ -149,9 +155,10 @@ def _without(
     return [r for r in runs if digest(r) not in {digest(o) for o in other}]
 
 # %% ../../nbs/runs/04_tables.ipynb #291383d2
+@validated()
 def load_metrics(
     name:str,                    # of an experiment
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
 )->pd.DataFrame:                 # run, seed, step, metric, value, slice, every field of `Config`, and those of the model that were set
     "The metrics of every complete run; partial ones are left out."
@@ -198,7 +205,7 @@ def _collected(
 def _artifacts(
     name:str,                # of an experiment
     file:str,                # as a run writes it
-    root:Optional[Path],     # the checkout
+    root:Path|str|None,     # the checkout
     profile:Optional[str],   # the current one if not given
 )->dict[str, pd.DataFrame]:  # run id -> rows, sorted by id
     "What committed tables and raw runs hold of a file."
@@ -208,20 +215,22 @@ def _artifacts(
         if (folder/file).exists(): found[folder.name] = _read_table(folder/file)
     return dict(sorted(found.items()))
 
+@validated()
 def load_tables(
     name:str,                    # of an experiment
     file:str,                    # as a run writes it, e.g. "files.csv"
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
 )->pd.DataFrame:                 # the rows of all runs, with a column `run`; empty if no run has the file
     "A table that runs wrote beside their metrics."
     found = _artifacts(name, file, root, profile)
     return pd.concat([t.assign(run=k) for k, t in found.items()], ignore_index=True) if found else pd.DataFrame()
 
+@validated()
 def load_arrays(
     name:str,                    # of an experiment
     file:str,                    # as a run writes it, e.g. "graph.npz"
-    root:Optional[Path]=None,    # the checkout
+    root:Path|str|None=None,    # the checkout
     profile:Optional[str]=None,  # the current one if not given
 )->dict[str, dict[str, Any]]:    # run id -> name -> array; sorted by id
     "Arrays that runs wrote beside their metrics."
@@ -252,6 +261,7 @@ def _collect_artifacts(
         table = pd.concat([t.assign(run=k) for k, t in sorted(found.items()) if k in ids], ignore_index=True)
         replace_result(folder, f"artifacts/{Path(file).stem}.parquet", parquet_writer(table))
 
+@validated()
 def collect_runs(
     exp:Experiment,            # whose tables are written
     raw:Optional[Path]=None,   # folder of run folders; `_runs/full/<experiment>` if not given

@@ -15,7 +15,7 @@ __all__ = ['TRAIN_TASKS', 'trainable_models', 'sizes_for_task', 'config_for_task
 # %% ../../nbs/runs/07_train_command.ipynb #490e1006
 from ..foundations.command_words import new_folder_argument, whole_argument
 from ..foundations.config import Config
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..models.registry import MODEL_CLASSES, build_model
 from .experiments import checked_name
 from .parameters import field_types, parse_value
@@ -42,6 +42,7 @@ def trainable_models()->dict[str,type[Config]]:  # name -> config
     "The models that can be trained, by the name of their config: `MemNetConfig` is memnet."
     return {c.__name__.removesuffix("Config").lower(): c for c in MODEL_CLASSES}
 
+@validated()
 def sizes_for_task(
     task:Task,  # any task
 )->dict[str,int]:  # fields of a model's config
@@ -49,6 +50,7 @@ def sizes_for_task(
     if hasattr(task, "input_dim"): return dict(input_dim=task.input_dim, n_outputs=max(task.answers) + 1)
     return dict(vocab_size=task.vocab_size)   # type: ignore[attr-defined]
 
+@validated()
 def config_for_task(
     model:str,            # a name of `trainable_models`
     task:Task,            # what it is to read
@@ -63,6 +65,7 @@ def config_for_task(
 # %% ../../nbs/runs/07_train_command.ipynb #d74f0e23
 _GIVEN = dict(task=(), model=("vocab_size", "input_dim", "n_outputs"), train=("steps", "seed"))   # fields that are no parameters: they follow from the task, or have an option
 
+@validated()
 def train_settings(
     task:str,              # a name of `TRAIN_TASKS`
     model:str,             # a name of `trainable_models`
@@ -82,6 +85,7 @@ def train_settings(
     return read
 
 # %% ../../nbs/runs/07_train_command.ipynb #5a68bbf8
+@validated()
 def add_train_arguments(
     parser:argparse.ArgumentParser,  # of the command
     count:Callable[[str],int],       # reads a whole number from 1
@@ -98,6 +102,7 @@ def add_train_arguments(
     parser.add_argument("--precision", choices=PRECISIONS_OF_TRAINING, default="32-true", help="default: 32-true")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="default: cpu")
 
+@validated()
 def train_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # is not looked at

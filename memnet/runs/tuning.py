@@ -15,13 +15,15 @@ __all__ = ['TUNING_SEED', 'tuned_rate', 'train_each_model']
 import pandas as pd
 
 # %% ../../nbs/runs/05_tuning.ipynb #e4dfa6d0
+from ..foundations.validation import validated
 from .tables import complete_runs
 
 # %% ../../nbs/runs/05_tuning.ipynb #6d8e17ec
 TUNING_SEED = 100  # never among the seeds that are reported
 
+@validated()
 def tuned_rate(
-    folder:Path,              # of run folders, `_runs/<profile>/<experiment>`; committed runs of the full profile count too
+    folder:Path|str,              # of run folders, `_runs/<profile>/<experiment>`; committed runs of the full profile count too
     metric:str,               # validation metric, its row with slice "all" at the last step
     rates:tuple,              # learning rates that were tried
     lowest:bool=False,        # the smallest value wins, as for a loss
@@ -41,11 +43,12 @@ def tuned_rate(
     return min(sorted(found), key=lambda lr: found[lr])
 
 # %% ../../nbs/runs/05_tuning.ipynb #c1a0e202
+@validated()
 def train_each_model(
     cfg:Any,             # of one model, or of "all"
     models:tuple,        # what "all" stands for
     run_one:Callable,    # config of one model, folder -> table
-    out_dir:Path,        # made if it is not there
+    out_dir:Path|str,        # made if it is not there
 )->pd.DataFrame:         # what metrics.csv holds
     "Run the model of a config, or all of them one after the other, and write one table."
     out = Path(out_dir)

@@ -17,6 +17,7 @@ import nbformat
 import pandas as pd
 
 # %% ../../nbs/runs/08_verification.ipynb #47206c6a
+from ..foundations.validation import validated
 from ..papers.common import check_papers
 from .benchmark import summarise_times
 from .experiments import Experiment, find_root, list_experiments
@@ -28,6 +29,7 @@ from .result_files import changed_results
 from .tables import current_program, metrics_digest, recorded_runs, survey_runs
 
 # %% ../../nbs/runs/08_verification.ipynb #9f9b6cde
+@validated()
 def check_tables(
     exp:Experiment,  # whose committed tables are checked
 )->list[str]:        # what does not agree
@@ -58,6 +60,7 @@ def _table_faults(
     return wrong
 
 # %% ../../nbs/runs/08_verification.ipynb #5519fabc
+@validated()
 def provenance_notes(
     exps:list[Experiment],  # whose committed tables are looked at
 )->list[str]:               # a sentence for each experiment whose runs were not made by the code that is there now
@@ -86,6 +89,7 @@ def _number(
     try: return float(text)
     except ValueError: return None
 
+@validated()
 def table_differences(
     committed:Path,  # a csv file
     computed:Path,   # the same, made again
@@ -100,6 +104,7 @@ def table_differences(
             if a != b and (x is None or y is None or not math.isclose(x, y, rel_tol=1e-6)): found.append(f"row {i + 1}, {c}: {a}, computed again {b}")
     return f"{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else None
 
+@validated(threads="≥ 1")
 def check_summaries(
     exp:Experiment,   # whose reading notebook is executed
     threads:int=1,    # of torch and its libraries
@@ -117,6 +122,7 @@ def check_summaries(
             if different := table_differences(folder/f, outcome.run.folder/f): wrong.append(f"{place}/{f}: {different}")
     return wrong
 
+@validated()
 def check_benchmark(
     root:Path,     # the checkout
 )->list[str]:      # what does not agree
@@ -153,6 +159,7 @@ def _column(
     m = re.fullmatch(r"(-?[\d.]+)\*(.+)", text.strip())
     return (float(m[1]), m[2].strip()) if m else (1., text.strip())
 
+@validated()
 def find_marks(
     text:str,    # markdown
     place:str,   # where it stands
@@ -169,6 +176,7 @@ def find_marks(
     return found
 
 # %% ../../nbs/runs/08_verification.ipynb #503d0ebd
+@validated(value="finite")
 def agrees(
     printed:str,  # a number in prose
     value:float,  # what the table says
@@ -187,6 +195,7 @@ def _same(
     x, y = _number(str(cell)), _number(wanted)
     return str(cell) == wanted or (x is not None and x == y)
 
+@validated()
 def check_mark(
     mark:MarkedNumbers,  # of `find_marks`
     root:Path,           # the checkout
@@ -216,6 +225,7 @@ def _texts(
         for i, cell in enumerate(nbformat.read(book, 4).cells):
             if cell.cell_type == "markdown" and "<!--" in cell.source: yield f"{inside.as_posix()}, cell {i}", cell.source
 
+@validated()
 def check_prose(
     root:Path,              # the checkout
 )->tuple[list[str], int]:   # what does not agree, how many marks there are
@@ -224,6 +234,7 @@ def check_prose(
     return [wrong for m in marks if (wrong := check_mark(m, Path(root)))], len(marks)
 
 # %% ../../nbs/runs/08_verification.ipynb #52c61e14
+@validated(threads="≥ 1")
 def verify_results(
     exps:list[Experiment],    # whose tables are checked
     root:Path,                # the checkout

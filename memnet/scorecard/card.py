@@ -160,6 +160,7 @@ class Scorecard:
         "The card as text; `seconds` are in it, and differ from run to run."
         return json.dumps(dict(card=1, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), separators=(',', ':')).replace('{"family"', '\n{"family"')
 
+    @validated()
     def save(self,
         path:Union[str,Path],  # a file; what was there is replaced
     )->None:
@@ -167,6 +168,7 @@ class Scorecard:
         write_text(Path(path), self.to_json())
 
     @classmethod
+    @validated()
     def load(cls,
         path:Union[str,Path],  # where `save` wrote
     )->'Scorecard':
@@ -177,6 +179,7 @@ class Scorecard:
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as e: raise ValueError(f"{path} holds a damaged scorecard: {type(e).__name__}: {e}") from e
         return card
 
+    @validated()
     def same_numbers(self,
         other:'Scorecard',  # to compare with
     )->bool:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.config import Config
-from ..foundations.validation import describe_value, require, validated
+from ..foundations.validation import describe_value, require, validated, validated_methods
 from ..memory.state import forget
 from ..models.base import SequenceModel
 from ..models.memnet import MemNet
@@ -104,6 +104,7 @@ def future_difference(
     return ((a - b)[:, :half].abs().max()/a.abs().max().clamp(min=1e-30)).item()  # eq-future
 
 # %% ../../nbs/scorecard/01_contract.ipynb #f8dc734d
+@validated_methods(__init__=dict(n_outputs="≥ 1"), forward=dict(tokens="b t"))
 class WrappedModel(nn.Module):
     "A model of this package behind the contract."
     def __init__(self,

@@ -110,6 +110,7 @@ class FactRows(Task):
             out.append(known[x] if asks else IGNORE_INDEX)
         return out
 
+    @validated(token="≥ 0")
     def symbol(self,
         token:int,  # token id
     )->str:         # its name in a rendered row

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Callable, NamedTuple, Optional
 import torch
 from torch import Tensor
+from ..foundations.validation import validated
 from ..foundations.trees import tree_leaves, tree_map
 from ..memory.state import MemoryState
 from ..models.controller import ControllerState
@@ -62,6 +63,7 @@ def _of_occupied(grads, memory):
     names = [name for name, _ in tree_leaves(memory, 'memory') if may_receive_gradient(name)]
     return [g*masks[name.rpartition('.')[2]] if name.count('.') == 1 else g for name, g in zip(names, grads)] + grads[len(names):]
 
+@validated()
 def outcome_of(
     model:MemNet,    # of `case_model`
     data:CaseData,   # what it reads
@@ -78,6 +80,7 @@ def outcome_of(
     shown = logits if data.mask is None else logits*data.mask.unsqueeze(-1)
     return ReadOutcome(shown.detach(), tree_map(Tensor.detach, after), tuple(grads), tuple(terms[k].detach() for k in sorted(terms)))
 
+@validated()
 def read_at_once(
     case:Case,   # of `random_case`
     **options,   # of the model's call: record=True, reset=…
@@ -89,6 +92,7 @@ def read_at_once(
     return read
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #5a87b50a
+@validated()
 def fused_is_reference(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -97,6 +101,7 @@ def fused_is_reference(
     data, read = case_data(case, model, case['tokens']), read_at_once(case)
     return largest_difference(outcome_of(model, data, read), outcome_of(with_reference_path(model), data, read))
 
+@validated()
 def record_changes_nothing(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -111,6 +116,7 @@ class _FirstRows:
     def n_rows(self, clock, next_clock): return self.rows
     def on_chunk(self, event): pass
 
+@validated()
 def observer_changes_nothing(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -122,6 +128,7 @@ def observer_changes_nothing(
     return largest_difference(alone, outcome_of(model, data, read))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #c42193e4
+@validated()
 def pieces_are_whole(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -138,6 +145,7 @@ def pieces_are_whole(
     def whole(model, data): return *read_at_once(case)(model, data)[:2], {}   # the terms are means over a call
     return largest_difference(outcome_of(model, data, whole), outcome_of(model, data, read))
 
+@validated()
 def rows_of(
     data:CaseData,  # left alone
     rows:Any,       # index of rows
@@ -145,6 +153,7 @@ def rows_of(
     "Rows of a batch."
     return CaseData(data.inputs[rows], None if data.mask is None else data.mask[rows], tree_map(lambda x: x[rows], data.state))
 
+@validated()
 def padded_is_alone(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -164,6 +173,7 @@ def padded_is_alone(
     def together(model, data): return *read_at_once(case)(model, data)[:2], {}
     return largest_difference(outcome_of(model, data, together), outcome_of(model, data, each))
 
+@validated()
 def batch_order_is_free(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -175,6 +185,7 @@ def batch_order_is_free(
     a, b = outcome_of(model, data, read), outcome_of(model, rows_of(data, order), read)
     return largest_difference((a.logits[order], tree_map(lambda x: x[order], a.state)), (b.logits, b.state))
 
+@validated()
 def reset_is_fresh(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -188,6 +199,7 @@ def reset_is_fresh(
     return largest_difference((a.logits, a.state, a.terms), (b.logits, b.state, b.terms))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #d86daae5
+@validated()
 def nothing_looks_ahead(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -199,6 +211,7 @@ def nothing_looks_ahead(
     with torch.no_grad(): a, b = (model(x, data.state, mask=data.mask, generator=case_generator(case)).logits[:, :at] for x in (data.inputs, other))
     return largest_difference(a, b)
 
+@validated()
 def memory_of(
     state:ControllerState,  # of a model with a memory
 )->MemoryState:
@@ -206,6 +219,7 @@ def memory_of(
     if state.memory is None: raise ValueError("this needs a memory, got memory=False")
     return state.memory
 
+@validated(order="b h n")
 def permute_slots(
     state:MemoryState,  # left alone
     order:Tensor,       # old slot of each new one, `b h n`
@@ -216,6 +230,7 @@ def permute_slots(
     if isinstance(state.writes, Tensor): slots['writes'] = take(state.writes)
     return state._replace(**slots, edges=take(take(state.edges).mT).mT if state.edges.shape[-1] else state.edges)
 
+@validated()
 def sort_slots(
     state:MemoryState,  # left alone
 )->MemoryState:         # its slots in an order that their contents decide
@@ -223,6 +238,7 @@ def sort_slots(
     mark = state.values.double().cos().sum(-1) + 3*state.keys.double().sin().sum(-1) + 7*state.strength.double() + state.age.double().cos()
     return permute_slots(state, (mark*1e6).round().argsort(dim=-1, stable=True))
 
+@validated()
 def slot_order_is_free(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -236,6 +252,7 @@ def slot_order_is_free(
     with torch.no_grad(): a, b = (model(data.inputs, s, mask=data.mask) for s in (data.state, other))
     return largest_difference((a.logits, sort_slots(memory_of(a.state))), (b.logits, sort_slots(memory_of(b.state))))
 
+@validated()
 def chunk_size_is_speed(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -250,6 +267,7 @@ def chunk_size_is_speed(
     return largest_difference(kept(a), kept(b))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #454df8e2
+@validated()
 def dreaming_is_per_row(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -261,6 +279,7 @@ def dreaming_is_per_row(
         alone = [model.dream(tree_map(lambda x: x[i:i + 1], state)) for i in range(case['rows'])]
         return largest_difference(model.dream(state), tree_map(lambda *rows: torch.cat(rows), *alone))
 
+@validated()
 def dreaming_ignores_slot_order(
     case:Case,  # of `random_case`
 )->float:       # largest difference
@@ -275,6 +294,7 @@ def dreaming_ignores_slot_order(
         return largest_difference(a.memory, permute_slots(memory_of(b), order))
 
 # %% ../../nbs/soundness/01_equivalences.ipynb #0731b2bf
+@validated()
 def model_file_round_trip(
     case:Case,  # of `random_case`
 )->float:       # 0 if the saved model gives bitwise the same
@@ -286,6 +306,7 @@ def model_file_round_trip(
         a, b = (m(data.inputs, data.state, mask=data.mask, generator=case_generator(case)) for m in (model, MemNet.load(folder)))
     return 0. if largest_difference((a.logits, a.state), (b.logits, b.state)) == 0 else 1.
 
+@validated()
 def wider_type_round_trip(
     case:Case,  # of `random_case`
 )->float:       # 0 if bitwise the same
@@ -297,6 +318,7 @@ def wider_type_round_trip(
     b = outcome_of(model.double().float(), data._replace(state=tree_map(back, data.state)), read)
     return 0. if largest_difference(a, b) == 0 else 1.
 
+@validated()
 def repeated_call_is_the_same(
     case:Case,  # of `random_case`
 )->float:       # 0 if bitwise the same
@@ -309,6 +331,7 @@ def repeated_call_is_the_same(
         b = outcome_of(model, data, read)
     return 0. if largest_difference(a, b) == 0 else 1.
 
+@validated()
 def state_is_left_alone(
     case:Case,  # of `random_case`
 )->float:       # 0 if bitwise the same
@@ -320,6 +343,7 @@ def state_is_left_alone(
     if data.state.memory is not None: model.dream(data.state)
     return 0. if largest_difference(before, data.state) == 0 else 1.
 
+@validated()
 def device_round_trip(
     case:Case,  # of `random_case`
 )->float:       # largest difference

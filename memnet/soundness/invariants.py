@@ -17,7 +17,7 @@ from ..dreaming.replay import replay_edges, scaled_edges
 from ..dreaming.compression import compress_slots
 from ..dreaming.synthesizer import MemorySynthesizer
 from ..foundations.trees import tree_leaves, tree_map
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from ..memory.bounded_edges import dense_edges
 from ..memory.state import MemoryState, forget
 from ..models.controller import ControllerState
@@ -28,6 +28,7 @@ from .random_cases import Case, case_model, case_text, parse_case, random_inputs
 # %% ../../nbs/soundness/02_invariants.ipynb #90a416ef
 def _is_whole(x): return bool((x == x.round()).all()) if x.is_floating_point() else True
 
+@validated(replays="≥ 0")
 def broken_invariants(
     state:MemoryState,  # to look at
     model:MemNet,       # that it belongs to
@@ -66,6 +67,7 @@ def broken_invariants(
     return [name for name, holds in ok.items() if not holds]
 
 # %% ../../nbs/soundness/02_invariants.ipynb #1c26122b
+@validated_methods()
 class MemoryStream:
     "A model and the state of its stream, changed by operations."
     def __init__(self,
@@ -112,6 +114,7 @@ def _check_record(before, after, info, real, every_write_stays):
     kept = last < 0
     for name in ('keys', 'values', 'strength'): _expect(torch.equal(getattr(before, name)[kept], getattr(after, name)[kept]), f"{name} of a slot changed that nobody wrote to")
 
+@validated()
 @torch.no_grad()
 def read(
     stream:MemoryStream,      # changed
@@ -140,6 +143,7 @@ def read(
     stream.state, stream.replays = out.state, stream.replays + (-(-tokens//model.config.chunk_size) if model.config.dream_every else 0)
 
 # %% ../../nbs/soundness/02_invariants.ipynb #4ef0713a
+@validated()
 @torch.no_grad()
 def dream(
     stream:MemoryStream,      # changed
@@ -155,6 +159,7 @@ def _check_totals(before, after):
     totals = ('usage', 'trace', 'writes') if isinstance(before.writes, Tensor) else ('usage', 'trace')
     for name in totals: _expect(largest_difference(getattr(before, name).sum(-1), getattr(after, name).sum(-1)) < 1e-4, f"merging changes the total {name}")
 
+@validated()
 @torch.no_grad()
 def compress(
     stream:MemoryStream,      # changed
@@ -168,6 +173,7 @@ def compress(
     _check_totals(before, stream.memory)
     _expect(bool(((stream.memory.strength == 0).sum(-1) >= free).all()), "fewer slots are free than were asked for")
 
+@validated()
 @torch.no_grad()
 def merge(
     stream:MemoryStream,      # changed
@@ -179,6 +185,7 @@ def merge(
     stream.set_memory(merge_slots(before, rng.choice((0., .3, .8, 1.)), rate_of if rng.random() < .5 else None))
     _check_totals(before, stream.memory)
 
+@validated()
 @torch.no_grad()
 def replay(
     stream:MemoryStream,      # changed
@@ -188,6 +195,7 @@ def replay(
     stream.set_memory(replay_edges(stream.memory, rng.randint(1, 4), rng.choice((.5, 1.)), rng.choice((0., .5, 1.)), rng.choice((0., .15)), rng.choice((1., 4.))))
     stream.replays += 1
 
+@validated()
 @torch.no_grad()
 def walk(
     stream:MemoryStream,      # left alone
@@ -202,6 +210,7 @@ def walk(
     _expect(bool(((weight > 0) | (to < 0)).all()), "a walk takes a step without an edge")
     _expect(bool(((at >= 0) | (to < 0)).all()), "a walk goes on after its end")
 
+@validated()
 @torch.no_grad()
 def forget_some(
     stream:MemoryStream,      # changed
@@ -215,6 +224,7 @@ def forget_some(
     _expect(all(0 <= old - new < stream.model.config.chunk_size for old, new in zip(stream.clock, clock)), "forgetting moves the clock by more than an unfinished chunk")
     stream.clock = clock
 
+@validated()
 @torch.no_grad()
 def empty_rows(
     stream:MemoryStream,      # changed
@@ -225,6 +235,7 @@ def empty_rows(
     stream.state = stream.model.initial_state(len(stream.clock), stream.state, reset)
     stream.clock = [0 if r else c for r, c in zip(reset.tolist(), stream.clock)]
 
+@validated()
 def select(
     stream:MemoryStream,      # changed
     rng:random.Random,  # the only source of randomness
@@ -233,6 +244,7 @@ def select(
     rows = [rng.randrange(len(stream.clock)) for _ in stream.clock]
     stream.state, stream.clock = tree_map(lambda x: x[rows], stream.state), [stream.clock[i] for i in rows]
 
+@validated()
 def permute(
     stream:MemoryStream,      # changed
     rng:random.Random,  # the only source of randomness
@@ -241,6 +253,7 @@ def permute(
     order = torch.rand(stream.memory.strength.shape, generator=torch.Generator().manual_seed(rng.randrange(2**31))).argsort(-1)
     stream.set_memory(permute_slots(stream.memory, order))
 
+@validated()
 def save_and_load(
     stream:MemoryStream,      # changed
     rng:random.Random,  # not used
@@ -260,6 +273,7 @@ class Operation(NamedTuple):
     name:str    # of `OPERATIONS`
     number:int  # seeds what the operation draws
 
+@validated()
 def apply_operations(
     case:Case,                   # of `random_case`
     operations:list[Operation],  # in order
@@ -273,6 +287,7 @@ def apply_operations(
         _expect(not (broken := stream.broken()), f"not true that {'; nor that '.join(broken)} (after {done})")
     return stream
 
+@validated(count="≥ 1")
 def random_operations(
     rng:random.Random,  # the only source of randomness
     count:int,          # of operations
@@ -281,6 +296,7 @@ def random_operations(
     names = list(OPERATIONS)
     return [Operation('read' if i % 2 == 0 else rng.choice(names), rng.randrange(1000)) for i in range(count)]
 
+@validated()
 def simplify_operations(
     operations:list[Operation],                     # that fail
     fails:Callable[[list[Operation]], bool],        # whether operations fail
@@ -293,6 +309,7 @@ def simplify_operations(
         else: i += 1
     return operations
 
+@validated()
 def stream_text(
     case:Case,                   # of `random_case`
     operations:list[Operation],  # in order
@@ -300,6 +317,7 @@ def stream_text(
     "A stream in one line."
     return json.dumps(json.loads(case_text(case)) | dict(operations=[f"{o.name}:{o.number}" for o in operations]))
 
+@validated()
 def parse_stream(
     text:str,   # of `stream_text`
 )->tuple[Case, list[Operation]]:

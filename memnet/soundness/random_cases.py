@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.trees import tree_map
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..models.controller import ControllerState
 from ..models.memnet import MemNet, MemNetConfig
@@ -40,6 +40,7 @@ RUN_SETTINGS = ('head_width', 'weights', 'rows', 'tokens', 'before', 'lengths', 
 Case = dict[str, Any]   # setting -> value
 
 # %% ../../nbs/soundness/00_random_cases.ipynb #1784ea67
+@validated()
 def random_case(
     rng:random.Random,  # the only source of randomness
 )->Case:
@@ -50,6 +51,7 @@ def simplest_case()->Case:  # the first value of each setting
     "The case that a search for a simpler one ends at, if everything fails."
     return {name: values[0] for name, values in CASE_VALUES.items()}
 
+@validated()
 def case_config(
     case:Case,   # of `random_case`
 )->MemNetConfig: # valid
@@ -72,6 +74,7 @@ def _move_weights(model, generator):
         elif name.endswith(('gate.bias', 'policy.bias')): p.copy_(noise)
         else: p.add_(noise*.5)
 
+@validated()
 def case_model(
     case:Case,   # of `random_case`
     dtype:torch.dtype=torch.float64,  # of the parameters
@@ -90,6 +93,7 @@ def _tokens_apart(count, apart, vocab_size, generator):
         row.append(free[int(torch.randint(len(free), (1,), generator=generator))])
     return torch.tensor(row, dtype=torch.long)
 
+@validated(rows="≥ 1", tokens="≥ 1")
 def random_inputs(
     cfg:MemNetConfig,   # says whether tokens or vectors
     rows:int,           # of the batch
@@ -109,12 +113,14 @@ class CaseData(NamedTuple):
     mask:Optional[Tensor]   # True = real token, `b t`; None = all
     state:ControllerState   # of the stream so far; its tensors may receive gradients
 
+@validated()
 def may_receive_gradient(
     name:str,   # path of a tensor of a state, as `tree_leaves` gives it
 )->bool:
     "Whether a loss may depend on this part of a state by a gradient: counters and statistics are out."
     return name.rpartition('.')[2] in ('keys', 'values', 'strength', 'edges', 'trace')
 
+@validated(tokens="≥ 1")
 def case_data(
     case:Case,     # of `random_case`
     model:MemNet,  # of `case_model`
@@ -130,6 +136,7 @@ def case_data(
     if case['lengths'] == 'ragged': mask = torch.arange(tokens) < torch.randint(tokens + 1, (case['rows'], 1), generator=g)
     return CaseData(inputs, mask, state)
 
+@validated()
 def case_generator(
     case:Case,   # of `random_case`
 )->Optional[torch.Generator]:  # a new one, always with the same draws; None = nothing is sampled
@@ -146,6 +153,7 @@ class ReferenceBank(MultiHeadMemoryBank):
         "The same read; that it is overridden is the point."
         return super().read_chunk(*args, **kwargs)
 
+@validated()
 def with_reference_path(
     model:MemNet,  # left alone
 )->MemNet:         # shares every parameter with it
@@ -161,12 +169,14 @@ def with_reference_path(
     return reference
 
 # %% ../../nbs/soundness/00_random_cases.ipynb #03fd381b
+@validated()
 def case_text(
     case:Case,  # of `random_case`
 )->str:         # json of the settings that differ from the simplest
     "A case in one line."
     return json.dumps({k: v for k, v in case.items() if v != CASE_VALUES[k][0]})
 
+@validated()
 def parse_case(
     text:str,   # of `case_text`
 )->Case:
@@ -180,6 +190,7 @@ def parse_case(
         require(v in CASE_VALUES[k], f"{k} must be one of {sorted(set(CASE_VALUES[k]), key=str)}, got {k}={v!r}")
     return simplest_case() | given
 
+@validated()
 def simpler_cases(
     case:Case,  # of `random_case`
 )->Iterator[Case]:  # with one setting simpler; the simplest first
@@ -187,6 +198,7 @@ def simpler_cases(
     for name, values in CASE_VALUES.items():
         for v in dict.fromkeys(values[:values.index(case[name])]): yield case | {name: v}
 
+@validated()
 def simplify_case(
     case:Case,                     # that fails
     fails:Callable[[Case], bool],  # whether a case fails in the same way

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 # %% ../../nbs/soundness/04_soak.ipynb #4b8c0ac8
 import memnet
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES
 from .invariants import apply_operations, parse_stream, random_operations, simplify_operations, stream_text
 from .random_cases import Case, case_text, parse_case, random_case, simplify_case
@@ -40,6 +40,7 @@ class SoakUnit(NamedTuple):
     number:int  # of the unit
     steps:int   # cases, operations or steps in it
 
+@validated()
 def soak_units(
     parts:tuple[str, ...]=SOAK_PARTS,  # which of them
     share:float=1.,                    # of the full sizes, in (0, 1]
@@ -94,6 +95,7 @@ class _Budget:
     def __init__(self, seconds): self.end = time.monotonic() + seconds
     def __call__(self, fails): return lambda *x: time.monotonic() < self.end and fails(*x)
 
+@validated(seed="≥ 0", simplify="finite")
 def run_unit(
     unit:SoakUnit,          # what to run
     seed:int=0,             # of the whole soak
@@ -125,6 +127,7 @@ def _parse_stress(text):
     require_positive(steps=steps)
     return parse_case(json.dumps(given)), steps
 
+@validated()
 def repeat_case(
     check:str,   # an equivalence, `operations`, or a kind of stress
     text:str,    # the case in one line
@@ -149,6 +152,7 @@ def package_digest()->str:  # eight hexadecimal digits
     for path in sorted(root.rglob('*.py')): digest.update(path.relative_to(root).as_posix().encode() + b'\0' + path.read_bytes() + b'\0')
     return digest.hexdigest()[:8]
 
+@validated()
 def read_units(
     path:Path,   # of `units.csv`; may be missing
 )->pd.DataFrame: # a row for each finished unit
@@ -169,6 +173,7 @@ def _append(path, row):
         if new: writer.writeheader()
         writer.writerow(row)
 
+@validated()
 def summarise_units(
     units:pd.DataFrame,  # of `read_units`
 )->pd.DataFrame:         # a row for each check
@@ -187,8 +192,9 @@ class SoakResult(NamedTuple):
         "The units that failed."
         return self.units[self.units['failure'] != '']
 
+@validated(seed="≥ 0")
 def run_soak(
-    folder:Path,              # made if it is not there; holds `units.csv` and `summary.csv`
+    folder:Path|str,              # made if it is not there; holds `units.csv` and `summary.csv`
     units:list[SoakUnit],     # of `soak_units`
     seed:int=0,               # of all cases; the same for one folder
     minutes:Optional[float]=None, # begin no further unit after so long; None = run them all
@@ -219,6 +225,7 @@ def run_soak(
     summarise_units(mine).to_csv(folder/'summary.csv', index=False)
     return SoakResult(mine, len(wanted) - len(mine))
 
+@validated(seed="≥ 0")
 def record_soak(
     result:SoakResult,  # what is done
     seed:int,           # of its cases

@@ -11,6 +11,7 @@ import contextlib, json, random
 from typing import Any, Callable, Iterator, NamedTuple
 import torch
 from torch import Tensor
+from ..foundations.validation import validated
 from ..foundations.trees import tree_leaves
 from ..models.memnet import MemNet
 from .random_cases import Case, case_generator, case_model, random_case, random_inputs
@@ -24,6 +25,7 @@ class StressResult(NamedTuple):
     steps:int     # that were made
     refused:int   # steps that were refused with a ValueError
 
+@validated()
 def require_finite(
     what:str,       # begins the message
     tensors:Any,    # (name, tensor or None) pairs
@@ -48,6 +50,7 @@ def _step(model, inputs, state, generator, rng):
     return out, terms
 
 # %% ../../nbs/soundness/03_stress.ipynb #3c4e7b43
+@validated(steps="≥ 1")
 def stress_train(
     case:Case,   # of `random_case`
     steps:int,   # of the optimiser
@@ -91,6 +94,7 @@ def _run_stream(model, case, steps, context):
             if done == steps: break
     return StressResult(steps, 0)
 
+@validated(steps="≥ 1")
 def stress_stream(
     case:Case,   # of `random_case`
     steps:int,   # calls
@@ -98,6 +102,7 @@ def stress_stream(
     "Read 4,096 tokens with the state carried on. Raises NonFinite where a number is lost."
     return _run_stream(case_model(case, torch.float32), case, steps, contextlib.nullcontext)
 
+@validated(steps="≥ 1")
 def stress_mixed_precision(
     case:Case,   # of `random_case`
     steps:int,   # calls
@@ -112,6 +117,7 @@ def stress_mixed_precision(
 EXTREMES = (0., 1e4, -1e4, 1e-30, 30., -30.)   # what single parameters are set to
 INPUT_SCALES = (1., 1e30, 1e-40, 0.)           # what vectors are multiplied by
 
+@validated(steps="≥ 1")
 def stress_extremes(
     case:Case,   # of `random_case`
     steps:int,   # calls, each of a new model

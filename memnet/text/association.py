@@ -9,7 +9,7 @@ __all__ = ['EDGE_WEIGHTS', 'BACKWARD', 'MAX_FAN_OUT', 'PushedWalk', 'push_pagera
 # %% ../../nbs/text/06_association.ipynb #eea5b20b
 from collections import defaultdict
 from typing import Callable, Iterable, Mapping, NamedTuple
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .records import check_number
 
 # %% ../../nbs/text/06_association.ipynb #871483cf
@@ -19,6 +19,7 @@ class PushedWalk(NamedTuple):
     rest:float               # activation that was too thin to be pushed on: the distance to the limit in the 1-norm
     pushes:int               # how many nodes were visited
 
+@validated()
 def push_pagerank(
     neighbours:Callable[[int],Mapping[int,float]],  # node -> (node -> weight > 0)
     restart:Mapping[int,float],  # where activation starts, >= 0; is scaled to sum 1
@@ -54,24 +55,30 @@ EDGE_WEIGHTS = dict(next=.25, assoc=1., derived=1., supersedes=0.)   # how well 
 BACKWARD = .5        # and against it
 MAX_FAN_OUT = 32     # strongest edges of a record that are kept
 
+@validated(record_id="≥ 0")
 def record_node(
     record_id:int,  # number of a record
 )->int:             # even
     "Node of a record."
     return 2*record_id
 
+@validated(name_id="≥ 0")
 def name_node(
     name_id:int,  # number of a name
 )->int:           # odd
     "Node of a name."
     return 2*name_id + 1
 
+@validated(n_mentions="≥ 0")
 def name_specificity(
     n_mentions:int, # records of the namespace that mention the name
 )->float:           # in (0,1]
     "How much a name says: the fewer records mention it, the more. Source: Jiménez Gutiérrez et al. 2024, section 2.3."
     return 1/max(n_mentions, 1)
 
+@validated_methods(
+    add_record=dict(record_id="≥ 0"), remove_record=dict(record_id="≥ 0"), set_edge=dict(src="≥ 0", dst="≥ 0", w="finite"),
+    neighbours=dict(node="≥ 0"), weakest_edges=dict(record_id="≥ 0"))
 class AssociationGraph:
     "Records, names and edges of one namespace."
     def __init__(self)->None:

@@ -11,7 +11,7 @@ import random
 from collections import Counter, defaultdict
 from typing import Callable, Iterable, NamedTuple, Optional, Sequence
 import numpy as np
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .probes import invented_names
 from .records import check_choice, check_count
 from .search import BM25_B, BM25_K1, bm25_idf, words_of
@@ -45,6 +45,7 @@ def _evidence(kind:str, n:int, o:str, other:Callable[[],str], rng:random.Random)
         return f'Which food must not be in the home of {o}?', [*(f'{a} shares the rooms with {b}.' for a, b in zip(way, way[1:])), f'{way[-1]} is allergic to {rng.choice(["nuts", "eggs", "milk", "fish", "wheat"])}.'], n
     return f'Which instrument does {o} play?', [], 0
 
+@validated(seed="≥ 0")
 def convo_cases(
     seed:int,                            # of names, order and gaps
     n_conversations:int,                 # how long the history is
@@ -74,6 +75,7 @@ def convo_cases(
     return ConvoHistory([m if m is not None else fill() for m in messages], cases)
 
 # %% ../../nbs/text/21_bench.ipynb #e8b26a11
+@validated()
 def all_evidence_recall(
     cases:Iterable[ConvoCase],                    # with an answer
     retrieve:Callable[[str],Iterable[int]],       # question -> positions in the history
@@ -88,6 +90,7 @@ class AbstentionCurve(NamedTuple):
     answered:np.ndarray   # share of the questions with an answer that is answered at each, `n`
     wrongly:np.ndarray    # share of those without that is answered, too, `n`
 
+@validated()
 def abstention_curve(
     scores:Sequence[float],     # higher = more sure, one a question
     answerable:Sequence[bool],  # whether there is an answer
@@ -99,6 +102,7 @@ def abstention_curve(
     at = np.unique(s)[::-1]
     return AbstentionCurve(float((gap > 0).mean() + .5*(gap == 0).mean()), at, (s[yes][None] >= at[:, None]).mean(1), (s[~yes][None] >= at[:, None]).mean(1))
 
+@validated()
 def break_even(
     cost_scan:Sequence[float],   # at each size
     cost_index:Sequence[float],  # of the other way, at the same sizes
@@ -110,6 +114,7 @@ def break_even(
     meet = (a2 - a1)/(b1 - b2) if abs(b1 - b2) > 1e-12*max(abs(b1), abs(b2), 1e-300) else np.inf     # eq-convo
     return float(meet) if meet > 0 else float('inf')
 
+@validated_methods()
 class WordIndex:
     "BM25 over a list of texts, in memory."
     def __init__(self,

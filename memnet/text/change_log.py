@@ -8,6 +8,9 @@ __all__ = ['STATUS_FIELDS', 'NEW_STATUS', 'LogEntry', 'Replayed', 'replay_log', 
 # %% ../../nbs/text/03_change_log.ipynb #bfe3d325
 from typing import Any, Iterable, NamedTuple
 
+# %% ../../nbs/text/03_change_log.ipynb #c334db57
+from ..foundations.validation import validated
+
 # %% ../../nbs/text/03_change_log.ipynb #86044ebd
 STATUS_FIELDS = ('valid_to', 'state', 'frozen', 'strength', 'reads', 'last_read')
 NEW_STATUS = dict(valid_to=None, state='generated', frozen=False, strength=1., reads=0, last_read=None)
@@ -26,6 +29,7 @@ class Replayed(NamedTuple):
     edges:dict[tuple[int,int,str],tuple[float,float]]   # (from, to, type) -> (weight, time of the last change)
 
 # %% ../../nbs/text/03_change_log.ipynb #661a3a91
+@validated()
 def replay_log(
     log:Iterable[LogEntry],  # in order
 )->Replayed:
@@ -47,6 +51,7 @@ def replay_log(
             else: raise ValueError(f"operation {entry.seq} of the log holds an unknown change {kind!r}: the file was written by a newer version")
     return Replayed(status, edges)
 
+@validated(time="finite")
 def changes_between(
     old:Replayed,  # what there is
     new:Replayed,  # what there should be

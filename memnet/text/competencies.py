@@ -11,6 +11,7 @@ import random, re
 from collections import Counter
 from typing import Callable, NamedTuple, Optional, Protocol, Sequence
 import numpy as np
+from ..foundations.validation import validated, validated_methods
 from .probes import Clock, invented_names
 from .recall import RecallConfig
 from .records import check_count
@@ -50,6 +51,7 @@ class TextTask(NamedTuple):
     chunks:list[str]                # in order
     questions:list[SuiteQuestion]   # in no order
 
+@validated()
 def read_fact(
     text:str,  # any sentence
 )->Optional[Fact]: # None = it states none
@@ -107,6 +109,7 @@ def _conflict(rng:random.Random, n:int, versions:int)->tuple[TextTask,TextTask]:
     chunks = [_say(rng, f) for f in facts]
     return TextTask(chunks, [ask(p, (r,), _FACTS[r][1]) for p in people for r in ('firm', 'home')]), TextTask(chunks, [ask(p, r, text) for p in people for r, text in _CHAINS.items()])
 
+@validated(seed="≥ 0")
 def competency_suite(
     seed:int,         # of all names, orders and questions
     scale:int=12,     # people, classes or firms of a task
@@ -120,6 +123,7 @@ def competency_suite(
     return dict(retrieval=_retrieval(rngs[0], 2*scale), learning=_learning(rngs[1], scale, shots), range=_range(rngs[2], scale), conflict=conflict, chain=chain)
 
 # %% ../../nbs/text/22_competencies.ipynb #6e6acb05
+@validated()
 def answer_from(
     texts:Sequence[str],    # that came back, the best first
     q:SuiteQuestion,        # what is asked
@@ -143,6 +147,7 @@ def answer_from(
     if not counts: return ''
     return counts.most_common(1)[0][0] if q.how == 'most' else seen[0][1] if tally is None else tally[2]
 
+@validated()
 def tally(
     name:str,          # of a person, in normal form
     texts:list[str],   # that mention it, in order
@@ -166,6 +171,7 @@ class MemoryAgent(Protocol):
         "Answer from what was kept."
         ...
 
+@validated_methods()
 class WindowAgent:
     "Keeps the last chunks and reads them all: a context with first in, first out."
     def __init__(self,
@@ -188,6 +194,7 @@ class WindowAgent:
         order = sorted(range(len(self.kept)), key=lambda i: -len(own & set(words_of(self.kept[i])))) if q.how == 'label' else range(len(self.kept))
         return answer_from([self.kept[i] for i in order], q, [float(i) for i in order], True)
 
+@validated_methods(__init__=dict(spread="in [0, 1]"))
 class RecallAgent:
     "Keeps everything in a text memory, and reads the best records."
     def __init__(self,
@@ -225,6 +232,7 @@ class RecallAgent:
             if not value: return ''
         return value
 
+@validated()
 def run_suite(
     agent:Callable[[],MemoryAgent],  # makes a new one for each stream
     suite:dict[str,TextTask],        # of `competency_suite`

@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Callable, Iterable, NamedTuple, Optional, Sequence
 import numpy as np
+from ..foundations.validation import validated
 from ..foundations.config import Config
 from .records import RECORD_KINDS, Record, check_choice, check_count, check_number
 from .view import NamespaceView
@@ -46,6 +47,7 @@ class Proposal(NamedTuple):
     changes:list               # as the log keeps them
     text:Optional[str]=None    # of the record to write, for an abstraction
 
+@validated(now="finite")
 def retention(
     record:Record,  # any
     now:float,      # seconds
@@ -57,6 +59,7 @@ def retention(
     return record.strength*fade*(.5 + record.importance)
 
 # %% ../../nbs/text/10_consolidation.ipynb #1975f7ba
+@validated(now="finite")
 def propose_expiry(
     records:Iterable[Record],  # live ones
     now:float,                 # seconds
@@ -74,6 +77,7 @@ def _replaced(old:Record, new:Record, view:NamespaceView, now:float)->list:
             changes.append(['edge', *ends, 'assoc', min(1., w + view.graph.edges.get(ends[0], {}).get((ends[1], 'assoc'), 0.)), now])
     return [*changes, ['set', new.id, dict(strength=new.strength + old.strength)]]
 
+@validated(now="finite")
 def propose_merges(
     records:Sequence[Record],  # live ones
     view:NamespaceView,        # their names and vectors
@@ -98,6 +102,7 @@ def propose_merges(
                 break
     return out
 
+@validated(now="finite")
 def propose_conflicts(
     records:Iterable[Record],  # live ones
     view:NamespaceView,        # their links
@@ -113,6 +118,7 @@ def propose_conflicts(
         out += [Proposal('conflict', f"{old.key}: {new.text!r} replaces {old.text!r}", (new.id, old.id), _replaced(old, new, view, now)) for old, new in zip(group, group[1:]) if not old.frozen]
     return out
 
+@validated()
 def propose_abstractions(
     records:Iterable[Record],  # live ones
     view:NamespaceView,        # their names and vectors
@@ -139,6 +145,7 @@ def propose_abstractions(
         out.append(Proposal('abstract', f"{len(group)} records about {names[m]!r}", tuple(r.id for r in group), [], text))
     return out
 
+@validated(now="finite")
 def propose_pruning(
     view:NamespaceView,  # links
     updated:Callable[[int,int],float],  # (from, to) -> time of the last change of an `assoc` link
@@ -153,6 +160,7 @@ def propose_pruning(
         if weak: out.append(Proposal('prune', f"{len(weak)} links of record {src} have faded below {config.min_edge:g}", (src, *weak), [['edge', src, dst, 'assoc', None, now] for dst in weak]))
     return out
 
+@validated(now="finite")
 def propose_retention(
     records:Sequence[Record],  # live ones
     now:float,                 # seconds
@@ -182,6 +190,7 @@ class ConsolidationReport(NamedTuple):
     before:int                 # live records before
     after:int                  # and after
 
+@validated()
 def check_parts(
     parts:Iterable[str],  # what to do
 )->tuple[str,...]:        # in the order of `PARTS`

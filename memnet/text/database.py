@@ -8,7 +8,7 @@ __all__ = ['APPLICATION_ID', 'SCHEMA_VERSION', 'SCHEMA', 'open_file']
 # %% ../../nbs/text/04_database.ipynb #da7a0003
 import sqlite3
 from pathlib import Path
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/text/04_database.ipynb #b5cfc3fb
 APPLICATION_ID, SCHEMA_VERSION = 0x4D4E5458, 1   # "MNTX"
@@ -47,9 +47,13 @@ class _NamingCursor(sqlite3.Cursor):
 
 class _NamedConnection(sqlite3.Connection):
     path = ''   # of the file
-    def execute(self, *args): return self.cursor(_NamingCursor).execute(*args)
-    def executemany(self, *args): return self.cursor(_NamingCursor).executemany(*args)
+    def _open_cursor(self):
+        try: return self.cursor(_NamingCursor)
+        except sqlite3.ProgrammingError: raise ValueError(f"{self.path!r} is closed: open it again") from None
+    def execute(self, *args): return self._open_cursor().execute(*args)
+    def executemany(self, *args): return self._open_cursor().executemany(*args)
 
+@validated(timeout="finite")
 def open_file(
     path:str,               # file, or ':memory:'
     read_only:bool=False,   # never write
@@ -58,6 +62,7 @@ def open_file(
     "Open or make the file of a memory. Raises ValueError where it is no such file, damaged, of another version, or cannot be opened."
     place, exists = Path(path), path != ':memory:' and Path(path).exists() and Path(path).stat().st_size > 0
     require(path == ':memory:' or place.parent.is_dir(), f"the folder of {path!r} does not exist: make it first")
+    require(path == ':memory:' or not place.is_dir(), f"{path!r} is a folder: name a file in it")
     require(not read_only or exists, f"{path!r} cannot be opened for reading: there is no such file")
     if exists:
         with open(path, 'rb') as f: require(f.read(16) == b'SQLite format 3\0', f"{path!r} is not a memory of text: choose another file")

@@ -9,7 +9,7 @@ __all__ = ['Encoder', 'hash_features', 'HashEncoder', 'encode_texts', 'check_enc
 import zlib
 from typing import Any, Protocol, Sequence
 import numpy as np
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .records import check_count, check_text
 
 # %% ../../nbs/text/01_encoder.ipynb #3e3ab4c9
@@ -25,6 +25,7 @@ class Encoder(Protocol):
         ...
 
 # %% ../../nbs/text/01_encoder.ipynb #2973db2b
+@validated()
 def hash_features(
     text:str,  # any text
 )->dict[str,int]: # feature -> count; words begin with '=', runs of letters stand as they are
@@ -41,6 +42,7 @@ def hash_features(
     return counts
 
 # %% ../../nbs/text/01_encoder.ipynb #ce7b305c
+@validated_methods()
 class HashEncoder:
     "Signed hashing of words and runs of letters. Source: Weinberger et al. 2009, section 2, for the signs; Bojanowski et al. 2017, section 3, for runs of letters."
     WORD_WEIGHT = 2.5   # of a word, against 1 for a run of letters
@@ -65,6 +67,7 @@ class HashEncoder:
         return (out/np.linalg.norm(out, axis=1, keepdims=True)).astype(np.float32) if len(texts) else out.astype(np.float32)
 
 # %% ../../nbs/text/01_encoder.ipynb #5c9e8d98
+@validated()
 def encode_texts(
     encoder:Encoder,      # gives the vectors
     texts:Sequence[str],  # what to encode

@@ -8,6 +8,7 @@ __all__ = ['LEARNING_RATE', 'LINK_HALF_LIFE', 'LEARNED_HITS', 'SUMMARY', 'learne
 
 # %% ../../nbs/text/09_links.ipynb #bfaf69c4
 from typing import Container, Iterable, Optional, Sequence
+from ..foundations.validation import validated
 from .association import name_specificity
 from .recall import Hit
 from .store import TextStore
@@ -18,6 +19,7 @@ LEARNING_RATE = .1           # of links and strength, at a recall
 LINK_HALF_LIFE = 30*86_400.  # seconds in which an unused link loses half of its weight
 LEARNED_HITS = 5             # of a recall that are linked with each other
 
+@validated(old="finite", elapsed="finite", a="in [0, 1]", b="finite")
 def learned_weight(
     old:Optional[float],  # weight of the link; None = there is none yet
     elapsed:float,        # seconds since its last change
@@ -27,6 +29,7 @@ def learned_weight(
     "Weight of a link after both ends were recalled together, eq-learn."
     return min(1., (0. if old is None else old*2**(-max(elapsed, 0.)/LINK_HALF_LIFE)) + LEARNING_RATE*a*b)
 
+@validated(now="finite")
 def strengthen_recalled(
     store:TextStore,       # the file
     view:NamespaceView,    # of the namespace
@@ -52,6 +55,7 @@ def strengthen_recalled(
         with store.transaction('prune', actor, now):
             for src, dst, type in surplus: store.edge(src, dst, type, None, now)
 
+@validated(record_id="≥ 0", least="finite")
 def shared_names(
     view:NamespaceView,      # of the namespace
     record_id:int,           # in it
@@ -66,6 +70,7 @@ def shared_names(
             if other != record_id and other in allowed: shared[other] = shared.get(other, 0.) + name_specificity(len(graph.records_of[m]))
     return sorted(((i, s) for i, s in shared.items() if s >= least), key=lambda item: (-item[1], item[0]))
 
+@validated(record_id="≥ 0")
 def linked(
     view:NamespaceView,      # of the namespace
     record_id:int,           # in it
@@ -77,6 +82,7 @@ def linked(
 # %% ../../nbs/text/09_links.ipynb #b51f0c12
 SUMMARY = 'consolidation'   # source of the records that consolidation writes
 
+@validated()
 def with_traces(
     store:TextStore,     # the file
     ids:Iterable[int],   # records

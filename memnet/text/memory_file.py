@@ -9,7 +9,7 @@ __all__ = ['MAX_VIEWS', 'Opened', 'MemoryFile']
 import time
 from collections import OrderedDict
 from typing import Any, Callable, Optional, TypeVar
-from ..foundations.validation import require
+from ..foundations.validation import require, validated_methods
 from .encoder import Encoder, HashEncoder, check_encoder, encode_texts
 from .records import Record, check_label, check_number
 from .change_log import LogEntry, changes_between, replay_log
@@ -22,6 +22,9 @@ MAX_VIEWS = 16   # namespaces that are held in memory at a time
 
 Opened = TypeVar('Opened', bound='MemoryFile')   # a memory of this class or one that extends it
 
+@validated_methods(
+    get=dict(id="≥ 1"), history=dict(id="≥ 1"), provenance=dict(id="≥ 1"), log=dict(since="≥ 0"), rollback=dict(seq="≥ 0"),
+    archive=dict(id="≥ 1"), restore=dict(id="≥ 1"), freeze=dict(id="≥ 1"))
 class MemoryFile:
     "An open memory: its records, their history and their states. Raises ValueError for whatever it refuses."
     def __init__(self,

@@ -9,13 +9,14 @@ __all__ = ['lit_html', 'record_html', 'MemoryPanel']
 import html
 from typing import Callable
 import ipywidgets as W
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .encoder import encode_texts
 from .recall import Ranked, Recall, RecallConfig, rank_records
 from .records import Record
 from .text_memory import TextMemory
 
 # %% ../../nbs/text/24_memory_panel.ipynb #e7a00007
+@validated(most="≥ 1")
 def lit_html(
     found:Recall,                 # what came back
     ranked:Ranked,                # everything that activation reached
@@ -34,6 +35,7 @@ def lit_html(
     head = f'<p>{said}, confidence {found.confidence:.2f}. Known names: {html.escape(", ".join(found.names)) or "none"}. {len(ranked.ids)} records were reached, {len(back)} came back (bold).</p>'
     return head + '<table><tr><th>record</th><th>activation</th><th>from names</th><th>from question</th><th style="text-align:left">text</th></tr>' + ''.join(rows) + '</table>'
 
+@validated(id="≥ 1")
 def record_html(
     memory:TextMemory,  # that holds it
     id:int,             # of a record
@@ -46,6 +48,7 @@ def record_html(
     return f'<p>{html.escape(record.text)}</p><p>{facts}</p>' + listed('versions', memory.history(id)) + listed('linked', memory.expand([id])) + listed('shared names', [r for r, _ in memory.related(id)])
 
 # %% ../../nbs/text/24_memory_panel.ipynb #e7a00008
+@validated_methods()
 class MemoryPanel(W.VBox):
     "Ask a memory, look at what was reached, and at records. Raises ValueError where it is given no memory."
     def __init__(self,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..memory.bank import MultiHeadMemoryBank
 from ..memory.state import MemoryState
 from .association import EDGE_WEIGHTS, name_specificity
@@ -39,6 +39,7 @@ def _edges(view:NamespaceView, ids:list[int])->Tensor:
                 if other in at and other != i: A[at[i], at[other]] += name_specificity(len(view.graph.records_of[m]))
     return A.clamp(max=1)
 
+@validated()
 def fill_slots(
     memory:TextMemory,            # gives the records
     bank:MultiHeadMemoryBank,     # whose state is filled
@@ -63,6 +64,7 @@ def fill_slots(
     if fields['edges'].shape[-1]: fields['edges'][0, :, :n, :n] = _edges(view, ids)
     return FilledSlots(state._replace(**fields), tuple(ids), project)
 
+@validated()
 def slot_query(
     filled:FilledSlots,   # gives the projections
     x:np.ndarray,         # unit vector of a text, `e`
@@ -72,6 +74,7 @@ def slot_query(
 
 SAME_KEY = .99   # cosine above which a slot still holds its record
 
+@validated(least="finite")
 def learn_from_slots(
     memory:TextMemory,    # whose links grow
     filled:FilledSlots,   # as the bank was given them

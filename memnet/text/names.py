@@ -8,6 +8,7 @@ __all__ = ['COMMON_WORDS', 'CONNECTORS', 'MAX_NAMES', 'normal_name', 'find_names
 # %% ../../nbs/text/02_names.ipynb #e9132143
 import re
 from typing import Container, Optional
+from ..foundations.validation import validated
 from .records import check_count
 
 # %% ../../nbs/text/02_names.ipynb #6d890454
@@ -27,12 +28,14 @@ def _name_like(token:str)->bool:
     letters, digits = any(c.isalpha() for c in token), any(c.isdigit() for c in token)
     return letters and (token[0].isupper() or digits) and token.casefold() not in COMMON_WORDS
 
+@validated()
 def normal_name(
     token:str,  # as it stands in the text
 )->str:         # in lower case, without a possessive ending
     "The form under which a name is kept."
     return re.sub(r"[’']s?$", '', token.casefold())
 
+@validated()
 def find_names(
     text:str,  # any text
 )->tuple[str,...]:  # without repetition, in order, at most `MAX_NAMES`
@@ -60,12 +63,14 @@ def find_names(
     return tuple(found)[:MAX_NAMES]
 
 # %% ../../nbs/text/02_names.ipynb #96e02a41
+@validated()
 def key_name(
     key:str,  # such as "anna.city"; '' = none
 )->Optional[str]: # the entity that it is about
     "The name in a key."
     return normal_name(key.split('.', 1)[0]) or None if key else None
 
+@validated()
 def query_names(
     query:str,                # a question, in any case
     known:Container[str],     # names that the memory holds, in normal form

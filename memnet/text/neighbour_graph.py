@@ -9,12 +9,14 @@ __all__ = ['EXACT_BELOW', 'NeighbourGraphIndex']
 import importlib
 from typing import Any, Optional, Sequence
 import numpy as np
+from ..foundations.validation import validated_methods
 from .records import check_count
 from .search import ExactIndex, is_among, top_positions
 
 # %% ../../nbs/text/06_neighbour_graph.ipynb #c7a00007
 EXACT_BELOW = 5_000   # records among which looking at all is as quick
 
+@validated_methods(__init__=dict(dim="≥ 1"))
 class NeighbourGraphIndex(ExactIndex):
     "Cosines with near vectors only, found over a graph of neighbours: for more than 10⁵ records. Raises ValueError where hnswlib is not installed. Source: Malkov and Yashunin 2018."
     def __init__(self,

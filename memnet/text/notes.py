@@ -10,7 +10,7 @@ __all__ = ['EXPORT_FORMATS', 'Note', 'Refused', 'markdown_notes', 'chat_notes', 
 import json, os, re
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .memory_file import MemoryFile
 from .records import check_choice
 from .text_memory import Details, TextMemory
@@ -30,6 +30,7 @@ class Refused(NamedTuple):
     source:str   # file and line
     why:str      # in words
 
+@validated()
 def markdown_notes(
     text:str,   # of a markdown or plain text file
     name:str,   # of the file, for the source
@@ -55,6 +56,7 @@ def markdown_notes(
         if line.strip() or code: block.append(item[1] if item and not code else line)
     yield from close()
 
+@validated()
 def chat_notes(
     lines:Iterable[str],  # one json object a line
     name:str,             # of the file, for the source
@@ -71,6 +73,7 @@ def chat_notes(
         if not isinstance(content, str): yield Refused(place, "it has neither a text `content` nor a `text`"); continue
         yield Note(content, place, role if isinstance(role, str) else '', time, 'episodic')
 
+@validated()
 def read_notes(
     path:str|Path,  # a file or a folder
 )->Iterator[Note|Refused]:
@@ -90,6 +93,7 @@ class Added(NamedTuple):
     records:list[int]      # numbers of the records
     refused:list[Refused]  # what was passed over
 
+@validated()
 def add_notes(
     memory:TextMemory,                # takes them
     notes:Iterable[Note|Refused],     # as `read_notes` gives them
@@ -108,6 +112,7 @@ def add_notes(
 # %% ../../nbs/text/14_notes.ipynb #f901f01c
 EXPORT_FORMATS = ('jsonl', 'parquet')
 
+@validated()
 def export_records(
     memory:MemoryFile,            # whose records
     path:str|Path,                # file to write; its ending says how

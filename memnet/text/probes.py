@@ -10,8 +10,9 @@ __all__ = ['PROBE_KINDS', 'Ask', 'ABLATIONS', 'Sentence', 'Probe', 'WorldConfig'
 import random
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Callable, Iterable, NamedTuple, Optional
+from typing import Any, Callable, Iterable, NamedTuple, Optional
 import pandas as pd
+from ..foundations.validation import validated, validated_methods
 from ..foundations.config import Config
 from .recall import Hit, Recall, RecallConfig
 from .records import check_count, check_number
@@ -66,6 +67,7 @@ class World(NamedTuple):
     sentences:list[Sentence]  # in order
     probes:list[Probe]        # in no order
 
+@validated(n="≥ 1", syllables="≥ 1")
 def invented_names(
     rng:random.Random,  # source of chance
     n:int,              # how many
@@ -76,6 +78,7 @@ def invented_names(
     while len(found) < n: found[''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeio') for _ in range(syllables)).capitalize()] = None
     return list(found)
 
+@validated(seed="≥ 0")
 def text_world(
     seed:int,                        # which world
     config:WorldConfig=WorldConfig(),# how large
@@ -124,6 +127,7 @@ def _questions(rng:random.Random, sentences:list[Sentence], people:list[str], pe
     return out + [Probe(ask('city', n), 'absent', ()) for n in unknown]
 
 # %% ../../nbs/text/13_probes.ipynb #82d61b2c
+@validated_methods(__init__=dict(now="finite"))
 class Clock:
     "A clock that moves one second at each look: runs can be repeated."
     def __init__(self,
@@ -137,9 +141,10 @@ class Clock:
 
 Ask = Callable[[str,Optional[float]],Recall]   # question, time that it is about -> what came up
 
+@validated()
 def probe_memory(
     world:World,                          # what is stated and asked
-    memory:TextMemory,                    # an empty one; is filled
+    memory:Any,                           # an empty `TextMemory`, or what writes like one; is filled
     ask:Ask,                              # how it is asked
     kinds:Iterable[str]=PROBE_KINDS,   # which questions
 )->pd.DataFrame:                          # a row a question: kind, found, answered, abstained, confidence, question
@@ -160,6 +165,7 @@ def probe_memory(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/text/13_probes.ipynb #c0e53656
+@validated()
 def oracle_ask(
     world:World,        # whose evidence is handed out
     memory:TextMemory,  # filled with that world alone: sentence i is record i + 1
@@ -171,6 +177,7 @@ def oracle_ask(
         return Recall([Hit(memory.get(i + 1), 1., {}) for i in needed], not needed, 1., ())
     return ask
 
+@validated(k="≥ 1", seed="≥ 0")
 def chance_ask(
     memory:TextMemory,  # filled
     k:int,              # records that come back
@@ -186,6 +193,7 @@ def chance_ask(
 ABLATIONS:dict[str,tuple[float,dict]] = dict(   # name -> (spread, changes of `RecallConfig`)
     full=(.8, {}), no_graph=(0., {}), no_names=(.8, dict(names=False)), vectors_only=(0., dict(vector_weight=1.)), words_only=(0., dict(vector_weight=0.)))
 
+@validated(k="≥ 1")
 def recall_ablations(
     seeds:Iterable[int],             # of the worlds
     k:int=8,                         # records that come back
@@ -205,6 +213,7 @@ def recall_ablations(
     return pd.concat(tables, ignore_index=True)[['seed', 'ablation', 'kind', 'found', 'answered', 'n', 'bytes']]
 
 # %% ../../nbs/text/13_probes.ipynb #7d41e0ab
+@validated(tail="in [0, 1]")
 def threshold_gap(
     rows:pd.DataFrame,   # of `probe_memory`, worlds together
     tail:float=.01,      # share of the answered probes that may lie below

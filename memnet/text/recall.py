@@ -11,6 +11,7 @@ import math, re
 from dataclasses import dataclass
 from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
 import numpy as np
+from ..foundations.validation import validated
 from ..foundations.config import Config
 from .association import name_node, name_specificity, push_pagerank, record_node
 from .names import find_names, query_names
@@ -55,6 +56,7 @@ class Recall(NamedTuple):
     names:tuple[str,...]  # of the question, that the memory knows
 
 # %% ../../nbs/text/08_recall.ipynb #de1df1e0
+@validated(vector_weight="in [0, 1]", offset="finite")
 def fuse_rankings(
     by_vector:Mapping[int,float],  # record -> cosine, the nearest first
     by_word:Mapping[int,float],    # record -> score, the best first
@@ -71,12 +73,14 @@ def fuse_rankings(
     total = sum(out.values())
     return {i: w/total for i, w in out.items()}
 
+@validated()
 def count_tokens(
     text:str,  # any text
 )->int:        # at least 1
     "A rough count of the tokens of a language model: four characters each."
     return max(1, math.ceil(len(text)/4))
 
+@validated(k="≥ 1", budget="≥ 0", diversity="in [0, 1]")
 def pick_diverse(
     ids:Sequence[int],          # candidates, the best first
     scores:Sequence[float],     # >= 0
@@ -101,6 +105,7 @@ def pick_diverse(
     return picked
 
 # %% ../../nbs/text/08_recall.ipynb #ca663a89
+@validated()
 def question_words(
     query:str,  # any text
 )->list[str]:
@@ -108,6 +113,7 @@ def question_words(
     words = list(dict.fromkeys(words_of(query)))[:MAX_QUERY_WORDS]
     return [w for w in words if w not in QUESTION_WORDS] or words
 
+@validated()
 def without_names(
     query:str,              # any text
     names:Iterable[str],    # in normal form
@@ -117,6 +123,7 @@ def without_names(
     rest = ' '.join(w for w in re.findall(r'\w+', query) if not words.issuperset(words_of(w)))
     return rest if rest.strip() else query
 
+@validated(known="≥ 0", unknown="≥ 0")
 def answer_confidence(
     idf:Mapping[str,float],        # word of the question that is no name -> weight
     activation:Mapping[str,float], # word -> activation of the best hit that holds it, relative to the best hit
@@ -139,6 +146,7 @@ class Ranked(NamedTuple):
     found:dict[int,set]            # record -> words of the question that it holds
     names:tuple[str,...]           # of the question, that the memory knows
 
+@validated(spread="in [0, 1]")
 def walk_from(
     view:NamespaceView,        # whose graph
     restart:Mapping[int,float],# node -> weight
@@ -151,6 +159,7 @@ def walk_from(
     walk = push_pagerank(lambda i: view.graph.neighbours(i, counts, config.names), restart, spread, config.epsilon)
     return {i//2: a for i, a in walk.settled.items() if i % 2 == 0}
 
+@validated(first="≥ 0", more="≥ 1")
 def add_named(
     ids:Sequence[int],          # records of a search
     scores:Sequence[float],     # of each; the larger the better
@@ -162,6 +171,7 @@ def add_named(
     later = [(-named[i]*s, i, s) for i, s in zip(ids[first:], scores[first:]) if i in named and s > 0]
     return dict(zip(ids[:first], scores)) | {i: s for _, i, s in sorted(later)[:more]}
 
+@validated()
 def rank_records(
     view:NamespaceView,    # up to date
     query:str,             # the question
@@ -197,6 +207,7 @@ def rank_records(
     why = {i: dict(cosine=near.get(i, 0.), words=bm25.get(i, 0.), fused=base.get(i, 0.), from_names=named.get(i, 0.), from_question=asked.get(i, 0.)) for i in order}
     return Ranked(order, [activation[i] for i in order], why, words.idf, words.found, names)
 
+@validated(budget="≥ 0", spread="in [0, 1)")
 def recall_records(
     view:NamespaceView,    # up to date
     query:str,             # the question

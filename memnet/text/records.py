@@ -10,7 +10,7 @@ __all__ = ['RECORD_KINDS', 'STATES', 'LIVE_STATES', 'EDGE_TYPES', 'MAX_TEXT', 'M
 import difflib, json, math, re
 from dataclasses import dataclass, fields
 from typing import Any, Iterable, NamedTuple, Optional
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 
 # %% ../../nbs/text/00_records.ipynb #f1716c0a
 _DAY = 86_400.   # seconds
@@ -67,6 +67,7 @@ class Record:
     reads:int                   # how often it was recalled
     last_read:Optional[float]   # when, last
 
+    @validated(time="finite")
     def valid_at(self,
         time:Optional[float]=None,  # seconds; None = now, which asks only whether it has ended
     )->bool:
@@ -86,6 +87,7 @@ class Record:
 # %% ../../nbs/text/00_records.ipynb #470cb624
 MAX_TEXT = 1_000_000   # characters of one record
 
+@validated()
 def check_choice(
     what:str,               # name of the argument
     value:Any,              # what was given
@@ -98,6 +100,7 @@ def check_choice(
     hint = f": did you mean {near[0]!r}?" if near else ''
     raise ValueError(f"{what} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
+@validated()
 def check_number(
     what:str,                    # name of the argument
     value:Any,                   # what was given
@@ -110,6 +113,7 @@ def check_number(
     require(ok, f"{what} must be a finite number{bounds}, got {value!r}")
     return float(value)
 
+@validated()
 def check_count(
     what:str,  # name of the argument
     value:Any, # what was given
@@ -122,6 +126,7 @@ def check_count(
 # %% ../../nbs/text/00_records.ipynb #0be8da6f
 _UNPRINTABLE = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]')
 
+@validated()
 def check_text(
     text:Any,              # what was given
     what:str='text',       # name of the argument
@@ -137,6 +142,7 @@ def check_text(
 
 _LABEL = re.compile(r'[^\s\x00-\x1f\x7f\ud800-\udfff](?:[^\x00-\x1f\x7f\ud800-\udfff]{0,198}[^\s\x00-\x1f\x7f\ud800-\udfff])?')
 
+@validated()
 def check_label(
     what:str,         # name of the argument: namespace, key, role or source
     value:Any,        # what was given

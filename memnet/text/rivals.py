@@ -10,6 +10,7 @@ import math
 from typing import Callable, Iterable, NamedTuple, Optional
 import numpy as np
 import pandas as pd
+from ..foundations.validation import validated, validated_methods
 from .encoder import HashEncoder, encode_texts
 from .probes import Ask, Clock, World, WorldConfig, probe_memory, text_world
 from .recall import Hit, Recall, count_tokens
@@ -17,6 +18,7 @@ from .records import Record, check_count, check_number
 from .text_memory import TextMemory
 
 # %% ../../nbs/text/23_rivals.ipynb #d7a00007
+@validated_methods(ask=dict(at="finite"))
 class FlatStore:
     "Vectors and nothing else: a sentence replaces an older one that is very like it. In the manner of Chhikara et al. 2025 (Mem0), a cosine in the place of the model's decision."
     def __init__(self,
@@ -62,6 +64,7 @@ class FlatStore:
         best = float(cosine.max())
         return Recall([Hit(self.records[n], float(cosine[n]), {}) for n in picked], best < self.threshold, min(max(best, 0.), 1.), ())
 
+@validated(k="≥ 1")
 def window_ask(
     memory:TextMemory,       # filled
     k:Optional[int]=None,    # newest records that come back; None = all
@@ -105,6 +108,7 @@ class RivalRow(NamedTuple):
     tokens:float      # that a question got, mean over all kinds
     kept:float        # share of the live records that are left
 
+@validated(k="≥ 1")
 def rival_table(
     seeds:Iterable[int],              # of the worlds
     k:int=8,                          # records that come back

@@ -10,7 +10,7 @@ __all__ = ['BM25_K1', 'BM25_B', 'MAX_POSTINGS', 'MAX_QUERY_WORDS', 'COUNT_WORD',
 import math, unicodedata
 from typing import Iterable, NamedTuple, Optional, Protocol, Sequence, Union
 import numpy as np
-from ..foundations.validation import require
+from ..foundations.validation import require, validated, validated_methods
 from .records import check_count
 from .store import TextStore
 
@@ -44,6 +44,7 @@ class VectorIndex(Protocol):
         "Vectors of records."
         ...
 
+@validated()
 def is_among(
     ids:np.ndarray,   # any numbers, `n`
     among:np.ndarray, # sorted, `m`
@@ -52,6 +53,7 @@ def is_among(
     if not len(among): return np.zeros(len(ids), bool)
     return among[np.minimum(np.searchsorted(among, ids), len(among) - 1)] == ids
 
+@validated(k="≥ 1")
 def top_positions(
     scores:np.ndarray,  # `n`
     k:int,              # how many
@@ -67,6 +69,7 @@ def top_positions(
     return chosen[np.lexsort((chosen, -scores[chosen]))]
 
 # %% ../../nbs/text/05_search.ipynb #e29fb23b
+@validated_methods(__init__=dict(dim="≥ 1"))
 class ExactIndex:
     "Cosines with every vector: exact, about 10⁵ records."
     def __init__(self,
@@ -139,6 +142,7 @@ BM25_K1, BM25_B = 1.2, .75        # saturation of repetitions, and how much leng
 MAX_POSTINGS = 4_000    # most records that are looked at for one word
 MAX_QUERY_WORDS = 32    # longest question
 
+@validated()
 def words_of(
     text:str,  # any text
 )->list[str]:  # as the full-text index cuts them
@@ -146,12 +150,14 @@ def words_of(
     plain = ''.join(c for c in unicodedata.normalize('NFKD', text.casefold()) if not unicodedata.combining(c))
     return ''.join(c if c.isalnum() else ' ' for c in plain).split()
 
+@validated()
 def quoted(
     word:str,  # any word
 )->str:        # it is data there, never an operator
     "A word for a query of the full-text index."
     return '"' + word.replace('"', '""') + '"'
 
+@validated(n="≥ 0", n_t="≥ 0")
 def bm25_idf(
     n:int,    # records
     n_t:int,  # of them hold the word
@@ -166,9 +172,10 @@ class WordHits(NamedTuple):
     idf:dict[str,float]    # word of the question -> its weight; words that nobody uses have the largest
     found:dict[int,set]    # record -> words of the question that it holds
 
+@validated()
 def word_search(
     store:TextStore,   # the file
-    namespace_id:int,  # whose records
+    namespace_id:Optional[int],  # whose records; None = nothing was ever written there
     query:str,         # any text
     k:int,             # how many
     allowed:np.ndarray,  # records that count, sorted
@@ -200,6 +207,7 @@ def word_search(
 
 COUNT_WORD = "SELECT rowid, length(highlight(record_fts, 0, char(1), '')) - length(text) FROM record_fts WHERE record_fts MATCH ? LIMIT ?"   # the index marks each place of the word, in any of its forms
 
+@validated()
 def word_counts(
     store:TextStore,    # the file
     ids:Iterable[int],  # of records

@@ -9,7 +9,7 @@ __all__ = ['NewRecord', 'TextStore']
 import contextlib, json, sqlite3, threading
 from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence
 import numpy as np
-from ..foundations.validation import require
+from ..foundations.validation import require, validated_methods
 from .change_log import NEW_STATUS, STATUS_FIELDS, LogEntry, Replayed, changes_between, replay_log
 from .database import open_file
 from .records import EDGE_TYPES, Record, check_number
@@ -36,6 +36,9 @@ class NewRecord(NamedTuple):
     supersedes:Optional[Record]=None  # the version that it replaces
     entry:Optional[int]=None    # of the version chain that it joins; None = that of `supersedes`, or a new one
 
+@validated_methods(
+    transaction=dict(time="finite"), set=dict(record_id="≥ 0"), edge=dict(src="≥ 1", dst="≥ 1", w="finite", time="finite"),
+    vectors=dict(after="≥ 0"), log=dict(since="≥ 0", until="finite"))
 class TextStore:
     "One SQLite file with records, links and a log of changes."
     def __init__(self,

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 from tqdm.auto import tqdm
 from ..foundations.command_words import file_argument, number_argument, whole_argument
 from ..foundations.files import write_text
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .consolidation import PARTS
 from .endurance import hostile_trials, index_trial, kill_trials, scale_trial
 from .notes import add_notes, export_records, read_notes
@@ -23,6 +23,7 @@ from .text_memory import TextMemory
 from .text_server import text_server
 
 # %% ../../nbs/text/15_text_command.ipynb #a4df1c40
+@validated(most="≥ 1")
 def graph_html(
     memory:TextMemory,        # whose links
     namespace:str='default',  # whose memory
@@ -50,6 +51,7 @@ def graph_html(
             f'<svg viewBox="0 0 900 900" width="100%" style="max-width:900px" role="img" aria-label="Records of a memory and their links">{"".join(parts)}</svg></body>\n')
 
 # %% ../../nbs/text/15_text_command.ipynb #ff112ccd
+@validated()
 def text_parser(
     parser:Optional[argparse.ArgumentParser]=None, # to add to; None = a new one
 )->argparse.ArgumentParser:
@@ -108,6 +110,7 @@ def _run_probe(args:argparse.Namespace)->tuple[int,dict[str,Any],list[str]]:
     if args.table: write_text(Path(args.table), table.to_csv(index=False))
     return 0, dict(rows=table.to_dict('records')), [table.to_string(index=False)]
 
+@validated()
 def run_text(
     args:argparse.Namespace,  # as `text_parser` reads them
 )->tuple[int,dict[str,Any],list[str]]: # exit code, result for json, lines for a person
@@ -166,6 +169,7 @@ def run_text(
         stats = mem.stats()
         return 0, stats, [f"{k:11} {v}" for k, v in stats.items()]
 
+@validated()
 def text_main(
     words:Optional[Sequence[str]]=None,  # of the call; None = those of the process
 )->int:                                  # exit code
@@ -173,6 +177,7 @@ def text_main(
     args = text_parser().parse_args(words)
     return run_text_safely(args)
 
+@validated()
 def run_text_safely(
     args:argparse.Namespace,  # as `text_parser` reads them
 )->int:                       # exit code

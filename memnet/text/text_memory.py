@@ -8,7 +8,7 @@ __all__ = ['Details', 'OpResult', 'TextMemory']
 # %% ../../nbs/text/12_text_memory.ipynb #780d607f
 import math
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
-from ..foundations.validation import require
+from ..foundations.validation import require, validated_methods
 from .consolidation import PARTS, ConsolidationReport, Proposal, TextConsolidationConfig, check_parts, propose_abstractions, propose_conflicts, propose_expiry, propose_merges, propose_pruning, propose_retention
 from .encoder import encode_texts
 from .links import SUMMARY, linked, shared_names, strengthen_recalled, with_traces
@@ -34,6 +34,10 @@ class OpResult(NamedTuple):
     error:str               # why not; '' = done
 
 # %% ../../nbs/text/12_text_memory.ipynb #9b59dde8
+@validated_methods(
+    update=dict(id="≥ 1"), recall=dict(k="≥ 1", spread="in [0, 1)"), link=dict(src="≥ 1", dst="≥ 1"),
+    related=dict(id="≥ 1", least="finite", k="≥ 1"), expand=dict(budget_tokens="finite"), propose=dict(capacity="≥ 1"),
+    sleep=dict(capacity="≥ 1"))
 class TextMemory(MemoryFile):
     "A memory of text in one file: write, link, recall, consolidate, forget. Raises ValueError for whatever it refuses, before anything is written."
     # --- writing

@@ -8,10 +8,11 @@ __all__ = ['memory_tools', 'text_server']
 # %% ../../nbs/text/18_text_server.ipynb #1db43419
 import functools, json
 from typing import Any, Callable, Optional
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .text_memory import TextMemory
 
 # %% ../../nbs/text/18_text_server.ipynb #0b08aafb
+@validated()
 def memory_tools(
     memory:TextMemory,        # open for writing
     namespace:str='default',  # the only owner that the tools reach
@@ -44,6 +45,7 @@ def memory_tools(
     if allow_purge: tools['memory_purge'] = memory_purge
     return tools
 
+@validated()
 def text_server(
     memory:TextMemory,        # open for writing
     namespace:str='default',  # the only owner that the tools reach

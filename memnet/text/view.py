@@ -9,6 +9,7 @@ __all__ = ['HIDDEN_STATES', 'NamespaceView']
 from collections import defaultdict
 from typing import Callable, Optional
 import numpy as np
+from ..foundations.validation import validated_methods
 from .association import AssociationGraph
 from .search import ExactIndex, VectorIndex
 from .store import TextStore
@@ -16,11 +17,12 @@ from .store import TextStore
 # %% ../../nbs/text/07_view.ipynb #44625589
 HIDDEN_STATES = ('archived', 'expired')   # never found by recall
 
+@validated_methods(__init__=dict(dim="≥ 1"), position=dict(record_id="≥ 0"))
 class NamespaceView:
     "Arrays of one namespace, kept up to date from the log."
     def __init__(self,
         store:TextStore,   # the file
-        namespace_id:int,  # whose records
+        namespace_id:Optional[int],  # whose records; None = nothing was ever written there
         dim:int,           # width of a vector
         index:Callable[[int],VectorIndex]=ExactIndex, # width -> an empty index
     ):

@@ -6,6 +6,7 @@
 __all__ = ['StreamClassifier', 'LearnerModule', 'avalanche_strategy']
 
 # %% ../../nbs/training/13_learner_adapters.ipynb #ed3d9cc4
+from dataclasses import fields
 from typing import Any, Optional, Sequence, get_type_hints
 import inspect
 import numpy as np
@@ -57,6 +58,7 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):
     )->'StreamClassifier':      # itself
         "Learn from an experience and keep what was there. Raises ValueError where a label is new after the first call, or the width of the examples is another."
         x, labels = self._examples(X), np.asarray(y)
+        require(labels.dtype.kind != 'f' or bool(np.isfinite(labels).all()), "y must hold labels, got NaN or infinity")
         require(len(x) == len(labels) > 0, f"X and y must have one length ≥ 1, got {len(x)} and {len(labels)}")
         if not hasattr(self, 'learner_'): self._build(x.shape[1], np.unique(labels if classes is None else np.asarray(list(classes))))
         require(x.shape[1] == self.n_features_in_, f"X must have {self.n_features_in_} columns, as in the first call, got {x.shape[1]}")
@@ -86,7 +88,9 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):
 
     def _examples(self, X:Any)->Tensor:
         "Examples as the learners take them. Raises ValueError where there are no rows of numbers."
-        x = torch.as_tensor(np.asarray(X, dtype=np.float32))
+        require(not hasattr(X, 'toarray'), f"X must be dense, got a sparse {type(X).__name__}: pass X.toarray()")
+        try: x = torch.as_tensor(np.asarray(X, dtype=np.float32))
+        except (TypeError, ValueError) as e: raise ValueError(f"X must be rows of numbers, `b f`, got {type(X).__name__} that is none: {e}") from e
         require(x.ndim == 2 and bool(x.isfinite().all()), f"X must be rows of finite numbers, `b f`, got shape {tuple(x.shape)}")
         return x
 
@@ -95,7 +99,9 @@ class StreamClassifier(ClassifierMixin, BaseEstimator):
         config = get_type_hints(inspect.unwrap(self.learner.__init__))['cfg']   # type: ignore[misc]
         self.classes_, self.n_features_in_, self.n_experiences_, self.n_batches_ = classes, n_inputs, 0, 0
         self.order_ = torch.Generator().manual_seed(self.seed)
-        self.learner_ = self.learner(config.from_dict(dict(self.settings, n_inputs=n_inputs, n_classes=len(classes))), torch.Generator().manual_seed(self.seed))
+        code = {f.name: f.default for f in fields(config)}.get('d_code')
+        narrow = dict(d_code=n_inputs) if isinstance(code, int) and code > n_inputs else {}   # a code is not wider than what it codes
+        self.learner_ = self.learner(config.from_dict(narrow | self.settings | dict(n_inputs=n_inputs, n_classes=len(classes))), torch.Generator().manual_seed(self.seed))
 
 # %% ../../nbs/training/13_learner_adapters.ipynb #8d34b0a7
 class LearnerModule(nn.Module):
