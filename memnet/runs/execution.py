@@ -253,7 +253,7 @@ def still_to_make(
 
 @validated(threads="≥ 1")
 def make_run(
-    run:PlannedRun,
+    run:PlannedRun,         # to be made
     overwrite:bool=False,   # replace it if it is complete
     threads:int=1,          # of torch
     wanted:Callable[[], bool]=lambda: True,  # asked ten times a second; the run is interrupted where it says no
