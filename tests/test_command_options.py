@@ -19,7 +19,7 @@ FOLDER, DATABASE = ["", "{folder}/none", "{folder}/notes.md", SURROGATE], [*file
 SHARED = dict(file=DATABASE, namespace=["", *LABEL], json=FLAG)
 PARAMETER = [("", "1"), ("x", "1"), ("thorws", "1"), (SURROGATE, "1"), ("throws", ""), ("throws", "x"), ("throws", "1.5"), ("throws", "nan"), ("throws", "1e400"), ("throws", SURROGATE), ("bias", "inf"), ("bias", "nan"), ("bias", LONG), ("bias", "")]
 TRAINED = [("", "1"), ("n_pair", "1"), (SURROGATE, "1"), ("vocab_size", "1"), ("steps", "1"), ("task.lr", "1"), ("n_pairs", ""), ("n_pairs", "x"), ("n_pairs", "1.5"), ("n_pairs", "-3"), ("n_slots", "0"), ("lr", "nan"), ("lr", LONG), ("lr", SURROGATE), ("batch_size", "-7")]
-RUN = dict(p=PARAMETER, seeds=COUNT, jobs=COUNT, threads=COUNT, overwrite=FLAG, wait=FLAG)
+RUN = dict(p=PARAMETER, seeds=COUNT, jobs=COUNT, scheduler=["", " ", "x", "localhost:8786", "tcp://", "tcp://a", "tcp://a:b", "tcp://a:99999", "http://a:1", SURROGATE, LONG], threads=COUNT, overwrite=FLAG, wait=FLAG)
 
 # command -> words that are right, and the bad words of each option and argument: said once more by hand, the test must not ask the code that it tests
 COMMANDS = {
@@ -75,6 +75,7 @@ def call(place, capsys, monkeypatch):
     "Exit code and what was printed, of a command that may not get as far as its work."
     monkeypatch.chdir(place)
     for module, names in {command_line: ("run_all", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "benchmark_steps", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
+    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
         for name in names: monkeypatch.setattr(module, name, started)
     for name in text_command.MEASURES: monkeypatch.setitem(text_command.MEASURES, name, started)
     monkeypatch.setattr(command_line, "_parser", lambda: PARSER)   # it takes a while to make
