@@ -9,7 +9,7 @@ __all__ = ['ScanRecord', 'fused_scan']
 import math
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np, torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -30,8 +30,8 @@ class _Layout(NamedTuple):
 def _layout(parts):
     "One array after the other."
     sizes = [math.prod(shape)*np.dtype(f).itemsize for f, shape in parts]
-    *starts, end = 0, *accumulate(-(-size//64)*64 for size in sizes)
-    return _Layout(tuple(parts), tuple(starts), end)
+    starts = [0, *accumulate(-(-size//64)*64 for size in sizes)]
+    return _Layout(tuple(parts), tuple(starts[:-1]), starts[-1])
 
 def _cut(layout, memory):
     "The arrays of a layout from its memory, a tensor of bytes."
@@ -140,15 +140,15 @@ def fused_scan(
     "Read and write a whole sequence. Raises ValueError inside a `torch.func` transform, which it does not know."
     require(not is_transformed(), "the fused path of a memory has no torch.func transform: take the reference path, memnet.set_memory_path(model, 'reference')")
     R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
-    real, clock = real.detach().contiguous().numpy(), clock.detach().contiguous().numpy()
-    steps = np.add.reduceat(real, range(0, T, C), axis=1, dtype=np.int64)   # real tokens of each chunk
+    which, before = real.detach().contiguous().numpy(), clock.detach().contiguous().numpy()
+    steps = np.add.reduceat(which, range(0, T, C), axis=1, dtype=np.int64)   # real tokens of each chunk
     graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
-    f = np.dtype(str(tok.key.dtype).split('.')[-1]).type
+    f:Any = np.dtype(str(tok.key.dtype).split('.')[-1]).type
     ru = ru._replace(**{k: f(getattr(ru, k)) for k in ('match', 'floor', 'eta', 'rho', 'seen')})
     kept = R if graded else n_rows
     layout = _chunk_layout(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
     memory = _memory(layout)
     shown = np.empty((n_rows, steps.shape[1] if n_rows else 0, C, entry_capacity(N, C)), f)
-    given = (memory, layout, real, steps, clock, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
+    given = (memory, layout, which, steps, before, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
     read, *slots = _Scan.apply(*given) if graded or forward_ad._current_level >= 0 else _values(given)   # without a graph it is a plain function
     return read, SlotArrays(*slots), _record(SavedChunk(*_cut(layout, memory)), shown, ru) if n_rows else None
