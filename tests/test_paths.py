@@ -293,9 +293,9 @@ def test_a_model_that_goes_on_is_one_graph():
 def test_a_step_is_exported_to_a_file_and_goes_on(tmp_path):
     step = TensorStep(MemNet(MemNetConfig.tiny(chunk_size=3, n_writes=2, n_layers=1), gen(0)).double().eval())
     with torch.no_grad():
-        torch.export.save(torch.export.export(step, (x[:, :1], *step.start(2))), tmp_path/'step.pt2')
+        torch.export.save(torch.export.export(step, (x[:, :1], *step.empty_state(2))), tmp_path/'step.pt2')
         program = torch.export.load(tmp_path/'step.pt2').module()
-        state = there = step.start(2)
+        state = there = step.empty_state(2)
         for t in range(8):
             (logits, *state), (far, *there) = step(x[:, t:t + 1], *state), program(x[:, t:t + 1], *there)
             for a, b in zip((logits, *state), (far, *there), strict=True): assert a.dtype == b.dtype and (a.numel() == 0 or (a.double() - b.double()).abs().max() < 1e-9)

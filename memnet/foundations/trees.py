@@ -8,7 +8,7 @@ __all__ = ['tree_leaves', 'tree_map', 'tree_form', 'tree_fill']
 # %% ../../nbs/foundations/02_trees.ipynb #25d3d87a
 from typing import Any, Callable, Sequence
 from torch import Tensor
-from .validation import require
+from .validation import require, validated
 
 # %% ../../nbs/foundations/02_trees.ipynb #e46e7aa0
 def tree_leaves(
@@ -43,6 +43,7 @@ def tree_form(
     return (type(state), *map(tree_form, state)) if isinstance(state, tuple) else type(state)
 
 # %% ../../nbs/foundations/02_trees.ipynb #02176b20
+@validated()
 def tree_fill(
     like:Any,                 # a state of the structure
     leaves:Sequence[Tensor],  # its tensors, in the order of `tree_leaves`

@@ -15,7 +15,7 @@ from ..foundations.compilation import is_traced
 from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
 from ..foundations.validation import checks_once, require, validated_methods
 from .addressing import bounded_logit_scale
-from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, join_tokens, next_pending, place_tokens, take_tokens
+from .chunk_borders import CallPart, ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, join_tokens, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
 from .fused_path import FusedSegment, changed_members, choose_path, fused_segment, breaks_graph, segment_events, segment_records
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
@@ -109,9 +109,8 @@ class MultiHeadMemoryBank(nn.Module):
 
     def bank_parameters(self)->BankParameters:
         "What reading and writing a chunk needs: settings and learned numbers."
-        dtype = self.dtype
-        lam = bounded_lam(self.lam_logit.to(dtype)).view(1, -1, 1, 1) if self.config.graph else None
-        return BankParameters(self.config, bounded_logit_scale(self.log_logit_scale.to(dtype)).view(1, -1, 1, 1), lam, self.decay_rule, self.graph_rule)
+        lam = bounded_lam(self.lam_logit.to(self.dtype)).view(1, -1, 1, 1) if self.config.graph else None
+        return BankParameters(self.config, bounded_logit_scale(self.log_logit_scale.to(self.dtype)).view(1, -1, 1, 1), lam, self.decay_rule, self.graph_rule)
 
     @property
     def _decay_of_layer(self)->DecayRule:
@@ -198,11 +197,10 @@ class MultiHeadMemoryBank(nn.Module):
     def choose_path(self,
         f:Features,         # of the whole sequence
         state:MemoryState,  # at its start
-        parameters:Optional[BankParameters]=None, # of the bank, where they are known
     )->tuple[str,str]:      # "fused" or "reference", and why it is not "fused"
         "Which path a call takes. Raises ValueError where `path` asks for the fused one and something is in the way."
         changed = ', '.join(n for n in changed_members(self, _LIBRARY_METHODS) if n not in _HONOURED)
-        return choose_path(self.path, changed and f"{type(self).__name__} has its own {changed}", f, state, parameters or self.bank_parameters())
+        return choose_path(self.path, changed and f"{type(self).__name__} has its own {changed}", f, state, self.bank_parameters())
 
     def reference_path(self,
         f:Features,                               # of whole chunks, or of one that is not full
@@ -236,32 +234,29 @@ class MultiHeadMemoryBank(nn.Module):
         consolidation:Optional[ConsolidationSchedule]=None, # what happens between chunks, and when; None = nothing
         observer:Optional[Observer]=None,         # is called after every chunk; None = none
         commits:bool=True,                        # False = the tokens are only read, and nobody asks for the new state
-        parameters:Optional[BankParameters]=None, # of the bank, where they are known
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where nothing is in the way, see `kernel_obstacle`."
-        C, T, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], [], [], None, 0
-        mass, parameters = torch.zeros_like(state.strength) if read_mass is None else read_mass, parameters or self.bank_parameters()
+        C, T, mass, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass, [], [], None, 0
         ends = {T} if consolidation is None else {T, *consolidation_times(state.clock, T, consolidation.every, C, mask)}
         if observer is not None: ends.update(range(0, T, MAX_OBSERVED_CHUNKS*C))
         for end in sorted(ends - {0}):
             part, real = (f, mask) if end - start == T else (Features(*(x[:, :, start:end] for x in f)), None if mask is None else mask[:, start:end])
-            out = self._fused_segment(part, state, parameters, real, mass, logit, observer, record, commits or record or observer is not None)
+            out = self._fused_segment(part, state, real, mass, logit, observer, record, commits or record or observer is not None)
             if record: records += segment_records(out, state, real)
             new = out.state if consolidation is None else consolidate_if_due(consolidation, state.clock, out.state)
             logit, state, mass = out.decay_logit if new is out.state else None, new, out.read_mass
             reads.append(out.read); start = end
         return torch.cat(reads, 2) if len(reads) > 1 else reads[0], state, mass, records
 
-    def _run(self, f, state, mask, generator, read_mass, record, consolidation, observer, commits=True)->tuple[tuple[str,str],tuple[Tensor,MemoryState,Tensor,list]]:
+    def _run(self, f, state, part, generator, read_mass, record, consolidation, observer)->tuple[tuple[str,str],tuple[Tensor,MemoryState,Tensor,list]]:
         "The path that is chosen, and what it gives."
-        p = self.bank_parameters()
-        chosen = self.choose_path(f, state, p)
-        if chosen[0] == 'fused': return chosen, self.fused_path(f, state, mask, read_mass, record, consolidation, observer, commits, p)
+        chosen, mask = self.choose_path(f, state), part.real
+        if chosen[0] == 'fused': return chosen, self.fused_path(f, state, mask, read_mass, record, consolidation, observer, part.whole)
         return chosen, self.reference_path(f, state, mask, generator, read_mass, record, consolidation, observer)
 
-    def _fused_segment(self, f:Features, state:MemoryState, p:BankParameters, mask:Optional[Tensor], read_mass:Optional[Tensor], logit:Optional[Tensor], observer:Optional[Observer], record:bool, commits:bool)->FusedSegment:
+    def _fused_segment(self, f:Features, state:MemoryState, mask:Optional[Tensor], read_mass:Optional[Tensor], logit:Optional[Tensor], observer:Optional[Observer], record:bool, commits:bool)->FusedSegment:
         "One segment of the fused path, and its events."
-        B, T, clock = len(f.gate), f.gate.shape[2], state.clock
+        B, T, clock, p = len(f.gate), f.gate.shape[2], state.clock, self.bank_parameters()
         real = torch.ones(B, T, dtype=torch.bool) if mask is None and observer is not None else mask
         n_rows = 0 if observer is None or real is None else min(observer.n_rows(clock, clock + real.sum(-1)), B)
         out = fused_segment(f, state, p, mask, read_mass, B if record else n_rows, logit, commits)
@@ -293,7 +288,7 @@ class MultiHeadMemoryBank(nn.Module):
             f = self.features(take_tokens(joined, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
-                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, observed if part.whole else history, part.whole)
+                (path, reason), (read, after, mass, noted) = self._run(f, border, part, generator, mass, record, plan if part.whole else None, observed if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
         read, state = place_tokens(reads, cut), border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, joined, samples, cut))
@@ -312,7 +307,7 @@ class MultiHeadMemoryBank(nn.Module):
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
         if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.n_tokens > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
         with full_precision(p.features):
-            new = self._run(f, committed_state(state), None if real.all() else real, None, None, False, None if dream is None else ConsolidationSchedule(dream, dream_every*C), self.observer)[1][1]
+            new = self._run(f, committed_state(state), CallPart(p.n_tokens, n, None if real.all() else real, True), None, None, False, None if dream is None else ConsolidationSchedule(dream, dream_every*C), self.observer)[1][1]
         return new._replace(pending=self.no_pending(len(real)))
 
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:

@@ -60,7 +60,7 @@ class ModelStream:
         return cls(model, load_state(path, model.empty_state(1), model.config, generator), generator)
 
 # %% ../../nbs/models/11_model_stream.ipynb #c66d195d
-@validated_methods(start=dict(batch_size="≥ 1"))
+@validated_methods(empty_state=dict(batch_size="≥ 1"))
 class TensorStep(nn.Module):
     "One call of a model in tensors alone, for `torch.export`: `logits, *state = step(inputs, *state)`."
     def __init__(self,
@@ -69,7 +69,7 @@ class TensorStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def start(self,
+    def empty_state(self,
         batch_size:int=1,      # rows
     )->tuple[Tensor, ...]:     # of a stream that has seen nothing
         "The tensors of the state to begin with."
@@ -77,7 +77,7 @@ class TensorStep(nn.Module):
 
     def forward(self,
         inputs:Tensor,          # tokens `b t`, or vectors `b t c`
-        *state:Tensor,          # of `start`, or of the call before
+        *state:Tensor,          # of `empty_state`, or of the call before
     )->tuple[Tensor, ...]:      # logits `b t v`, then the tensors of the state after it
         "Read on. Raises ValueError where the model does, or tensors are missing."
         out = self.model(inputs, state=tree_fill(self.model.empty_state(len(inputs)), state))

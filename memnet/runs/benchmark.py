@@ -177,6 +177,7 @@ def _steps_after(server:subprocess.Popen, tokens:int)->float:
     if not said: raise RuntimeError(f"the process that makes the steps ended with {server.wait()}: its error stands above")
     return float(said)/32
 
+@validated(repeats="≥ 1")
 def benchmark_steps(
     root:Optional[Path]=None,    # the checkout
     repeats:int=15,              # timed turns of each
