@@ -1,8 +1,8 @@
 """Kill `fit` at random moments, resume it, and compare the end with a run that was never stopped. As a script, which writes results/reliability/kills_fit.csv: python tests/crash_fit.py --kills 100 --only kill --record"""
-import argparse, os, random, resource, shutil, signal, sys, tempfile, time
+import argparse, os, random, resource, shutil, signal, sys, tempfile, time, traceback
 from pathlib import Path
 from typing import NamedTuple
-import torch
+import pandas, torch   # pandas before the children: an interrupt inside an import may become any error
 import torch.nn.functional as F
 from torch import nn
 from reliability_tables import record
@@ -43,6 +43,8 @@ def ended(folder):
     tensors, meta = read_checkpoint(folder/"checkpoint.safetensors")
     return (folder/"metrics.csv").read_bytes(), {k: t.numpy().tobytes() for k, t in tensors.items()}, meta["step"]
 
+FAULT = Path(tempfile.gettempdir())/f"memnet-crash-fit-{os.getpid()}.txt"   # the last exception of a child
+
 def in_a_child(work, quiet=True):
     "Start `work` in a forked process; returns its number."
     pid = os.fork()
@@ -57,7 +59,9 @@ def in_a_child(work, quiet=True):
     except TrainingInterrupted: code = 130
     except KeyboardInterrupt: code = 131   # without a word about what is kept
     except OSError: code = 28
-    except BaseException: code = 3
+    except BaseException:
+        code = 3
+        FAULT.write_text(traceback.format_exc())   # what nobody should see, for whoever looks at the trial
     os._exit(code)
 
 def wait_for(pid):
@@ -69,7 +73,9 @@ ALLOWED = {"kill": {-9}, "term": {-15}, "hangup": {-1}, "interrupt": {130, 131, 
 
 def crash_trials(n, seed=0, kinds=tuple(KINDS)):
     "Stop `fit` `n` times, each time in one of the ways of `kinds`; resume until it is done, begin again. Returns counts by kind, the number of runs, and what was wrong: (kind, fault, text)."
-    with tempfile.TemporaryDirectory() as folder: return stop_and_resume(n, seed, kinds, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        try: return stop_and_resume(n, seed, kinds, Path(folder))
+        finally: FAULT.unlink(missing_ok=True)
 
 def stop_and_resume(n, seed, kinds, folder):
     rng, count, wrong = random.Random(seed), {}, []
@@ -95,7 +101,7 @@ def stop_and_resume(n, seed, kinds, folder):
             code = wait_for(pid)
             if code == 0: break
             count[kind] = count.get(kind, 0) + 1
-            if code not in ALLOWED[kind]: wrong.append((kind, "exit", f"ended with {code}"))
+            if code not in ALLOWED[kind]: wrong.append((kind, "exit", f"ended with {code}" + (f": {FAULT.read_text()}" if code == 3 else "")))
             if (place/"checkpoint.safetensors").exists():
                 now = read_checkpoint(place/"checkpoint.safetensors")[1]["step"]
                 if now < step: wrong.append((kind, "lost", f"step {step} was saved, now {now}"))

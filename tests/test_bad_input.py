@@ -104,11 +104,30 @@ def test_load(tmp_path, change, message):
 
 def test_load_what_is_not_there(tmp_path): refused("does not exist", MemNet.load, tmp_path/"nowhere")
 
-def test_a_class_is_no_task():
+class OwnTask:
+    def __init__(self, sample): self.sample = sample
+
+def test_what_cannot_be_trained_is_named_before_anything_is_written(tmp_path):
+    from torch.utils.data import DataLoader, TensorDataset
+    from memnet.tasks.base import Batch
     from memnet.tasks.long_range import LongRangeRecall
     from memnet.training.fit import fit
     from memnet.training.schedule import TrainConfig
-    refused("call LongRangeRecall() with its settings", fit, model(), LongRangeRecall, TrainConfig(steps=1))
+    cfg, rows = TrainConfig(steps=1, batch_size=2), lambda b, g: Batch(tokens(b, 4), tokens(b, 4), None, {})
+    class Own(torch.nn.Embedding):
+        def forward(self, x, state=None, mask=None, generator=None): return super().forward(x)
+    class Scored(Own):
+        def objective(self, out, targets): return dict(total=out.sum())
+    def wrong(message, m=None, task=None, cfg=cfg, **over): refused(message, fit, m or model(), OwnTask(rows) if task is None else task, cfg, tmp_path/"run", progress=False, **over)
+    wrong("call LongRangeRecall() with its settings", task=LongRangeRecall)
+    wrong("cfg must be a TrainConfig, got cfg={", cfg=dict(steps=3))
+    wrong("log must be a function that is called as log(numbers, step=step), got one with (numbers)", log=lambda numbers: None)
+    wrong("task must have a method sample(batch_size, generator), got one with (n)", task=OwnTask(lambda n: None))
+    wrong("forward of Linear must take (inputs, mask=, generator=)", torch.nn.Linear(3, 3))
+    wrong("Own must have objective(out, targets); derive it from SequenceModel", Own(11, 11))
+    wrong("loader must give at least one batch, got 0 rows in batches of 2", task=DataLoader(TensorDataset(tokens(0, 3), tokens(0, 3)), batch_size=2))
+    assert not (tmp_path/"run").exists()
+    refused("must return an output with logits, as ModelOutput has, got Tensor", fit, Scored(11, 11), OwnTask(rows), cfg, progress=False)
 
 def test_labels_that_are_no_classes_are_named():
     model, x = MemNet(MemNetConfig.tiny()), torch.zeros(2, 3, dtype=torch.long)
@@ -119,3 +138,7 @@ def test_labels_that_are_no_classes_are_named():
     for wrong in (x.int(), x[0]):
         with pytest.raises(ValueError, match=re.escape("call .long(), and .unsqueeze(0) on a single row")): model(wrong)
     with pytest.raises(ValueError, match=re.escape("tokens must lie in 0 … 10, got [-100]")): model(x - 100)
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_of_one_input_is_refused():
+    for m, x in ((model().eval(), tokens(1, 5)), (MemoryLayer(4, batch_first=True), torch.zeros(1, 5, 4))): refused("torch.jit.trace would keep what this one input wrote", torch.jit.trace, m, x)

@@ -19,7 +19,7 @@ FOLDER, DATABASE = ["", "{folder}/none", "{folder}/notes.md", SURROGATE], [*file
 SHARED = dict(file=DATABASE, namespace=["", *LABEL], json=FLAG)
 PARAMETER = [("", "1"), ("x", "1"), ("thorws", "1"), (SURROGATE, "1"), ("throws", ""), ("throws", "x"), ("throws", "1.5"), ("throws", "nan"), ("throws", "1e400"), ("throws", SURROGATE), ("bias", "inf"), ("bias", "nan"), ("bias", LONG), ("bias", "")]
 TRAINED = [("", "1"), ("n_pair", "1"), (SURROGATE, "1"), ("vocab_size", "1"), ("steps", "1"), ("task.lr", "1"), ("n_pairs", ""), ("n_pairs", "x"), ("n_pairs", "1.5"), ("n_pairs", "-3"), ("n_slots", "0"), ("lr", "nan"), ("lr", LONG), ("lr", SURROGATE), ("batch_size", "-7")]
-RUN = dict(p=PARAMETER, seeds=COUNT, jobs=COUNT, threads=COUNT, overwrite=FLAG, wait=FLAG)
+RUN = dict(p=PARAMETER, seeds=COUNT, jobs=COUNT, scheduler=["", " ", "x", "localhost:8786", "tcp://", "tcp://a", "tcp://a:b", "tcp://a:99999", "http://a:1", SURROGATE, LONG], threads=COUNT, overwrite=FLAG, wait=FLAG)
 
 # command -> words that are right, and the bad words of each option and argument: said once more by hand, the test must not ask the code that it tests
 COMMANDS = {
@@ -27,7 +27,7 @@ COMMANDS = {
     "report": (["coin"], dict(experiment=NAME, runs=NAME, profile=CHOICE, threads=COUNT)),
     "collect": (["coin"], dict(experiments=NAME, runs=FOLDER, replace=FLAG)), "verify": (["coin"], {"experiments": NAME, "tables-only": FLAG, "threads": COUNT}),
     "train": (["rebinding", "--out=new"], dict(task=CHOICE, model=CHOICE, out=["", " ", "{folder}/notes.md", "{folder}/notes.md/below", SURROGATE], p=TRAINED, steps=COUNT, seed=whole(0, 2**29 - 1), devices=COUNT, nodes=COUNT, precision=CHOICE, accelerator=CHOICE)),
-    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT, slots=FLAG)), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
+    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT, slots=FLAG, step=FLAG, beside=["", "x", "{folder}/notes.md", SURROGATE, LONG])), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
     "soak": ([], dict(only=CHOICE, seed=SEED, minutes=number("0", "-1"), check=["", "x", "fused", SURROGATE], case=["", "x", "1", "[]", "{", '{"x": 1}', '{"graph": 7}', '{"n_slots": -1}', '{"dim": "x"}', SURROGATE, LONG], record=FLAG)),
     "score": (["known"], dict(network=["", "x", ":", "x:y", "memnet:", "memnet:nothing", ":Net", "os:sep", "a b:c", "..:x", SURROGATE, LONG], json=file(), figure=file(".svg"), only=CHOICE, seeds=COUNT, full=FLAG, jobs=COUNT, steps=COUNT)),
     "text": ([], dict(text_command=CHOICE)),
@@ -74,7 +74,7 @@ def started(*args, **kwargs): raise Started(args)
 def call(place, capsys, monkeypatch):
     "Exit code and what was printed, of a command that may not get as far as its work."
     monkeypatch.chdir(place)
-    for module, names in {command_line: ("run_all", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
+    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "benchmark_steps", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
         for name in names: monkeypatch.setattr(module, name, started)
     for name in text_command.MEASURES: monkeypatch.setitem(text_command.MEASURES, name, started)
     monkeypatch.setattr(command_line, "_parser", lambda: PARSER)   # it takes a while to make

@@ -47,7 +47,7 @@ LEARNER_STYLES = {name: SeriesStyle(name, colour, marker) for name, colour, mark
     ("fine-tuned", "#7F7F7F", "X"), ("fine-tuned MLP", "#7F7F7F", "X"), ("joint training", "#000000", "8"), ("class means", "#56B4E9", "h"), ("MemNet's bank as it is", "#332288", "d"))}
 NEUTRAL = "#7F7F7F"   # of a series that nobody has listed
 _ALIASES = dict(windowedtransformer="windowed", lstmmodel="lstm", grumodel="gru", fullattentiontransformer="full", fullattention="full",
-                transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph")
+                transformer="windowed", nograph="memnet_no_graph", memnetnograph="memnet_no_graph", globalnopositions="no_positions", globalrotary="rotary")
 
 def _plain(name):
     "Letters and digits of a name."

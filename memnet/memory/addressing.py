@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..foundations.shared_draws import draw_uniform
-from ..foundations.validation import require, validated
+from ..foundations.validation import describe_value, require, validated
 from .strength import bounded
 
 # %% ../../nbs/memory/02_addressing.ipynb #30a3c3e9
@@ -102,14 +102,26 @@ def random_policy(
 # %% ../../nbs/memory/02_addressing.ipynb #5b69bb11
 POLICIES:dict[str,Callable] = {}   # name -> policy; the set is open
 
+def _try_policy(name:str, policy:Callable)->None:
+    "Three rows of scores, of which all, two and no slots can be read. Raises ValueError where the weights are none."
+    no = MASKED_SCORE
+    scores = torch.tensor([[.3, -.2, .9, .1, 0.], [.3, no, .9, no, no], [no]*5])
+    try: w = policy(scores, torch.Generator().manual_seed(0), 2)
+    except Exception as e: raise ValueError(f"the policy {name!r} is called with (scores, generator, topk), scores of any shape `… n`, got {type(e).__name__}: {e}") from e
+    require(isinstance(w, Tensor) and w.is_floating_point() and w.shape == scores.shape, f"the policy {name!r} must return a weight for every score, {tuple(scores.shape)}, got {describe_value(w)}")
+    sums, hidden = w.sum(-1), w[~readable(scores)]
+    ok = bool((w >= 0).all()) and bool(((sums - 1).abs() < 1e-3)[0]) and bool(((sums*(sums - 1)).abs() < 1e-3).all()) and not bool(hidden.any())
+    require(ok, f"the policy {name!r} must return weights ≥ 0 that sum to one over readable slots, and 0 for the others, got rows that sum to {[round(v, 3) for v in sums.tolist()]}, {hidden.sum().item():g} on others")
+
 @validated()
 def register_policy(
     name:str,         # how a config refers to it
-    policy:Callable,  # (scores, generator, topk) -> weights on the simplex
+    policy:Callable,  # (scores, generator, topk) -> weights on the simplex over readable slots
 )->None:
-    "Add a policy under a name. Raises ValueError where the name is empty or taken."
+    "Add a policy under a name; it is tried on a few scores. Raises ValueError where the name is empty or taken, or what it returns are no weights."
     require(name != '', "name must not be empty, got name='': it is what a config calls the policy")
     require(name not in POLICIES, f"a policy named {name!r} exists already: take another name, or delete POLICIES[{name!r}] first")
+    _try_policy(name, policy)
     POLICIES[name] = policy
 
 for _name, _policy in dict(topk=topk_policy, uniform=uniform_policy, random=random_policy).items(): register_policy(_name, _policy)

@@ -28,6 +28,7 @@ from .parameters import as_setting, flat_config, model_fields_text, parse_overri
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
 from .records import run_status
 from .reports import execute_report, markdown_outputs, select_runs
+from .scheduler import run_on_workers, scheduler_argument
 from .tables import collect_runs, current_program, survey_runs
 from .verification import provenance_notes, verify_results
 
@@ -44,9 +45,11 @@ def _relative(
 # %% ../../nbs/runs/09_command_line.ipynb #35f893b4
 def _run_with_progress(
     runs:list[PlannedRun],
-    **kwargs:Any,           # of `run_all`
+    args:argparse.Namespace,  # of `run` or `sweep`
 )->list[Outcome]:
-    "`run_all` with a line for every run that ended and, in a terminal, a bar."
+    "Make runs here or on the workers of a scheduler, with a line for every run that ended and, in a terminal, a bar. Raises ValueError where both are asked for."
+    if args.scheduler and args.jobs: raise ValueError(f"the workers of {args.scheduler} say how many runs go on at once: leave out --jobs {args.jobs}")
+    how:dict[str, Any] = dict(overwrite=args.overwrite, threads=args.threads, wait=args.wait)
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     printed = set()
     with Progress(*columns, console=_console, disable=not _console.is_terminal) as bar:
@@ -56,7 +59,7 @@ def _run_with_progress(
             for o in done:
                 if o.status != "kept" and o.run.folder not in printed: _console.say(f"{o.status:8} {o.run.id} {o.seconds:.0f} s")
                 printed.add(o.run.folder)
-        return run_all(runs, progress=progress, **kwargs)
+        return run_on_workers(runs, args.scheduler, progress=progress, say=_console.say, **how) if args.scheduler else run_all(runs, args.jobs or 1, progress=progress, **how)
 
 def _interrupted(
     done:list[Outcome],
@@ -194,7 +197,7 @@ def _run(
         runs += plan_runs(exp, [s | over for s in module.settings(args.profile, args.seeds or PROFILES[args.profile])], profile)
     _print_model_fields(runs)
     _wait_for_others(runs, args.wait)
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
+    done = _run_with_progress(runs, args)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
     if args.p: _print_last_values(runs)
@@ -226,7 +229,7 @@ def _sweep(
     runs = plan_runs(exp, grid, "custom")
     _print_model_fields(runs)
     _wait_for_others(runs, args.wait)
-    done = _run_with_progress(runs, jobs=args.jobs, overwrite=args.overwrite, threads=args.threads, wait=args.wait)
+    done = _run_with_progress(runs, args)
     ok = _print_outcomes(done, args.again)
     if _interrupted(done): return 130
     _print_last_values(runs)
@@ -298,7 +301,8 @@ def _parser()->argparse.ArgumentParser:
     for c in (run, sweep):
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a field of the experiment or of its MemNet, such as n_slots; may be repeated")
         c.add_argument("--seeds", type=_positive, help="how many seeds (default: full 5, else 1)")
-        c.add_argument("--jobs", type=_positive, default=1, help="how many runs at once")
+        c.add_argument("--jobs", type=_positive, help="how many runs at once (default 1)")
+        c.add_argument("--scheduler", type=scheduler_argument, metavar="ADDRESS", help="make the runs on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786")
         c.add_argument("--overwrite", action="store_true", help="make complete runs again")
         c.add_argument("--wait", action="store_true", help="for runs that another process is making (default: say which, and end with 2)")
     report.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, as `memnet run` and `sweep` print them (default: all of the profile)")

@@ -4,13 +4,11 @@
 
 # %% ../../nbs/runs/03_execution.ipynb #a471a2de
 from __future__ import annotations
-import os, re, shutil, subprocess, time
-from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+import os, shutil, subprocess, time
+from typing import Callable, NamedTuple
 
 # %% auto #0
-__all__ = ['run_lock', 'runs_in_use', 'start_run', 'FailedCell', 'failed_cell', 'tidy_executed', 'failure_message', 'Outcome',
-           'finish_run', 'run_all']
+__all__ = ['run_lock', 'runs_in_use', 'start_run', 'Outcome', 'finish_run', 'still_to_make', 'make_run', 'run_all']
 
 # %% ../../nbs/runs/03_execution.ipynb #182a51b5
 import nbformat
@@ -18,8 +16,9 @@ import nbformat
 # %% ../../nbs/runs/03_execution.ipynb #7741e638
 from ..foundations.validation import validated
 from ..foundations.files import InUse, LockHolder, WorkLock, replace_file, set_aside, write_json
+from .failures import failure_message, tidy_executed
 from .planning import PlannedRun
-from .processes import KERNEL_DIED, foreign_kernel, kernel_request, memory_mb, signals_as_interrupt, start_notebook, stop_workers, without_interrupts
+from .processes import foreign_kernel, kernel_request, memory_mb, signals_as_interrupt, start_notebook, stop_workers, without_interrupts
 from .records import check_run, file_records, read_record
 from .provenance import RunCode, run_code, run_environment, without_checks
 
@@ -59,63 +58,6 @@ def start_run(
     parameters = dict(params=run.setting, out_dir=os.path.relpath(run.folder, cwd))
     environment = dict(MEMNET_PROFILE=run.profile) | kernel_request(run.folder/"_kernel.json", run_lock(run, inner=True).path)
     return start_notebook(notebook, notebook, cwd, parameters, environment, threads)
-
-# %% ../../nbs/runs/03_execution.ipynb #da0e904c
-class FailedCell(NamedTuple):
-    "The cell at which an execution ended."
-    number: int  # of the code cell, from 1, the injected parameters not counted
-    line: str    # that raised, or else its first
-    reason: str  # what was raised
-
-    def __str__(self)->str: return f"cell {self.number} `{self.line}`: {self.reason}"
-
-@validated()
-def failed_cell(
-    nb:nbformat.NotebookNode,  # as papermill saved it
-    returncode:int=0,          # of the worker
-)->Optional[FailedCell]:       # None if no cell failed
-    "Find the cell at which the execution ended."
-    cells = [c for c in nb.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
-    last = None
-    for number, cell in enumerate(cells, 1):
-        errors = [o for o in cell.outputs if o.output_type == "error"]
-        line = next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), "")
-        if cell.metadata.get("papermill", {}).get("start_time"): last = FailedCell(number, line, "the kernel died")
-        if not errors and returncode == 0 and not cell.metadata.get("papermill", {}).get("end_time"): return FailedCell(number, line, "was not executed to its end")
-        if not errors: continue
-        trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(errors[0].traceback))
-        arrow = re.search(r"^-+> *\d+ +(.*\S)", trace, re.M)
-        return FailedCell(number, arrow[1] if arrow else line, f"{errors[0].ename}: {errors[0].evalue}".splitlines()[0])
-    return last if returncode == KERNEL_DIED else None
-
-# %% ../../nbs/runs/03_execution.ipynb #9eca77d3
-@validated()
-def tidy_executed(
-    path:Path,            # an executed notebook; may be missing or cut short
-    returncode:int=0,     # of the worker
-)->Optional[FailedCell]:  # None if no cell failed
-    "Take times and paths of the machine out of an executed notebook, and find where it failed."
-    try: nb = nbformat.read(path, 4)
-    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError, nbformat.reader.NotJSONError):
-        return FailedCell(0, path.name, "the executed notebook cannot be read") if returncode == 0 else None
-    failed = failed_cell(nb, returncode)
-    nb.metadata = {"kernelspec": nb.metadata.get("kernelspec", {})}
-    for cell in nb.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-    replace_file(path, lambda temp: nbformat.write(nb, temp))
-    return failed
-
-@validated()
-def failure_message(
-    failed:Optional[FailedCell],  # where it failed, if that is known
-    returncode:int,               # of the worker
-    log:Path,                     # what the worker wrote
-)->str:                           # for the reader
-    "Why an execution failed: the cell, or else the last line of the log."
-    if failed: return str(failed)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if log.exists() else []
-    if returncode == KERNEL_DIED: lines = ["the kernel died before the first cell"]
-    return f"the process ended with {returncode}: {' '.join(lines)}"
 
 # %% ../../nbs/runs/03_execution.ipynb #86127205
 class Outcome(NamedTuple):
@@ -237,6 +179,45 @@ def _claim(
         return begun
     return None
 
+@validated()
+def still_to_make(
+    runs:list[PlannedRun],  # what should be there in the end
+    overwrite:bool=False,   # also what is complete
+    wait:bool=False,        # for runs that another process is making
+)->tuple[list[Outcome], list[PlannedRun]]:  # what is kept, what is to be made
+    "Look at what is there before anything is begun. Raises InUse, a ValueError, where another process is making one of the runs and we shall not wait."
+    done = [Outcome(r, "kept", 0., "") for r in runs if _is_made(r, overwrite)]
+    waiting = [r for r in runs if r.folder not in {o.run.folder for o in done}]
+    if not wait and (held := runs_in_use(waiting)):
+        name, who = next(iter(held.items()))
+        raise InUse(f"{name} is being made by {who}: wait until it has ended (--wait), or end it. Nothing was begun")
+    return done, waiting
+
+@validated(threads="≥ 1")
+def make_run(
+    run:PlannedRun,         # to be made
+    overwrite:bool=False,   # replace it if it is complete
+    threads:int=1,          # of torch
+    wanted:Callable[[], bool]=lambda: True,  # asked ten times a second; the run is interrupted where it says no
+)->Outcome:
+    "See one run to its end: wait for whoever is making it, start it unless it is complete then, write down how it ended."
+    begun: _Worker|Outcome|None = None
+    while begun is None and wanted():
+        try: begun = _begin(run, overwrite, threads)
+        except InUse: time.sleep(0.1)
+    if not isinstance(begun, _Worker): return begun or Outcome(run, "not begun", 0., "")
+    try:
+        while not begun.ended():
+            if not wanted():
+                stop_workers([begun.proc])
+                return begun.finish(interrupted=True)
+            time.sleep(0.1)
+    except BaseException:
+        stop_workers([begun.proc])
+        begun.lock.release()
+        raise
+    return begun.finish()
+
 @validated(jobs="≥ 1", threads="≥ 1")
 def run_all(
     runs:list[PlannedRun],  # what should be there in the end
@@ -248,12 +229,8 @@ def run_all(
 )->list[Outcome]:           # in the order they ended
     "Make every run that is not there yet; go on when one fails. Raises ValueError where `jobs` is below 1 or, without `wait`, another process is making one of them; KeyboardInterrupt where it is interrupted with nothing left to do."
     if jobs < 1: raise ValueError(f"jobs must be >= 1, got {jobs}")
-    done = [Outcome(r, "kept", 0., "") for r in runs if _is_made(r, overwrite)]
-    waiting = [r for r in runs if r.folder not in {o.run.folder for o in done}]
+    done, waiting = still_to_make(runs, overwrite, wait)
     busy: list[_Worker] = []
-    if not wait and (held := runs_in_use(waiting)):
-        name, who = next(iter(held.items()))
-        raise InUse(f"{name} is being made by {who}: wait until it has ended (--wait), or end it. Nothing was begun")
     begun = False
     try:
         with signals_as_interrupt():

@@ -134,6 +134,7 @@ def _several(text:str, kind:Any, name:str)->list:
         raise ValueError(f"{name} takes {type_text(kind)}: write each value with its brackets, ({text},) is one value, {','.join(f'({t},)' for t in texts)} are {len(texts)}; got {text!r}")
     return [parse_value(t, kind, name) for t in texts]
 
+@validated()
 def settable_types(
     config:type,       # an experiment's `Config`
 )->tuple[dict[str, Any], dict[str, Any]]:  # name -> type, of the experiment, and of the model where its fields can be set
@@ -179,6 +180,7 @@ def as_setting(
 
 
 # %% ../../nbs/runs/01_parameters.ipynb #62e546d9
+@validated()
 def resolved_config(
     cfg:Any,             # a config of an experiment
 )->dict[str, Any]:       # as json gives it back: tuples are lists

@@ -17,8 +17,9 @@ import nbformat
 # %% ../../nbs/runs/06_reports.ipynb #5e24e2c8
 from ..foundations.validation import validated
 from ..foundations.files import WorkLock, read_json, replace_file
-from .execution import Outcome, failure_message, tidy_executed
+from .execution import Outcome
 from .experiments import Experiment, checked_name
+from .failures import failure_message, tidy_executed
 from .parameters import model_fields_text
 from .planning import PlannedRun, results_folder, runs_folder
 from .processes import start_notebook, stop_workers

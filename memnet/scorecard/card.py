@@ -19,7 +19,7 @@ from ..foundations.files import read_json, write_text
 from ..foundations.validation import describe_value, require, require_known, validated
 from .abilities import ABILITIES, Count, count_forgotten, count_right, score_of
 from .contract import call_network, cut_difference, future_difference, state_bytes
-from .recipe import FAMILIES, RecipeConfig, train_network
+from .recipe import FAMILIES, RECIPE_NUMBER, RecipeConfig, train_network
 from ..training.evaluate import evaluating
 from ..training.run_state import isolated_global_generator
 from ..training.schedule import generator_for
@@ -158,7 +158,7 @@ class Scorecard:
 
     def to_json(self)->str:
         "The card as text; `seconds` are in it, and differ from run to run."
-        return json.dumps(dict(card=1, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), separators=(',', ':')).replace('{"family"', '\n{"family"')
+        return json.dumps(dict(card=RECIPE_NUMBER, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), separators=(',', ':')).replace('{"family"', '\n{"family"')
 
     @validated()
     def save(self,
@@ -172,9 +172,11 @@ class Scorecard:
     def load(cls,
         path:Union[str,Path],  # where `save` wrote
     )->'Scorecard':
-        "Read a card. Raises ValueError where the file holds none."
+        "Read a card. Raises ValueError where the file holds none, or one of another recipe."
         about = read_json(Path(path))
-        require(about.get('card') == 1 and isinstance(about.get('units'), list), f"{path} holds no scorecard")
+        made_by = about.get('card')
+        require(isinstance(made_by, int) and isinstance(about.get('units'), list), f"{path} holds no scorecard")
+        require(made_by == RECIPE_NUMBER, f"{path} holds a card of recipe {made_by}, and cards are made by recipe {RECIPE_NUMBER}: make it again with memnet score")
         try: card = cls(str(about['name']), dict(about['recipe']), int(about['seeds']), tuple(about['units'])); card.abilities(); card.warnings()
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as e: raise ValueError(f"{path} holds a damaged scorecard: {type(e).__name__}: {e}") from e
         return card

@@ -16,8 +16,8 @@ from ..models.recurrent import GRUConfig, LSTMConfig
 from .contract import ModelFactory
 
 # %% ../../nbs/scorecard/05_known_networks.ipynb #ea5ea2f8
-memnet = ModelFactory(MemNetConfig(n_writes=32, rho=.75))
-memnet_no_graph = ModelFactory(MemNetConfig(n_writes=32, graph=False))
+memnet = ModelFactory(MemNetConfig(rho=.75, hops=2))
+memnet_no_graph = ModelFactory(MemNetConfig(graph=False))
 lstm = ModelFactory(LSTMConfig(dim=128))
 gru = ModelFactory(GRUConfig(dim=144))
 windowed = ModelFactory(MemNetConfig(memory=False, dim=72))

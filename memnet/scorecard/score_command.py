@@ -7,6 +7,7 @@ __all__ = ['add_score_arguments', 'print_card']
 
 # %% ../../nbs/scorecard/07_score_command.ipynb #24fddabf
 import argparse, os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Optional
 from ..foundations.command_words import file_argument
@@ -35,7 +36,7 @@ def _draw(card:Scorecard, file:Path, root:Optional[Path])->int:
     from memnet.scorecard.card_plots import read_cards, show_cards
     from memnet.scorecard.known_networks import KNOWN
     folder = _known_folder(root)
-    others = [c for c in read_cards(folder, KNOWN) if c.name != card.name][:7] if folder and any(folder.glob('*.json')) else []
+    others = [c for c in read_cards(folder, KNOWN) if c.name in KNOWN and c.name != card.name][:7] if folder and any(folder.glob('*.json')) else []
     use_style()
     figure = show_cards([card, *others]).figure
     replace_file(file, lambda temp: figure.savefig(temp, format=file.suffix.lstrip('.'), bbox_inches='tight'))
@@ -79,15 +80,18 @@ def _known(args:argparse.Namespace, root:Optional[Path], recipe:RecipeConfig, se
     "Make the cards of the known networks again, and their tables."
     from memnet.scorecard.card_plots import write_card_tables
     from memnet.scorecard.known_networks import KNOWN
+    from memnet.scorecard.peer_networks import PEERS
     folder, warned = Path(root or '.')/'results'/'score', False
     folder.mkdir(parents=True, exist_ok=True)
-    for name in KNOWN:
-        card = score(f'memnet.scorecard.known_networks:{name}', seeds, args.only, recipe, args.jobs, name=name)
+    missing = [peer for peer, package in PEERS.items() if find_spec(package) is None]
+    if missing: args.console.say(f"  not installed, so that their cards stay as they are: {', '.join(missing)} (pip install 'memnet[peers]')")
+    for name in (*KNOWN, *(peer for peer in PEERS if peer not in missing)):
+        card = score(f"memnet.scorecard.{'peer' if name in PEERS else 'known'}_networks:{name}", seeds, args.only, recipe, args.jobs, name=name)
         n = len({u['family'] for u in card.units})*seeds
         require(len(card.units) == n and n > 0, f"{name} was interrupted: its old card is kept; the same command begins again")
         card.save(folder/f'{name}.json')
         args.console.say(str(card))
         warned |= bool(card.warnings())
     write_card_tables(folder)
-    args.console.say(f"  tables: {os.path.relpath(folder/'summary.csv')}, {os.path.relpath(folder/'units.csv')}")
+    args.console.say(f"  tables: {', '.join(os.path.relpath(folder/name) for name in ('summary.csv', 'units.csv', 'learned.csv'))}")
     return 1 if warned else 0

@@ -40,6 +40,7 @@ class LoaderTask:
     ):
         sized = not isinstance(loader.dataset, IterableDataset) and hasattr(loader.dataset, '__len__')
         require(sized, f"loader must have a data set with a length, {type(loader.dataset).__name__} has none: a run on it could not be resumed. Give an object whose `sample` draws rows with the generator")
+        require(len(loader) > 0, f"loader must give at least one batch, got {len(loader.dataset)} rows in batches of {loader.batch_size}")   # type: ignore[arg-type]
         self.loader, self.to_batch = loader, as_batch if to_batch is None else to_batch
         self._iterator:Iterator = iter(())
         self._place:tuple = ()              # (seed, batch of the epoch) that comes next

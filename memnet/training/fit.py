@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 from ..foundations.files import WorkLock
 from ..foundations.validation import require, validated
+from .evaluate import check_call
 from .metric_log import MetricLog
 from .schedule import TrainConfig
 from .run_state import isolated_global_generator
@@ -156,7 +157,7 @@ def fit(
 
     Raises NonFiniteLoss where the loss or the gradient is NaN or infinite, TrainingInterrupted (a KeyboardInterrupt) after Ctrl-C, FileExistsError where `run_dir` holds a run and `resume` is False, ValueError where that run is
     another one, damaged or at work, or the task gives no batch, OSError where the disk is full, ImportError where TensorBoard is wanted and missing."""
-    require(not isinstance(task, type), f"task must be a task and not its class: call {getattr(task, '__name__', 'it')}() with its settings")
+    if callable(log): check_call(log, "log must be a function that is called as log(numbers, step=step)", {}, step=0)
     require(isinstance(cfg, TrainConfig), f"cfg must be a TrainConfig, got {type(cfg).__name__}: TrainConfig(steps=…) makes one")
     began, folder = time.perf_counter(), Path(run_dir) if run_dir is not None else None
     require(folder is None or folder.is_dir() or not folder.exists(), f"run_dir must be a folder, {folder} is a file: give another run_dir")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..foundations.validation import require, validated, validated_methods
 from .checkpoint import describe_settings, write_checkpoint
 from .data_loaders import as_task
-from .evaluate import check_batch, check_classes, check_task, evaluating, evaluation_rows, labelled_answers, labelled_tokens, to_device
+from .evaluate import check_batch, check_classes, check_model, check_task, evaluating, evaluation_rows, labelled_answers, labelled_tokens, to_device
 from .run_state import RunState
 from .schedule import TrainConfig, generator_for, lr_at
 
@@ -77,6 +77,7 @@ class TrainingRun(RunState):
     ):
         super().__init__(model, cfg, run_dir)
         self.task, self.eval_tasks = as_task(task), {name: as_task(t) for name, t in (eval_tasks or {}).items()}
+        check_model(model)
         check_task(self.task, "task")
         for name, t in self.eval_tasks.items():
             if not callable(t): check_task(t, f"eval_tasks[{name!r}]")
@@ -124,6 +125,7 @@ class TrainingRun(RunState):
         batch = self.draw_batch()
         known = dict(asked=labelled_tokens(batch.targets, batch.mask, batch.inputs.shape[1])) if getattr(self.model, "uses_asked", False) else {}
         out = self.net(batch.inputs, mask=batch.mask, generator=self.generators.policy, **known)
+        require(isinstance(getattr(out, "logits", None), Tensor), f"forward of {type(self.model).__name__} must return an output with logits, as ModelOutput has, got {type(out).__name__}: derive it from SequenceModel, or train it in a loop of your own")
         check_classes(out.logits, batch.targets)
         terms = self.model.objective(out, batch.targets)
         require("total" in terms, f"{type(self.model).__name__}.objective must return a term 'total', got {', '.join(terms) or 'none'}")
