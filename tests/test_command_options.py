@@ -27,7 +27,7 @@ COMMANDS = {
     "report": (["coin"], dict(experiment=NAME, runs=NAME, profile=CHOICE, threads=COUNT)),
     "collect": (["coin"], dict(experiments=NAME, runs=FOLDER, replace=FLAG)), "verify": (["coin"], {"experiments": NAME, "tables-only": FLAG, "threads": COUNT}),
     "train": (["rebinding", "--out=new"], dict(task=CHOICE, model=CHOICE, out=["", " ", "{folder}/notes.md", "{folder}/notes.md/below", SURROGATE], p=TRAINED, steps=COUNT, seed=whole(0, 2**29 - 1), devices=COUNT, nodes=COUNT, precision=CHOICE, accelerator=CHOICE)),
-    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT, slots=FLAG)), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
+    "warmup": ([], dict(precision=CHOICE)), "bench": ([], dict(repeats=COUNT, slots=FLAG, step=FLAG, beside=["", "x", "{folder}/notes.md", SURROGATE, LONG])), "meta-train": ([], dict(steps=COUNT, seed=SEED)),
     "soak": ([], dict(only=CHOICE, seed=SEED, minutes=number("0", "-1"), check=["", "x", "fused", SURROGATE], case=["", "x", "1", "[]", "{", '{"x": 1}', '{"graph": 7}', '{"n_slots": -1}', '{"dim": "x"}', SURROGATE, LONG], record=FLAG)),
     "score": (["known"], dict(network=["", "x", ":", "x:y", "memnet:", "memnet:nothing", ":Net", "os:sep", "a b:c", "..:x", SURROGATE, LONG], json=file(), figure=file(".svg"), only=CHOICE, seeds=COUNT, full=FLAG, jobs=COUNT, steps=COUNT)),
     "text": ([], dict(text_command=CHOICE)),
@@ -74,7 +74,7 @@ def started(*args, **kwargs): raise Started(args)
 def call(place, capsys, monkeypatch):
     "Exit code and what was printed, of a command that may not get as far as its work."
     monkeypatch.chdir(place)
-    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
+    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "benchmark_steps", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
         for name in names: monkeypatch.setattr(module, name, started)
     for name in text_command.MEASURES: monkeypatch.setitem(text_command.MEASURES, name, started)
     monkeypatch.setattr(command_line, "_parser", lambda: PARSER)   # it takes a while to make

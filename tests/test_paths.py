@@ -9,9 +9,11 @@ from torch.utils.checkpoint import checkpoint
 from memnet import MemNet, MemNetConfig, MemoryLayer, MultiHeadMemoryBank, set_memory_path
 from memnet.foundations import compilation
 from memnet.foundations.compilation import COMPILER_FAULT
+from memnet.foundations.trees import tree_leaves
 from memnet.memory.addressing import POLICIES, topk_policy
 from memnet.memory.plasticity import last_trace
 from memnet.memory.reading import GraphRule, chunk_events
+from memnet.models.model_stream import TensorStep
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
@@ -259,6 +261,44 @@ def test_compiled_models_run_both_paths(capfd):
     whole = torch.compile(set_memory_path(layer, 'reference'), backend=lambda graph, _: nodes.append(len(graph.graph.nodes)) or graph, fullgraph=True)
     assert torch.equal(whole(vectors)[0], layer(vectors)[0]) and len(nodes) == 1
     assert not [line for line in capfd.readouterr().err.splitlines() if not line.startswith('memnet: compiling')]   # which a first run says
+
+def compiled_and_eager(model, pieces, call):
+    "Answers, states and gradients of a stream in pieces, compiled as one graph a piece and not."
+    torch._dynamo.reset()
+    out = []
+    for f in (torch.compile(model, backend='eager', fullgraph=True), model):
+        state, answers = None, []
+        for piece in pieces:
+            y, state = call(f, piece, state)
+            answers.append(y)
+        y = torch.cat(answers, 1)
+        grads = torch.autograd.grad(y.square().sum(), list(model.parameters()), allow_unused=True)
+        out.append([y, *(z for _, z in tree_leaves(state)), *(g for g in grads if g is not None)])
+    torch._dynamo.reset()
+    for a, b in zip(*out, strict=True): assert a.dtype == b.dtype and a.shape == b.shape and (a.numel() == 0 or (a.double() - b.double()).abs().max() < 1e-9)
+
+def test_a_layer_that_goes_on_is_one_graph():
+    "Two tokens, and two pieces of three that end inside of a chunk of four and on its border."
+    layer, vectors = set_memory_path(small_layer(), 'reference'), torch.randn(2, 8, 8, generator=gen(1)).double()
+    compiled_and_eager(layer, vectors.split((2, 3, 3), 1), lambda f, y, state: f(y, state))
+
+def test_a_model_that_goes_on_is_one_graph():
+    "Token by token over a border, each step the same graph, and one graph for the start."
+    model = set_memory_path(MemNet(MemNetConfig.tiny(chunk_size=3, n_writes=2, n_layers=1), gen(0)).double(), 'reference')
+    def call(f, y, state):
+        out = f(y, state)
+        return out.logits, out.state
+    compiled_and_eager(model, x[:, :6].split(1, 1), call)
+
+def test_a_step_is_exported_to_a_file_and_goes_on(tmp_path):
+    step = TensorStep(MemNet(MemNetConfig.tiny(chunk_size=3, n_writes=2, n_layers=1), gen(0)).double().eval())
+    with torch.no_grad():
+        torch.export.save(torch.export.export(step, (x[:, :1], *step.empty_state(2))), tmp_path/'step.pt2')
+        program = torch.export.load(tmp_path/'step.pt2').module()
+        state = there = step.empty_state(2)
+        for t in range(8):
+            (logits, *state), (far, *there) = step(x[:, t:t + 1], *state), program(x[:, t:t + 1], *there)
+            for a, b in zip((logits, *state), (far, *there), strict=True): assert a.dtype == b.dtype and (a.numel() == 0 or (a.double() - b.double()).abs().max() < 1e-9)
 
 def test_inference_can_be_exported():
     layer = small_layer()

@@ -9,9 +9,10 @@ __all__ = ['ScanRecord', 'fused_scan']
 import math
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np, torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from memnet.foundations.compilation import is_transformed
 from memnet.foundations.validation import require, validated
 from memnet.kernels.scan_records import SavedChunk, ScanSettings, SlotArrays, TokenArrays, entry_capacity
@@ -20,28 +21,34 @@ from memnet.kernels.scan_backward import scan_backward
 from memnet.memory.strength import logits_to_rates
 
 # %% ../../nbs/kernels/04_scan.ipynb #e068eecb
-@lru_cache(maxsize=256)
-def _places(parts):
-    "Where arrays of these (dtype, shape) begin and end in one piece of memory, on borders of 64 bytes, and its size."
+class _Layout(NamedTuple):
+    "Arrays that share one piece of memory."
+    parts:tuple    # (dtype, shape) of each
+    starts:tuple   # its first byte, on a border of 64
+    n_bytes:int    # of them all
+
+def _layout(parts):
+    "One array after the other."
     sizes = [math.prod(shape)*np.dtype(f).itemsize for f, shape in parts]
     starts = [0, *accumulate(-(-size//64)*64 for size in sizes)]
-    return [(start, start + size) for start, size in zip(starts, sizes)], starts[-1]
+    return _Layout(tuple(parts), tuple(starts[:-1]), starts[-1])
 
-def _cut(parts, memory):
-    "Arrays of these (dtype, shape) from one piece of memory, a tensor of bytes."
+def _cut(layout, memory):
+    "The arrays of a layout from its memory, a tensor of bytes."
     whole = memory.numpy()
-    return [whole[start:end].view(f).reshape(shape) for (f, shape), (start, end) in zip(parts, _places(tuple(parts))[0])]
+    return [np.ndarray(shape, f, whole, start) for (f, shape), start in zip(layout.parts, layout.starts)]
 
-def _memory(parts):
+def _memory(layout):
     "Memory for these arrays. A tensor, so that autograd, checkpointing and hooks on saved tensors keep and drop it like any other."
-    return torch.empty(_places(tuple(parts))[1], dtype=torch.uint8)
+    return torch.empty(layout.n_bytes, dtype=torch.uint8)
 
-def _chunk_parts(n, R, N, k, d, ru, f):
-    "(dtype, shape) of what is saved of n chunks of R rows, in the order of `SavedChunk`."
+@lru_cache(maxsize=256)
+def _chunk_layout(n, R, N, k, d, ru, f):
+    "What is saved of n chunks of R rows, in the order of `SavedChunk`."
     C, L, W, i = ru.chunk, entry_capacity(N, ru.chunk), ru.n_writes or ru.chunk, np.int32
     parts = [(f, (N,))]*4 + [(np.uint8, (C, L)), (i, (C,)), (i, (C,)), (i, (C, ru.topk)), (f, (C, ru.topk)), (f, (ru.hops, C, L)), (f, (N,))]
     parts += [(i, (C,))]*3 + [(f, (C,))]*3 + [(f, (C, d)), (i, (W,)), (i, (W,)), (np.bool_, (W,)), (f, (W, 3, N if ru.hops else 0)), (f, (W, 3)), (f, (W, k)), (f, (W, d))]
-    return [(t, (R, n, *shape)) for t, shape in parts]
+    return _layout([(t, (R, n, *shape)) for t, shape in parts])
 
 def _arrays(xs):
     "The same tuple, of numpy arrays."
@@ -52,6 +59,11 @@ def _own(x):
     return x.detach().clone(memory_format=torch.contiguous_format)
 
 # %% ../../nbs/kernels/04_scan.ipynb #0ac1b869
+def _values(given):
+    "What the scan gives, without a graph."
+    read, slots, _ = _scan(*given)
+    return read, *slots
+
 class _Once(torch.autograd.Function):
     "What is computed without a derivative of its own: a second differentiation is refused in words."
     @staticmethod
@@ -60,13 +72,18 @@ class _Once(torch.autograd.Function):
     def backward(ctx, *gs):
         raise RuntimeError("the fused path of a memory cannot be differentiated twice: take the reference path, memnet.set_memory_path(model, 'reference')")
 
+def _scan(memory, layout, real, steps, clock, kept, shown, ru, *xs):
+    "Read vectors, slots at the end, and tokens."
+    tok, slots = TokenArrays(*xs[:12]), SlotArrays(*map(_own, xs[12:]))
+    read = torch.empty_like(tok.value)
+    scan_forward(_arrays(tok), _arrays(slots), SavedChunk(*_cut(layout, memory)), shown, read.numpy(), real, steps, clock, kept, ru)
+    return read, slots, tok
+
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, memory, parts, real, steps, clock, kept, shown, ru, *xs):
-        tok, slots = TokenArrays(*xs[:12]), SlotArrays(*map(_own, xs[12:]))
-        read = torch.empty_like(tok.value)
-        ctx.ru, ctx.real, ctx.parts = ru, real, parts
-        scan_forward(_arrays(tok), _arrays(slots), SavedChunk(*_cut(parts, memory)), shown, read.numpy(), real, steps, clock, kept, ru)
+    def forward(ctx, memory, layout, real, steps, clock, kept, shown, ru, *xs):
+        read, slots, tok = _scan(memory, layout, real, steps, clock, kept, shown, ru, *xs)
+        ctx.ru, ctx.real, ctx.layout = ru, real, layout
         ctx.save_for_backward(*slots, *tok, memory)
         ctx.mark_non_differentiable(slots.logit, *slots[7:])
         ctx.set_materialize_grads(False)
@@ -87,9 +104,9 @@ class _Scan(torch.autograd.Function):
         slots = slots._replace(keys=_own(slots.keys), values=_own(slots.values), edges=_own(slots.edges))
         gs = SlotArrays(*(torch.zeros_like(y) if g is None else _own(g) for y, g in zip(slots, gs)))
         if dread is None: dread = torch.zeros_like(tok.value)
-        parts = [(x.detach().numpy().dtype, x.shape) for x in tok]
-        dtok = TokenArrays(*_cut(parts, _memory(parts)))
-        scan_backward(_arrays(tok), dtok, _arrays(slots), _arrays(gs), SavedChunk(*_cut(ctx.parts, memory)), dread.detach().contiguous().numpy(), ctx.real, ctx.ru)
+        layout = _layout([(x.detach().numpy().dtype, x.shape) for x in tok])
+        dtok = TokenArrays(*_cut(layout, _memory(layout)))
+        scan_backward(_arrays(tok), dtok, _arrays(slots), _arrays(gs), SavedChunk(*_cut(ctx.layout, memory)), dread.detach().contiguous().numpy(), ctx.real, ctx.ru)
         return *map(torch.from_numpy, dtok), *gs[:7]
 
 # %% ../../nbs/kernels/04_scan.ipynb #9e891336
@@ -123,14 +140,15 @@ def fused_scan(
     "Read and write a whole sequence. Raises ValueError inside a `torch.func` transform, which it does not know."
     require(not is_transformed(), "the fused path of a memory has no torch.func transform: take the reference path, memnet.set_memory_path(model, 'reference')")
     R, T, C, N = *real.shape, ru.chunk, slots.strength.shape[1]
-    steps = torch.nn.functional.pad(real, (0, -T % C)).unflatten(1, (-1, C)).sum(-1)
+    which, before = real.detach().contiguous().numpy(), clock.detach().contiguous().numpy()
+    steps = np.add.reduceat(which, range(0, T, C), axis=1, dtype=np.int64)   # real tokens of each chunk
     graded = torch.is_grad_enabled() and any(x.requires_grad for x in (*tok, *slots))
-    f = np.dtype(str(tok.key.dtype).split('.')[-1]).type
+    f:Any = np.dtype(str(tok.key.dtype).split('.')[-1]).type
     ru = ru._replace(**{k: f(getattr(ru, k)) for k in ('match', 'floor', 'eta', 'rho', 'seen')})
     kept = R if graded else n_rows
-    parts = _chunk_parts(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
-    memory = _memory(parts)
+    layout = _chunk_layout(steps.shape[1] if kept else 1, min(kept + 1, R), N, tok.key.shape[2], tok.value.shape[2], ru, f)
+    memory = _memory(layout)
     shown = np.empty((n_rows, steps.shape[1] if n_rows else 0, C, entry_capacity(N, C)), f)
-    data = (x.detach().contiguous().numpy() for x in (real, steps, clock))
-    read, *slots = _Scan.apply(memory, parts, *data, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
-    return read, SlotArrays(*slots), _record(SavedChunk(*_cut(parts, memory)), shown, ru) if n_rows else None
+    given = (memory, layout, which, steps, before, kept, shown, ru, *(x.contiguous() for x in tok), *slots)
+    read, *slots = _Scan.apply(*given) if graded or forward_ad._current_level >= 0 else _values(given)   # without a graph it is a plain function
+    return read, SlotArrays(*slots), _record(SavedChunk(*_cut(layout, memory)), shown, ru) if n_rows else None

@@ -15,7 +15,7 @@ from ..foundations.compilation import is_traced
 from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
 from ..foundations.validation import checks_once, require, validated_methods
 from .addressing import bounded_logit_scale
-from .chunk_borders import ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, next_pending, place_tokens, take_tokens
+from .chunk_borders import CallPart, ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, join_tokens, next_pending, place_tokens, take_tokens
 from .config import MemoryConfig
 from .fused_path import FusedSegment, changed_members, choose_path, fused_segment, breaks_graph, segment_events, segment_records
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
@@ -29,7 +29,7 @@ from .writing import ChunkWrite, chunk_record, commit_chunk
 # %% ../../nbs/memory/13_bank.ipynb #c6a3e75c
 MAX_OBSERVED_CHUNKS = 64   # most chunks of a fused segment while an observer is attached: bounds the memory of its record
 
-def _heads(x, n_heads): return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+def _heads(x, n_heads): return torch.unflatten(x, -1, (n_heads, -1)).transpose(1, 2)
 def _softmax_over_few(x): return x.movedim(-1, 0).softmax(0).movedim(0, -1)   # quicker along the first axis
 def _softplus_inverse(rate): rate = rate.clamp(min=1e-30); return rate + torch.log(-torch.expm1(-rate))
 _HONOURED = {'__init__', 'no_pending', 'commit', 'reset_parameters', 'empty_state', 'dtype', 'bank_parameters', 'decay_weights', '_decay_of_layer', 'decay_rule', 'decay_rate', 'projections', 'features', 'check_input', 'forward', '_info', 'choose_path', 'fused_path'}   # both paths call these
@@ -155,9 +155,9 @@ class MultiHeadMemoryBank(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->Features:
         "Project a whole sequence at once, eq-features; only what depends on the state is done chunk by chunk. Nothing is sampled here."
-        cfg, (B, T, _), H = self.config, x.shape, self.config.n_heads
+        cfg, (B, T, _), H, dtype = self.config, x.shape, self.config.n_heads, self.dtype
         y = self.projections(self.norm(x.to(self.log_logit_scale.dtype)))
-        y = {name: z.to(self.dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
+        y = {name: z.to(dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
         key = _heads(y['address'], H)
         query = key if self.query is None else _heads(y['query'], H)
         gate = y['gate'].sigmoid().transpose(1, 2)
@@ -233,33 +233,33 @@ class MultiHeadMemoryBank(nn.Module):
         record:bool=False,                        # also say what happened, over physical slots
         consolidation:Optional[ConsolidationSchedule]=None, # what happens between chunks, and when; None = nothing
         observer:Optional[Observer]=None,         # is called after every chunk; None = none
+        commits:bool=True,                        # False = the tokens are only read, and nobody asks for the new state
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with the fused kernel, segment by segment: the same as `reference_path`, where nothing is in the way, see `kernel_obstacle`."
-        C, T, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], [], [], None, 0
-        mass = torch.zeros_like(state.strength) if read_mass is None else read_mass
+        C, T, mass, reads, records, logit, start = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass, [], [], None, 0
         ends = {T} if consolidation is None else {T, *consolidation_times(state.clock, T, consolidation.every, C, mask)}
         if observer is not None: ends.update(range(0, T, MAX_OBSERVED_CHUNKS*C))
         for end in sorted(ends - {0}):
             part, real = (f, mask) if end - start == T else (Features(*(x[:, :, start:end] for x in f)), None if mask is None else mask[:, start:end])
-            out = self._fused_segment(part, state, real, mass, logit, observer, record)
+            out = self._fused_segment(part, state, real, mass, logit, observer, record, commits or record or observer is not None)
             if record: records += segment_records(out, state, real)
             new = out.state if consolidation is None else consolidate_if_due(consolidation, state.clock, out.state)
             logit, state, mass = out.decay_logit if new is out.state else None, new, out.read_mass
             reads.append(out.read); start = end
         return torch.cat(reads, 2) if len(reads) > 1 else reads[0], state, mass, records
 
-    def _run(self, f, state, mask, generator, read_mass, record, consolidation, observer)->tuple[tuple[str,str],tuple[Tensor,MemoryState,Tensor,list]]:
+    def _run(self, f, state, part, generator, read_mass, record, consolidation, observer)->tuple[tuple[str,str],tuple[Tensor,MemoryState,Tensor,list]]:
         "The path that is chosen, and what it gives."
-        chosen = self.choose_path(f, state)
-        if chosen[0] == 'fused': return chosen, self.fused_path(f, state, mask, read_mass, record, consolidation, observer)
+        chosen, mask = self.choose_path(f, state), part.real
+        if chosen[0] == 'fused': return chosen, self.fused_path(f, state, mask, read_mass, record, consolidation, observer, part.whole)
         return chosen, self.reference_path(f, state, mask, generator, read_mass, record, consolidation, observer)
 
-    def _fused_segment(self, f:Features, state:MemoryState, mask:Optional[Tensor], read_mass:Optional[Tensor], logit:Optional[Tensor], observer:Optional[Observer], record:bool)->FusedSegment:
+    def _fused_segment(self, f:Features, state:MemoryState, mask:Optional[Tensor], read_mass:Optional[Tensor], logit:Optional[Tensor], observer:Optional[Observer], record:bool, commits:bool)->FusedSegment:
         "One segment of the fused path, and its events."
         B, T, clock, p = len(f.gate), f.gate.shape[2], state.clock, self.bank_parameters()
         real = torch.ones(B, T, dtype=torch.bool) if mask is None and observer is not None else mask
         n_rows = 0 if observer is None or real is None else min(observer.n_rows(clock, clock + real.sum(-1)), B)
-        out = fused_segment(f, state, p, mask, read_mass, B if record else n_rows, logit)
+        out = fused_segment(f, state, p, mask, read_mass, B if record else n_rows, logit, commits)
         if observer is None or real is None or out.record is None or not n_rows: return out
         seen = out._replace(record=type(out.record)(*(x[:n_rows*self.config.n_heads] for x in out.record)))
         for event in segment_events(seen, f.gate[:n_rows].detach(), real[:n_rows], clock[:n_rows], p): emit_chunk_event(observer, n_rows, *event)
@@ -283,15 +283,15 @@ class MultiHeadMemoryBank(nn.Module):
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
         samples, (history, observed) = chunk_samples(pending, cut, C, generator), observe_writes(asked, x, state, self.observer)
-        features, reads, records, mass = [], [], [], torch.zeros_like(state.strength)
+        joined, features, reads, records, mass = join_tokens(pending, x, cut), [], [], [], torch.zeros_like(state.strength)
         for part in cut.parts():
-            f = self.features(take_tokens(pending, x, cut, part), part.real)
+            f = self.features(take_tokens(joined, cut, part), part.real)
             if generator is not None: f = f._replace(sample=part.samples(samples))
             with full_precision(x):
-                (path, reason), (read, after, mass, noted) = self._run(f, border, part.real, generator, mass, record, plan if part.whole else None, observed if part.whole else history)
+                (path, reason), (read, after, mass, noted) = self._run(f, border, part, generator, mass, record, plan if part.whole else None, observed if part.whole else history)
             if part.whole: border = after
             features.append(f); reads.append(read); records += noted
-        read, state = place_tokens(reads, cut), border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, x, samples, cut))
+        read, state = place_tokens(reads, cut), border._replace(clock=border.clock + cut.rest, pending=next_pending(pending, joined, samples, cut))
         return read.transpose(1, 2).flatten(2).to(self.log_logit_scale.dtype), state, dict(path=path, path_reason=reason) | self._info(features, cut, mask, mass, records) | ({} if history is None else dict(write_gates=place_tokens([f.gate for f in features], cut), write_labels=history.labels()))
 
     @checks_once
@@ -307,7 +307,7 @@ class MultiHeadMemoryBank(nn.Module):
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
         if p.samples.numel() and (p.samples[:, :, 0] >= 0)[p.n_tokens > 0].all(): f = f._replace(sample=p.samples[:, :, :n].unsqueeze(-1))
         with full_precision(p.features):
-            new = self._run(f, committed_state(state), None if real.all() else real, None, None, False, None if dream is None else ConsolidationSchedule(dream, dream_every*C), self.observer)[1][1]
+            new = self._run(f, committed_state(state), CallPart(p.n_tokens, n, None if real.all() else real, True), None, None, False, None if dream is None else ConsolidationSchedule(dream, dream_every*C), self.observer)[1][1]
         return new._replace(pending=self.no_pending(len(real)))
 
     def _info(self, features:list[Features], cut:ChunkCut, mask:Optional[Tensor], read_mass:Tensor, records:list)->dict[str,Any]:

@@ -47,7 +47,7 @@ def kernel_obstacle(
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"
     for name, value in (('gamma', 1), ('eta_minus', 0), ('competition', 0)):
         if getattr(cfg, name) != value: return f"{name}={getattr(cfg, name)}"
-    if not (is_traced() or bool(torch.stack([y.detach().sum() for y in f]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it
+    if not (is_traced() or bool(torch.stack([y.detach().sum() for y in {id(y): y for y in f if y.numel()}.values()]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it
     return None
 
 @validated()
@@ -81,11 +81,11 @@ def worth_a_warning(
 def breaks_graph(
     forward:Callable,  # of a bank: (bank, x, state, …)
 )->Callable:           # the same, but `torch.compile` breaks its graph here
-    "Keep a bank out of the graph of `torch.compile`, unless it runs on the reference path and nothing waits in its state: the kernel cannot be traced, and where a chunk ends is a number."
+    "Keep a bank out of the graph of `torch.compile`, unless it runs on the reference path: the kernel cannot be traced."
     eager = torch._disable_dynamo(forward)   # loads the compiler of PyTorch, but only when it is called
     @wraps(forward)
     def call(self, x, state=None, *args, **kwargs):
-        traceable = self.path == 'reference' and (state is None or state.pending is None) or _is_exporting()
+        traceable = self.path == 'reference' or _is_exporting()
         return (eager if torch.compiler.is_compiling() and not traceable else forward)(self, x, state, *args, **kwargs)
     return call
 
@@ -125,11 +125,12 @@ def token_arrays(
     from memnet.kernels.scan_records import TokenArrays
     cfg, (B, H, T) = p.config, f.gate.shape
     kinds = [name if name != 'random' or f.sample.shape[-1] else 'uniform' for name in cfg.policies]
-    by_kind = f.policy_weights @ f.policy_weights.new_tensor([[k == kind for kind in ('topk', 'uniform', 'random')] for k in kinds])
-    samples = f.sample.squeeze(-1) if 'random' in kinds else torch.zeros_like(f.gate)
+    shares, none = f.policy_weights.unbind(-1), torch.zeros_like(f.gate)
+    by_kind = [sum((share for share, k in zip(shares, kinds) if k == kind), none) for kind in ('topk', 'uniform', 'random')]
+    samples = f.sample.squeeze(-1) if 'random' in kinds else none
     lam = f.gate.new_zeros(B*H) if p.lam is None else p.lam.view(H).repeat(B)
     query = f.key[..., :0] if cfg.tied_addresses else f.query
-    rows = (query, f.key, f.value, f.gate, decay_logit(f.value, p.decay), *by_kind.unbind(-1), samples, f.hop_weights)
+    rows = (query, f.key, f.value, f.gate, decay_logit(f.value, p.decay), *by_kind, samples, f.hop_weights)
     arrays = [*(y.flatten(0, 1) for y in rows), lam, p.logit_scale.view(H).repeat(B)]
     return TokenArrays(*arrays)
 
@@ -187,6 +188,7 @@ def fused_segment(
     read_mass:Optional[Tensor]=None,          # of segments before, `b h n`
     n_rows:int=0,                             # rows to record, the first ones
     logit:Optional[Tensor]=None,              # `decay_logit` of the segment before, where nothing has changed the state since
+    commits:bool=True,                        # False = the segment is only read, and `state` is the one at the start
 )->FusedSegment:
     "Read and write with the fused kernel: the same as the reference path."
     from memnet.kernels.scan import fused_scan
@@ -194,11 +196,12 @@ def fused_segment(
     cfg, s, (B, H, T) = p.config, state, f.gate.shape
     C, real = min(cfg.chunk_size, T), torch.ones(B, T, dtype=torch.bool) if mask is None else mask
     settings = ScanSettings(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
-    read, slots, record = fused_scan(token_arrays(f, p), slot_arrays(s, p, read_mass, logit), real.repeat_interleave(H, 0), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
-    n = SlotArrays(*(y.unflatten(0, (B, H)) for y in slots))
+    read, slots, record = fused_scan(token_arrays(f, p), slot_arrays(s, p, read_mass, logit), real.unsqueeze(1).expand(B, H, T).reshape(B*H, T), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
+    if not commits: return FusedSegment(read.view(B, H, T, -1), state, slots.mass.view(B, H, -1), slots.logit.view(B, H, -1), record)
+    n = SlotArrays(*(y.view(B, H, *y.shape[1:]) for y in slots))
     edges, trace = (n.edges, n.trace) if cfg.graph else (s.edges, s.trace)
     new = MemoryState(n.keys, n.values, n.strength, *counters_after(s, n, real.sum(-1)), n.usage, edges, trace, s.clock + real.sum(-1))
-    return FusedSegment(read.unflatten(0, (B, H)), new, n.mass, n.logit, record)
+    return FusedSegment(read.view(B, H, T, -1), new, n.mass, n.logit, record)
 
 # %% ../../nbs/memory/12_fused_path.ipynb #5bdf2250
 @validated()

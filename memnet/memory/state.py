@@ -7,6 +7,7 @@ __all__ = ['READ_THRESHOLD', 'PendingTokens', 'BoundedEdges', 'MemoryState', 'nb
            'empty_memory_state', 'no_pending', 'drop_pending', 'writes_since', 'forget']
 
 # %% ../../nbs/memory/00_state.ipynb #b7c22543
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 import torch
@@ -101,9 +102,9 @@ def state_dtype(
 @validated()
 def full_precision(
     like:Tensor,    # gives the device
-)->torch.autocast:  # a context manager
-    "Switch autocast off: what is inside computes in the dtype of its arguments."
-    return torch.autocast(like.device.type, enabled=False)
+)->AbstractContextManager:
+    "Switch autocast off, where it is on: what is inside computes in the dtype of its arguments."
+    return torch.autocast(like.device.type, enabled=False) if torch.is_autocast_enabled(like.device.type) else nullcontext()
 
 # %% ../../nbs/memory/00_state.ipynb #6da5c7f4
 @validated(batch_size="≥ 1", n_heads="≥ 1", n_slots="≥ 1", d_key="≥ 1", d_value="≥ 1")

@@ -81,7 +81,7 @@ def bounded(
     high:float,  # greatest
 )->Tensor:       # the same shape, in [low, high]; the derivative is 1 also beyond the bounds
     "Bound a learned number where it is used, so that no value of a parameter gives a result that is not finite."
-    return x.detach().clamp(low, high) + (x - x.detach())
+    return x.detach().clamp(low, high) + (x - x.detach()) if torch.is_grad_enabled() else x.clamp(low, high)
 
 @jitable
 def logit_to_rate(

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..foundations.compilation import kept_table
 from ..foundations.layers import make_layer
 from ..foundations.validation import require, validated, validated_methods
 
@@ -57,6 +58,13 @@ class AttentionCache(NamedTuple):
     length:Tensor  # how many of them are real, `b`
 
 # %% ../../nbs/models/02_attention.ipynb #1ca55581
+def _turns(like, first, end, width): return rotation(torch.arange(first, end, device=like.device), like.new_empty(width))
+
+def _reach(like, first, end, window):
+    "Which of the places `first` … `end - 1` each of the tokens 0 … `end - 1` sees, and these places."
+    i, j = torch.arange(end, device=like.device).unsqueeze(-1), torch.arange(first, end, device=like.device)
+    return (j <= i) & (j > i - window), j
+
 @validated()
 def with_previous_block(
     blocks:Tensor,  # `b h n+1 w d`
@@ -64,7 +72,7 @@ def with_previous_block(
     "Every block but the first together with the block before it."
     return torch.cat([blocks[:, :, :-1], blocks[:, :, 1:]], 3)
 
-@validated_methods(__init__=dict(dim="≥ 1", n_heads="≥ 1", window="≥ 1"), split_blocks=dict(y="b s c", size="≥ 1", ahead="≥ 0", behind="≥ 0"), key_blocks=dict(n="≥ 1", size="≥ 1", behind="≥ 0"), attention_mask=dict(n="≥ 1", size="≥ 1", cached="whole b"), next_cache=dict(cached="whole b", length="whole b"), forward=dict(x="float b t c", length="whole b"))
+@validated_methods(__init__=dict(dim="≥ 1", n_heads="≥ 1", window="≥ 1"), split_blocks=dict(y="b s c", size="≥ 1", ahead="≥ 0", behind="≥ 0"), key_blocks=dict(n="≥ 1", behind="≥ 0"), attention_mask=dict(n="≥ 1", end="≥ 1", cached="whole b"), next_cache=dict(cached="whole b", length="whole b"), forward=dict(x="float b t c", length="whole b"))
 class LocalAttention(nn.Module):
     "Causal attention over a sliding window; the cache carries it across calls. Raises ValueError where a size is invalid. Source: Beltagy et al. 2020, section 3.1."
     def __init__(self,
@@ -85,29 +93,28 @@ class LocalAttention(nn.Module):
         behind:int,  # empty positions after the last
     )->Tensor:       # `b h n m d`
         "Cut a row into heads and blocks of `size` tokens."
-        y = F.pad(y, (0, 0, ahead, behind)).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        return y.unflatten(2, (-1, size))
+        if ahead or behind: y = F.pad(y, (0, 0, ahead, behind))
+        return y.view(len(y), -1, size, self.n_heads, y.shape[-1]//self.n_heads).permute(0, 3, 1, 2, 4)
 
     def key_blocks(self,
         y:Tensor,    # keys or values, cache first, `b w-1+t c`
         n:int,       # blocks of queries
-        size:int,    # tokens of a block of queries
         behind:int,  # empty positions after the last
-    )->Tensor:       # `b h n w+m d`
-        "The keys that a block may see, after one empty position: `window` before it, and its own."
-        if n == 1: return self.split_blocks(y, self.window + size, 1, behind)
+    )->Tensor:       # `b h n 2w d`, or `b h 1 w-1+t d` where one block holds all
+        "The keys that a block may see: a single block sees all there are; one of several the block before it, which begins with an empty position, and itself."
+        if n == 1: return self.split_blocks(y, y.shape[1], 0, 0)
         return with_previous_block(self.split_blocks(y, self.window, 1, behind))
 
     def attention_mask(self,
         n:int,          # blocks
-        size:int,       # tokens of a block
+        first:int,      # place of the first key of a block, counted from its first query
+        end:int,        # place after the last one
         cached:Tensor,  # real tokens in the cache, `b`
-    )->Tensor:          # True = may be seen, bool `b 1 n m w+m`
+    )->Tensor:          # True = may be seen, bool `b 1 n m k`
         "Token i of a block sees the `window` tokens up to itself, and nothing of an empty cache."
-        w, device = self.window, cached.device
-        i, j = torch.arange(size, device=device).unsqueeze(-1), torch.arange(w + size, device=device)
-        position = torch.arange(n, device=device).view(-1, 1, 1)*w + j
-        return (j > i) & (j <= i + w) & (position >= w - cached.view(-1, 1, 1, 1, 1))
+        seen, place = kept_table(_reach, cached, first, end, self.window)
+        if n > 1: place = place + torch.arange(n, device=cached.device).view(-1, 1, 1)*self.window
+        return seen & (place >= -cached.view(-1, 1, 1, 1, 1))
 
     def next_cache(self,
         keys:Tensor,              # cache and new tokens, `b w-1+t c`
@@ -130,14 +137,14 @@ class LocalAttention(nn.Module):
     )->tuple[Tensor,AttentionCache]:   # `b t c`, and the cache after it
         "Attend within the window, @eq-local, block by block."
         T, w, n = x.shape[1], self.window, -(-x.shape[1]//self.window)
-        m = min(T, w)   # tokens of a block: what fits into a window is one block
+        first, end, behind = (1 - w, T, 0) if n == 1 else (-w, w, n*w - T)   # places of the keys of a block, counted from its first token
         q, k, v = self.qkv(x).chunk(3, -1)
         keys, values = torch.cat([cache.keys, k], 1), torch.cat([cache.values, v], 1)
-        q = self.split_blocks(q, m, 0, n*m - T)
-        k, v = (self.key_blocks(y, n, m, n*m - T) for y in (keys, values))
-        turn = rotation(torch.arange(-w, m, device=x.device), q)   # positions of the keys of a block, counted from its first token
-        q, k = rotate(q, Rotation(turn.cos[w:], turn.sin[w:])), rotate(k, turn)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.attention_mask(n, m, cache.length))
+        q = self.split_blocks(q, end, 0, behind)
+        k, v = self.key_blocks(keys, n, behind), self.key_blocks(values, n, behind)
+        turn = kept_table(_turns, q, first, end, q.shape[-1])
+        q, k = rotate(q, Rotation(*(x[-first:] for x in turn))), rotate(k, Rotation(*turn))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.attention_mask(n, first, end, cache.length))
         y = y.flatten(2, 3)[:, :, :T].transpose(1, 2).flatten(2)
         return self.out(y), self.next_cache(keys, values, cache.length, length)
 

@@ -4,12 +4,13 @@
 
 # %% ../../nbs/runs/07_benchmark.ipynb #adfdd57b
 from __future__ import annotations
-import time
+import inspect, os, subprocess, sys, time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 # %% auto #0
-__all__ = ['MATRIX_SLOTS', 'interleaved_cpu_times', 'summarise_times', 'benchmark_memory', 'held_bytes', 'benchmark_slots']
+__all__ = ['MATRIX_SLOTS', 'STEP_NETS', 'BESIDE_LENGTH', 'interleaved_cpu_times', 'summarise_times', 'benchmark_memory',
+           'held_bytes', 'benchmark_slots', 'benchmark_steps']
 
 # %% ../../nbs/runs/07_benchmark.ipynb #c0172894
 import pandas as pd
@@ -142,4 +143,64 @@ def benchmark_slots(
     table, folder = pd.DataFrame(rows), results_folder("bench", root, "full")
     replace_file(folder/"slots.csv", lambda path: table.to_csv(path, index=False, float_format="%.4f"))
     write_json(folder/"slots_environment.json", run_environment(root) | dict(threads=1))
+    return table
+
+# %% ../../nbs/runs/07_benchmark.ipynb #579325f9
+def _serve_steps(net):
+    "For each number that comes in: read so many tokens, make 32 steps of one token, and say what they took. Runs in a process of its own, perhaps with another release of the package."
+    import sys, time, torch
+    from memnet import MemNet, MemNetConfig, set_memory_path
+    torch.set_num_threads(1)
+    model, g, state = MemNet(MemNetConfig(vocab_size=64, memory=net != "no memory")).eval(), torch.Generator().manual_seed(0), None
+    if net == "reference path": set_memory_path(model, "reference")
+    with torch.no_grad():
+        for line in sys.stdin:
+            for tokens in torch.randint(64, (1, int(line)), generator=g).split(512, 1): state = model(tokens, state).state if tokens.numel() else state
+            tokens, start = torch.randint(64, (1, 32), generator=g), time.process_time()
+            for token in tokens.split(1, 1): state = model(token, state).state
+            print(time.process_time() - start, flush=True)
+
+# %% ../../nbs/runs/07_benchmark.ipynb #0e1d0cba
+STEP_NETS = {"memory": 1_000_000, "reference path": 10_000, "no memory": 1_000_000}   # net -> length of the stream up to which it is measured
+BESIDE_LENGTH = 10_000   # the same for another checkout
+
+def _start_server(net:str, checkout:Path)->subprocess.Popen:
+    "A process that imports the package of this checkout."
+    source = inspect.getsource(_serve_steps) + f"_serve_steps({net!r})"
+    return subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout, env=os.environ | dict(PYTHONPATH=str(checkout), OMP_NUM_THREADS="1"))
+
+def _steps_after(server:subprocess.Popen, tokens:int)->float:
+    "CPU seconds of a step, after so many more tokens. Raises RuntimeError where the process has ended."
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(f"{tokens}\n"); server.stdin.flush()
+    said = server.stdout.readline()
+    if not said: raise RuntimeError(f"the process that makes the steps ended with {server.wait()}: its error stands above")
+    return float(said)/32
+
+@validated(repeats="≥ 1")
+def benchmark_steps(
+    root:Optional[Path]=None,    # the checkout
+    repeats:int=15,              # timed turns of each
+    lengths:tuple[int, ...]=(1000, 10_000, 100_000, 1_000_000),  # tokens of the stream before the steps
+    beside:Optional[Path]=None,  # another checkout, measured in turns with this one; None = none
+)->pd.DataFrame:                 # one row for each checkout, net and length
+    "CPU time of a step of one token, one row, default sizes, one thread; writes `results/bench/steps.csv`. Raises RuntimeError where a process ends."
+    root, rows = root or find_root(), []
+    servers = {(name, net): _start_server(net, folder) for name, folder in {"this": root, **({} if beside is None else {beside.name: beside.resolve()})}.items() for net in STEP_NETS}
+    read = dict.fromkeys(servers, 0)
+    try:
+        for length in lengths:
+            measured = {key: server for key, server in servers.items() if length <= (STEP_NETS[key[1]] if key[0] == "this" else BESIDE_LENGTH)}
+            for turn in range(repeats + 1):
+                for key, server in measured.items():
+                    seconds = _steps_after(server, max(length - read[key], 0) if turn == 0 else 0)
+                    read[key] = max(read[key], length) + 32
+                    if turn > 0: rows.append(dict(checkout=key[0], net=key[1], tokens=length, ms=1000*seconds))
+    finally:
+        for server in servers.values(): server.kill(); server.communicate()
+    times = pd.DataFrame(rows).groupby(["checkout", "net", "tokens"], sort=False)["ms"]
+    table = times.agg(ms_per_step="median", least="min", most="max", turns="size").reset_index()
+    folder = results_folder("bench", root, "full")
+    replace_file(folder/"steps.csv", lambda path: table.to_csv(path, index=False, float_format="%.3f"))
+    write_json(folder/"steps_environment.json", run_environment(root) | dict(threads=1))
     return table

@@ -17,7 +17,7 @@ from ..foundations.validation import validated
 from ..foundations.command_words import number_argument, whole_argument
 from ..foundations.compilation import code_folders
 from ..kernels.warmup import PRECISIONS, compile_kernels
-from .benchmark import benchmark_memory, benchmark_slots
+from .benchmark import benchmark_memory, benchmark_slots, benchmark_steps
 from .planning import results_folder
 from .train_command import add_train_arguments, train_command
 from ..scorecard.score_command import add_score_arguments, print_card
@@ -41,7 +41,13 @@ def bench_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
 )->int:                       # exit code
-    "What the memory costs per training step, or with `--slots` per token against the number of slots."
+    "What the memory costs per training step, with `--slots` per token against the number of slots, with `--step` for a step of one token. Raises ValueError where `--beside` names no checkout."
+    if args.beside is not None and not args.step: raise ValueError(f"--beside goes with --step, got --beside {args.beside[:80]!r} alone: memnet bench --step --beside FOLDER")
+    if args.beside is not None and not (args.beside and os.path.isfile(os.path.join(args.beside, "memnet", "__init__.py"))): raise ValueError(f"--beside must name a folder with the package in it, got {args.beside[:80]!r}: a checkout of another release")
+    if args.step:
+        args.console.show_table("CPU milliseconds of a step of one token, median, one thread", benchmark_steps(root, repeats=args.repeats, beside=None if args.beside is None else Path(args.beside)))
+        args.console.say(f"  table: {os.path.relpath(results_folder('bench', root, 'full')/'steps.csv', root)}")
+        return 0
     if args.slots:
         args.console.show_table("CPU milliseconds per token, one thread, and bytes of the state", benchmark_slots(root, repeats=args.repeats))
         args.console.say(f"  table: {os.path.relpath(results_folder('bench', root, 'full')/'slots.csv', root)}")
@@ -57,7 +63,7 @@ def soak_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
 )->int:                       # exit code
-    "Thousands of random cases: equivalences, invariants, stress. Raises ValueError where a check is named without its case."
+    "Thousands of random cases: equivalences, invariants, stress, damaged files. Raises ValueError where a check is named without its case."
     if args.case is not None or args.check is not None:
         if args.case is None or args.check is None: raise ValueError("--check and --case go together: --check fused_is_reference --case '{\"graph\": true}'")
         found = repeat_case(args.check, args.case)
@@ -118,7 +124,10 @@ def add_package_commands(
     command("warmup", warmup_command).add_argument("--precision", choices=("float32", "float64", "all"), default="float32", help="of the models that will run (default float32)")
     bench = command("bench", bench_command)
     bench.add_argument("--repeats", type=count, default=15, help="timed steps of each (default 15)")
-    bench.add_argument("--slots", action="store_true", help="time and bytes against the number of slots instead, up to 100,000 of them")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--slots", action="store_true", help="time and bytes against the number of slots instead, up to 100,000 of them")
+    kind.add_argument("--step", action="store_true", help="a step of one token instead, in streams of up to a million tokens")
+    bench.add_argument("--beside", metavar="FOLDER", help="with --step: another checkout, measured in turns with this one")
     soak = command("soak", soak_command)
     soak.add_argument("--only", choices=SOAK_PARTS, help="one part (default: all)")
     soak.add_argument("--seed", type=whole_argument(), default=0, help="of all cases (default 0)")
