@@ -3,7 +3,7 @@ import json, os, shutil, signal, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from crash_fit import CFG, Batch, Net, Sign, ended, fit, train
-from mutations import survivors
+from memnet.soundness.file_damage import try_mutations
 from memnet.training.checkpoint import previous_checkpoint, read_checkpoint, write_checkpoint
 from memnet.training.fit import TrainingInterrupted
 from memnet.training.schedule import TrainConfig
@@ -113,11 +113,8 @@ def test_no_mutation_of_a_file_passes(half, name):
         return read_log_rows(half/"metrics.csv", place)[1] if name == "metrics.csv" else read_checkpoint(half/name, lambda meta: {k: tuple(v.shape) for k, v in good[0].items()})
     data = (half/"metrics.csv").read_bytes()[:place["bytes"]]
     same = (lambda found: found == data) if name == "metrics.csv" else (lambda found: found[1] == good[1] and all(torch.equal(found[0][k], v) for k, v in good[0].items()))
-    def named():
-        try: return read()
-        except FileNotFoundError as e: raise ValueError(str(e)) from e   # that it is missing is a word of its own
-    tried, wrong = survivors(half/name, named, same, 300)
-    assert tried == 300 and not wrong, wrong
+    trial = try_mutations(half/name, read, same, 300)
+    assert trial.tried == 300 and not trial.faults, trial.faults
 
 # --- signals and crashes
 

@@ -1,5 +1,6 @@
 """One function many ways, invariants of a stream, finite numbers under stress: the short form of `memnet soak`; and the table of promises."""
 import ast, csv, random, re
+from itertools import islice
 from pathlib import Path
 import nbformat, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -8,6 +9,8 @@ from memnet.memory.bank import MultiHeadMemoryBank
 from memnet.memory.config import MemoryConfig
 from memnet.runs.command_line import main
 from memnet.soundness.equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES, largest_difference
+from memnet.soundness.file_damage import file_mutations
+from memnet.soundness.file_readers import FILE_READERS, try_reader
 from memnet.soundness.invariants import OPERATIONS, MemoryStream
 from memnet.soundness.random_cases import CASE_VALUES, random_case, simplest_case
 from memnet.soundness.soak import repeat_case, package_digest, read_units, run_soak, soak_units
@@ -51,6 +54,22 @@ TestStream.settings = settings(QUICK, max_examples=10, stateful_step_count=15)
 @pytest.mark.parametrize("name", ["stress_train", "stress_stream"])
 @pytest.mark.parametrize("seed", range(3))
 def test_numbers_stay_finite(name, seed): assert STRESSES[name](random_case(random.Random(f"test {name} {seed}")), 20).refused == 0
+
+# --- damaged files: the long form is `memnet soak --only files`
+@pytest.mark.parametrize("name", FILE_READERS)
+def test_a_damaged_file_is_refused_by_name_or_read_as_it_was(name):
+    trial = try_reader(name, 46)   # the other files first, then what fits the format
+    assert trial.tried == 46 and trial.refused >= 25 and not trial.faults, trial
+
+MENDED_FILES = {"settings of a run": ("run_settings", "config='\\x00'"), "record of a run": ("run_record", "versions='nan'"), "digests": ("result_digests", "runs.csv='0'"), "notebook": ("notebook", "without cells/1"), "tags": ("notebook", "cells/1/metadata/tags='nan'")}
+
+@pytest.mark.parametrize("fault", MENDED_FILES)
+def test_damage_that_was_mended_stays_mended(fault, tmp_path):
+    name, damage = MENDED_FILES[fault]
+    file = FILE_READERS[name](tmp_path)
+    mutation = next(m for m in islice(file_mutations(file.path), 3000) if m.name == damage)
+    mutation.apply(file.path)
+    with pytest.raises(ValueError, match=re.escape(file.path.name)): file.read()
 
 # --- what is known not to hold: strict, so that a mended rule is noticed
 def holds(name, **over):

@@ -169,7 +169,8 @@ def read_events(
     path:str|Path,   # of a file that `save_events` has written
 )->pd.DataFrame:     # as `event_frame` gave it
     "Read the events of a saved table. Raises ValueError where the file is missing or is not one."
+    require(Path(path).is_file(), f"{path} is missing or is no file: give one that save_events has written")
     try: table = pd.read_parquet(path)
-    except (OSError, ValueError) as e: raise ValueError(f"{path} is missing or is not a table of events: {e}") from e
+    except Exception as e: raise ValueError(f"{path} is missing or is not a table of events: {e}") from e
     require_columns(str(path), table, ["stream", "entry", "time", "kind"])
     return table

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/foundations/05_files.ipynb #e6c121f8
 from __future__ import annotations
-import hashlib, json, os, secrets, socket
+import hashlib, json, os, secrets, socket, stat
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
@@ -12,7 +12,8 @@ import filelock
 from .validation import require, validated
 
 # %% auto #0
-__all__ = ['replace_file', 'write_text', 'write_json', 'read_json', 'file_digest', 'set_aside', 'LockHolder', 'InUse', 'WorkLock']
+__all__ = ['MAX_SMALL_FILE', 'replace_file', 'write_text', 'write_json', 'read_small_file', 'read_json', 'read_notebook',
+           'file_digest', 'set_aside', 'LockHolder', 'InUse', 'WorkLock']
 
 # %% ../../nbs/foundations/05_files.ipynb #ddb462bd
 @validated()
@@ -73,16 +74,50 @@ def write_json(
     "Write a record."
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
 
+MAX_SMALL_FILE = 1 << 26   # bytes of a record or a notebook
+
+@validated(most="≥ 1")
+def read_small_file(
+    path:Path|str,                                      # of a file that is small by its nature
+    remedy:str="remove it, or restore it from a copy",  # what the reader of the message can do
+    most:int=MAX_SMALL_FILE,                            # bytes
+)->bytes:
+    "Read a file whole. Raises FileNotFoundError where there is none, ValueError where it is no regular file, cannot be read, or is larger than `most`."
+    path = Path(path)
+    try: info = path.stat()
+    except FileNotFoundError: raise
+    except OSError as e: raise ValueError(f"{path} cannot be read ({e.strerror}): {remedy}") from e
+    require(stat.S_ISREG(info.st_mode), f"{path} is a folder, a pipe or a device, not a file: {remedy}")
+    require(info.st_size <= most, f"{path} has {info.st_size:,} bytes, of such a file at most {most:,} are read: {remedy}")
+    return path.read_bytes()
+
 @validated()
 def read_json(
     path:Path,                                        # of `write_json`
     remedy:str="remove it, or restore it from a copy",  # what the reader of the message can do
 )->dict[str, Any]:                                    # by name
     "Read a record. Raises ValueError where the file is cut, damaged or holds something else; FileNotFoundError where there is none."
-    try: content = json.loads(Path(path).read_bytes().decode("utf-8"))
+    data = read_small_file(path, remedy)
+    try: content = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as e: raise ValueError(f"{path} is damaged or no record ({e}): {remedy}") from e
     require(isinstance(content, dict), f"{path} holds {type(content).__name__}, a record is a JSON object: {remedy}")
     return content
+
+# %% ../../nbs/foundations/05_files.ipynb #8728c8e4
+@validated()
+def read_notebook(
+    path:Path|str,                           # an ipynb file
+    remedy:str="restore it, or remove it",   # what the reader of the message can do
+)->Any:                                      # of nbformat, version 4
+    "Read a notebook. Raises ValueError where it is damaged or none, FileNotFoundError where there is none."
+    import nbformat  # here: it takes longer to load than the rest of this module together
+    data, name = read_small_file(path, remedy), Path(path).name
+    try: nb = nbformat.reads(data.decode("utf-8"), 4)
+    except Exception as e: raise ValueError(f"{name} cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:80]}): {remedy}") from e   # its errors are of many kinds
+    cells = nb.get("cells")
+    whole = isinstance(cells, list) and all(isinstance(c, dict) and isinstance(c.get("source"), str) and isinstance(c.get("cell_type"), str) and isinstance(c.get("metadata"), dict) and isinstance(c["metadata"].get("tags", []), list) for c in cells)
+    require(whole and isinstance(nb.get("metadata"), dict), f"{name} cannot be read (a cell without kind, text or metadata): {remedy}")
+    return nb
 
 # %% ../../nbs/foundations/05_files.ipynb #8165b241
 @validated()

@@ -61,7 +61,7 @@ def _read(path):
     require(path.is_file(), f"{path} does not exist: save the state first")
     try:
         with safe_open(str(path), 'pt') as f: return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}
-    except (SafetensorError, OSError, UnicodeDecodeError) as e: raise ValueError(f"{path} is no safetensors file, or damaged ({e}): save the state again") from e
+    except (SafetensorError, OSError, UnicodeDecodeError, MemoryError) as e: raise ValueError(f"{path} is no safetensors file, or damaged ({e}): save the state again") from e
 
 def _set_generator(path, generator, saved):
     "The generator goes on as the one that was saved."

@@ -78,7 +78,7 @@ def read_tensor_shapes(
     try:
         with safe_open(str(path), framework="pt") as f:
             return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}, f.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as e: raise ValueError(f"{path} is damaged or no safetensors file ({e}): {remedy}") from e
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as e: raise ValueError(f"{path} is damaged or no safetensors file ({e}): {remedy}") from e
 
 @validated()
 def read_tensors(
@@ -92,7 +92,7 @@ def read_tensors(
         odd = shape_differences(expected, shapes)
         require(not odd, f"{path} does not hold what is expected: {'; '.join(odd[:3])}{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}: {remedy}")
     try: return dict(sorted(load(Path(path).read_bytes()).items())), header
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, OverflowError) as e: raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}): {remedy}") from e
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, OverflowError, MemoryError) as e: raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}): {remedy}") from e
 
 # %% ../../nbs/foundations/06_tensor_files.ipynb #c60d3247
 @validated()

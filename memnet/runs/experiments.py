@@ -13,10 +13,8 @@ from typing import NamedTuple, Optional
 # %% auto #0
 __all__ = ['find_root', 'checked_name', 'Experiment', 'find_experiments', 'list_experiments', 'choose_experiments', 'load_module']
 
-# %% ../../nbs/runs/00_experiments.ipynb #597dae98
-import nbformat
-
 # %% ../../nbs/runs/00_experiments.ipynb #cd28f3e7
+from ..foundations.files import read_notebook
 from ..foundations.validation import require, validated
 
 # %% ../../nbs/runs/00_experiments.ipynb #c7ab3f28
@@ -63,12 +61,10 @@ def _experiment(
     "What the notebooks say about themselves."
     name = run_nb.stem.removesuffix("_run")
     read_nb = run_nb.with_name(f"{name}.ipynb")
-    cells = nbformat.read(read_nb if read_nb.exists() else run_nb, 4).cells
+    cells = read_notebook(read_nb if read_nb.exists() else run_nb).cells
     head = next((c.source for c in cells if c.cell_type == "markdown"), "")
     title, question = (re.search(p, head, re.M) for p in (r"^# (.+)$", r"^> (.+)$"))
     return Experiment(name, title[1] if title else name, question[1] if question else "", run_nb, read_nb, run_nb.parents[2])
-
-_UNREADABLE = (OSError, UnicodeDecodeError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError, nbformat.reader.NotJSONError)
 
 @validated()
 def find_experiments(
@@ -79,9 +75,9 @@ def find_experiments(
     for nb in sorted((Path(root or find_root())/"nbs"/"experiments").glob("[!_.]*_run.ipynb")):
         name = nb.stem.removesuffix("_run")
         try:
-            nbformat.read(nb, 4)
+            read_notebook(nb)
             found[name] = _experiment(nb)
-        except _UNREADABLE as e:
+        except (OSError, ValueError) as e:
             broken[name] = f"{nb.name} or {name}.ipynb cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:80]}): restore it, or remove it"
     return found, broken
 

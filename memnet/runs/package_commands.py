@@ -63,7 +63,7 @@ def soak_command(
     args:argparse.Namespace,  # as typed
     root:Path,                # the checkout
 )->int:                       # exit code
-    "Thousands of random cases: equivalences, invariants, stress. Raises ValueError where a check is named without its case."
+    "Thousands of random cases: equivalences, invariants, stress, damaged files. Raises ValueError where a check is named without its case."
     if args.case is not None or args.check is not None:
         if args.case is None or args.check is None: raise ValueError("--check and --case go together: --check fused_is_reference --case '{\"graph\": true}'")
         found = repeat_case(args.check, args.case)

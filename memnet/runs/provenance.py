@@ -16,6 +16,7 @@ __all__ = ['LIBRARIES', 'significant_code', 'without_checks', 'module_facts', 'i
            'package_folders', 'run_code', 'run_environment']
 
 # %% ../../nbs/runs/01_provenance.ipynb #87f90cd1
+from ..foundations.files import read_notebook
 from ..foundations.validation import validated
 
 # %% ../../nbs/runs/01_provenance.ipynb #70ba2245
@@ -160,9 +161,10 @@ def run_code(
     exp:Any,  # an `Experiment` whose notebook and module are there
 )->RunCode:
     "The identity of what a run of an experiment executes now. Raises ValueError where its notebook cannot be read or has no cell tagged `parameters`."
-    import nbformat  # here, because every kernel imports this module, and nbformat takes longer than the rest of it together
-    try: nb = without_checks(nbformat.read(exp.run_nb, 4))
-    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as e: raise ValueError(f"{exp.run_nb.name} cannot be read ({str(e)[:80]}): restore it, or remove it") from e
+    try: nb = read_notebook(exp.run_nb)
+    except OSError as e: raise ValueError(f"{exp.run_nb.name} cannot be read ({e.strerror}): restore it, or remove it") from e
+    try: nb = without_checks(nb)
+    except ValueError as e: raise ValueError(f"{exp.run_nb.name}: {e}") from e
     cells = [c.source for c in nb.cells if c.cell_type == "code"]
     names = {n for source in cells for n in _imported_names(_parsed(source))} | {f"memnet.experiments.{exp.name}"}
     modules = imported_modules(names, package_folders(exp.root))

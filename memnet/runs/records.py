@@ -34,7 +34,7 @@ def file_records(
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name.startswith(("_", ".")) or name in ("params.json", "environment.json"): continue
         with open(path, "rb+") as f: os.fsync(f.fileno())
-        found[name] = dict(sha256=file_digest(path))
+        found[name] = dict(sha256=file_digest(path), bytes=path.stat().st_size)
         if path.suffix == ".csv":
             with open(path, newline="", encoding="utf-8") as f: found[name]["rows"] = sum(1 for _ in csv.reader(f)) - 1
     return found
@@ -46,7 +46,8 @@ def changed_files(
 )->list[str]:          # names
     "The tables of a run that are gone or not what they were."
     tables = {n: r for n, r in files.items() if n.endswith(TABLES)}
-    return [n for n, r in tables.items() if not (folder/n).is_file() or file_digest(folder/n) != r["sha256"]]
+    def same(path, record): return path.is_file() and path.stat().st_size == record.get("bytes", path.stat().st_size) and file_digest(path) == record["sha256"]   # the size first: it costs nothing
+    return [n for n, r in tables.items() if not same(folder/n, r)]
 
 @validated()
 def check_run(
@@ -59,11 +60,14 @@ def check_run(
         params, made = read_json(folder/"params.json"), read_json(folder/"environment.json")
         if made["status"] != "complete": return RunCheck("unfinished", f"it is not complete but {made['status']}")
         if not folder.name.endswith(config_hash(params["config"])): return RunCheck("damaged", "params.json does not have the settings that its folder says")
+        kernel = made.get("kernel") or {}
+        if not all(isinstance(x or {}, dict) for x in (made.get("versions"), kernel, kernel.get("versions"), kernel.get("data"))): return RunCheck("damaged", "environment.json has no table of versions")
         if "metrics.csv" not in made["files"]: return RunCheck("damaged", "environment.json has no digest of metrics.csv")
         changed = changed_files(folder, made["files"])
     except OSError as e: return RunCheck("unfinished" if isinstance(e, FileNotFoundError) else "damaged", f"{Path(e.filename or '').name} cannot be read ({e.strerror})")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        why = f"{type(e).__name__} {e}" if not isinstance(e, ValueError) else str(e).rpartition(": ")[0].replace(f"{folder}{os.sep}", "")
+        told = str(e).rpartition(": ")[0] if isinstance(e, ValueError) else ""
+        why = told.replace(f"{folder}{os.sep}", "") or f"{type(e).__name__} {e}, in params.json or environment.json"
         return RunCheck("damaged", f"its record cannot be used ({why})")
     if changed: return RunCheck("changed", f"{changed[0]} is not the file that was recorded")
     if code and made.get("program") != code: return RunCheck("outdated", "it was made by other code")

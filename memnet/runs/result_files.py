@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Callable
 
 # %% auto #0
-__all__ = ['RESTORE', 'changed_results', 'require_unchanged', 'replace_result', 'read_result', 'parquet_writer']
+__all__ = ['MAX_RESULT_FILE', 'RESTORE', 'changed_results', 'require_unchanged', 'replace_result', 'read_result',
+           'parquet_writer']
 
 # %% ../../nbs/runs/04_result_files.ipynb #06f07633
 import pandas as pd
 
 # %% ../../nbs/runs/04_result_files.ipynb #273f06cf
-from ..foundations.validation import validated
+from ..foundations.validation import require, validated
 from ..foundations.files import file_digest, read_json, replace_file, write_json
 
 # %% ../../nbs/runs/04_result_files.ipynb #671f4701
+MAX_RESULT_FILE = 1 << 30   # bytes
 RESTORE = "restore it from the repository, or make the tables again from all run folders with memnet collect --replace"
 
 def _result_digest(
     path:Path,  # of committed results
 )->str:
-    "The digest of a file; of text without the line ends that a checkout may change."
+    "The digest of a file; of text without the line ends that a checkout may change. What is larger than a repository holds has none."
+    if path.stat().st_size > MAX_RESULT_FILE: return "too large"
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() if path.suffix == ".csv" else file_digest(path)
 
 @validated()
@@ -33,6 +36,7 @@ def changed_results(
 )->dict[str, str]:     # name of a file -> what is wrong
     "Compare the committed tables and artifacts with the digests that were recorded when they were written. Raises ValueError where the record is damaged."
     known = read_json(folder/"digests.json", RESTORE) if (folder/"digests.json").exists() else {}
+    for n, digests in known.items(): require(isinstance(digests, list), f"{folder/'digests.json'} is damaged (no list of digests for {n[:80]!r}): {RESTORE}")
     there = {f.relative_to(folder).as_posix(): f for f in (folder/"runs.csv", folder/"metrics.parquet", *folder.glob("artifacts/[!.]*")) if f.is_file()}
     wrong = {n: "is gone" for n in sorted(known.keys() - there.keys())}
     wrong |= {n: "is not in digests.json" for n in sorted(there.keys() - known.keys())}

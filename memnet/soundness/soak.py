@@ -10,9 +10,9 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 
 # %% auto #0
-__all__ = ['SOAK_PARTS', 'CASES_PER_EQUIVALENCE', 'STREAMS', 'OPERATIONS_PER_STREAM', 'STRESS_SEEDS', 'STRESS_STEPS',
-           'UNIT_COLUMNS', 'SoakUnit', 'soak_units', 'Finding', 'run_unit', 'repeat_case', 'package_digest',
-           'read_units', 'summarise_units', 'SoakResult', 'run_soak', 'record_soak']
+__all__ = ['SOAK_PARTS', 'CASES_PER_EQUIVALENCE', 'STREAMS', 'OPERATIONS_PER_STREAM', 'MUTATIONS_PER_FILE', 'MUTATIONS_PER_UNIT',
+           'STRESS_SEEDS', 'STRESS_STEPS', 'UNIT_COLUMNS', 'SoakUnit', 'soak_units', 'Finding', 'run_unit',
+           'repeat_case', 'package_digest', 'read_units', 'summarise_units', 'SoakResult', 'run_soak', 'record_soak']
 
 # %% ../../nbs/soundness/04_soak.ipynb #05385025
 import pandas as pd
@@ -21,15 +21,17 @@ from tqdm import tqdm
 # %% ../../nbs/soundness/04_soak.ipynb #4b8c0ac8
 import memnet
 from ..foundations.validation import require, require_positive, validated
+from .file_readers import FILE_READERS, try_reader
 from .equivalences import EQUIVALENCE_TOLERANCE, EQUIVALENCES
 from .invariants import apply_operations, parse_stream, random_operations, simplify_operations, stream_text
 from .random_cases import Case, case_text, parse_case, random_case, simplify_case
 from .stress import STRESSES
 
 # %% ../../nbs/soundness/04_soak.ipynb #74a1cd68
-SOAK_PARTS = ('equivalences', 'invariants', 'stress')
+SOAK_PARTS = ('equivalences', 'invariants', 'stress', 'files')
 CASES_PER_EQUIVALENCE = 320      # of each of the checks
 STREAMS, OPERATIONS_PER_STREAM = 200, 50
+MUTATIONS_PER_FILE, MUTATIONS_PER_UNIT = 130, 26   # of each kind of file
 STRESS_SEEDS = 20
 STRESS_STEPS = dict(stress_train=2000, stress_stream=1500, stress_mixed_precision=700, stress_extremes=800)   # for each seed
 
@@ -55,6 +57,7 @@ def soak_units(
         units += [SoakUnit('equivalences', name, i, 1) for i in many(CASES_PER_EQUIVALENCE) for name in checks]
     if 'invariants' in parts: units += [SoakUnit('invariants', 'operations', i, OPERATIONS_PER_STREAM) for i in many(STREAMS)]
     if 'stress' in parts: units += [SoakUnit('stress', name, i, max(1, round(n*min(1., share*STRESS_SEEDS)))) for i in many(STRESS_SEEDS) for name, n in STRESS_STEPS.items()]
+    if 'files' in parts: units += [SoakUnit('files', name, i, MUTATIONS_PER_UNIT) for i in many(MUTATIONS_PER_FILE//MUTATIONS_PER_UNIT) for name in FILE_READERS]
     return units
 
 # %% ../../nbs/soundness/04_soak.ipynb #9386209a
@@ -90,6 +93,12 @@ def _stress(name, case, steps):
     try: return STRESSES[name](case, steps).refused, ''
     except Exception as e: return 0, _message(e)
 
+def _files(name, n, first, seed):
+    "Refusals and failures of reading a damaged file."
+    try: trial = try_reader(name, n, first, seed)
+    except Exception as e: return Finding(0., 0, _message(e), '')
+    return Finding(0., trial.refused, ' | '.join(trial.faults), json.dumps(dict(first=first, n=n, seed=seed)) if trial.faults else '')
+
 class _Budget:
     "Stops a search for a simpler case after so many seconds: then nothing fails any more."
     def __init__(self, seconds): self.end = time.monotonic() + seconds
@@ -102,6 +111,7 @@ def run_unit(
     simplify:float=60.,     # seconds that the search for a simpler case may take
 )->Finding:
     "Run one unit; a failing case is made simpler."
+    if unit.part == 'files': return _files(unit.check, unit.steps, unit.steps*unit.number, seed)
     rng = random.Random(f"{seed} {unit.check} {unit.number}")
     case, within = random_case(rng), _Budget(simplify)
     if unit.part == 'equivalences':
@@ -118,11 +128,23 @@ def run_unit(
     refused, failure = _stress(unit.check, case, unit.steps)
     return Finding(0., refused, failure, json.dumps(json.loads(case_text(case)) | dict(steps=unit.steps)) if failure else '')
 
-def _parse_stress(text):
-    "Case and steps from one line."
+def _json_object(text):
+    "The object that a line holds."
     try: given = json.loads(text)
     except (ValueError, RecursionError) as e: raise ValueError(f"a case is a json object, got {text[:200]!r} ({e})") from e
     require(isinstance(given, dict), f"a case is a json object, got {text!r}")
+    return given
+
+def _parse_files(text):
+    "Which mutations, from one line."
+    given = dict(n=1, first=0, seed=0) | _json_object(text)
+    require(given.keys() == {'n', 'first', 'seed'}, f"a case of a file has n, first and seed, got {text!r}")
+    require_positive(n=given['n'], first=given['first'] + 1 if isinstance(given['first'], int) else given['first'])
+    return given
+
+def _parse_stress(text):
+    "Case and steps from one line."
+    given = _json_object(text)
     steps = given.pop('steps', 100)
     require_positive(steps=steps)
     return parse_case(json.dumps(given)), steps
@@ -133,12 +155,13 @@ def repeat_case(
     text:str,    # the case in one line
 )->Finding:
     "Run one case again. Raises ValueError where the check is unknown or the case is none."
-    known = [*EQUIVALENCES, 'operations', *STRESSES]
+    known = [*EQUIVALENCES, 'operations', *STRESSES, *FILE_READERS]
     require(check in known, f"check must be one of {', '.join(known)}, got {check!r}")
     if check in EQUIVALENCES:
         worst, failure = _equivalence(check, parse_case(text))
         return Finding(worst, 0, failure, text)
     if check == 'operations': return Finding(0., 0, _stream(*parse_stream(text)), text)
+    if check in FILE_READERS: return _files(check, **_parse_files(text))
     case, steps = _parse_stress(text)
     refused, failure = _stress(check, case, steps)
     return Finding(0., refused, failure, text)
