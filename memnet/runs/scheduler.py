@@ -4,7 +4,7 @@
 
 # %% ../../nbs/runs/03_scheduler.ipynb #3d2781cf
 from __future__ import annotations
-import argparse, re, time, uuid
+import argparse, re, socket, time, uuid
 from typing import Any, Callable
 
 # %% auto #0
@@ -61,7 +61,10 @@ def _connected(
     "Connect to a scheduler. Raises ValueError where there is none, or dask is not installed."
     try: from distributed import Client
     except ImportError: raise ValueError("runs on the workers of a scheduler need the package dask: pip install 'memnet[scale]'") from None
-    try: return Client(address, timeout=10, set_as_default=False)
+    host, port = address.partition("://")[2].rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()   # where nobody listens, a client would try for as long as it may
+        return Client(address, timeout=60, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as e:
         raise ValueError(f"no scheduler answers at {address} ({' '.join(str(e).split())[:80] or type(e).__name__}): start one with `dask scheduler`, and give the address that it prints") from None
 
