@@ -62,7 +62,7 @@ def test_help_tells_the_exit_codes_and_how_values_are_given(command):
 def planned(monkeypatch, command, *words):
     "The settings that would be run."
     found = []
-    monkeypatch.setattr(command_line, "run_all", lambda runs, **kw: found.extend(r.config for r in runs) or [])
+    monkeypatch.setattr(command_line, "run_all", lambda runs, jobs=1, **kw: found.extend(r.config for r in runs) or [])
     monkeypatch.setattr(command_line, "execute_report", lambda *a: None); monkeypatch.setattr(command_line, "_print_report", lambda *a: True); monkeypatch.setattr(command_line, "_print_overview", lambda *a: None)
     code, out = command(*words)
     assert code == 0, out
