@@ -102,7 +102,7 @@ def _full_memory(
     from memnet.memory.config import MemoryConfig
     from memnet.memory.working_set import WorkingSetBank
     g, bank_of = torch.Generator().manual_seed(0), {"matrix": MultiHeadMemoryBank, "bounded graph": BoundedGraphBank, "working set": WorkingSetBank}
-    bank = bank_of[kind](MemoryConfig(n_heads=1, n_slots=n_slots, policies=("topk",)), torch.Generator().manual_seed(0))
+    bank = bank_of[kind](MemoryConfig(n_heads=1, n_slots=n_slots, n_writes=8, policies=("topk",)), torch.Generator().manual_seed(0))
     bank.path = "auto" if kind == "matrix" else "reference"
     def draw(*shape): return torch.rand(1, 1, n_slots, *shape, generator=g)
     state = bank.empty_state()
