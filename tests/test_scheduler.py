@@ -118,7 +118,7 @@ def test_refused_before_anything_is_begun(root, command, monkeypatch):
     assert code == 2 and "pip install 'memnet[scale]'" in out and not list((root/"_runs").glob("*/coin/*-s*-*"))
 
 class Client:
-    "A client whose workers see what they are told to."
+    "A client whose workers see what the test gives them."
     def __init__(self, answer): self.answer = answer
     def run(self, function, exps, on_error): return {"tcp://a:1": self.answer(exps)}
 

@@ -250,7 +250,7 @@ def kept_table(
     if table is not None: return table
     with torch.inference_mode(False), torch.no_grad(): table = make(like.new_empty(like.shape) if like.is_inference() else like, *sizes)
     if sum(x.numel() for x in table) > MAX_TABLE_SIZE or not all(type(x) is Tensor for x in table): return table
-    while len(_tables) >= MAX_TABLES: _tables.pop(next(iter(_tables)), None)
+    for oldest in list(_tables)[:max(0, len(_tables) + 1 - MAX_TABLES)]: _tables.pop(oldest, None)   # another thread may have done so
     _tables[key] = table
     return table
 

@@ -66,8 +66,8 @@ def check_run(
         changed = changed_files(folder, made["files"])
     except OSError as e: return RunCheck("unfinished" if isinstance(e, FileNotFoundError) else "damaged", f"{Path(e.filename or '').name} cannot be read ({e.strerror})")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        told = str(e).rpartition(": ")[0] if isinstance(e, ValueError) else ""
-        why = told.replace(f"{folder}{os.sep}", "") or f"{type(e).__name__} {e}, in params.json or environment.json"
+        message = str(e).rpartition(": ")[0] if isinstance(e, ValueError) else ""
+        why = message.replace(f"{folder}{os.sep}", "") or f"{type(e).__name__} {e}, in params.json or environment.json"
         return RunCheck("damaged", f"its record cannot be used ({why})")
     if changed: return RunCheck("changed", f"{changed[0]} is not the file that was recorded")
     if code and made.get("program") != code: return RunCheck("outdated", "it was made by other code")

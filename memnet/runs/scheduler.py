@@ -41,7 +41,7 @@ def _make_as_task(
     key, tasks = worker.get_current_task(), worker.state.tasks
     def wanted(): return worker.status.name in ("running", "paused", "closing_gracefully") and (task := tasks.get(key)) is not None and task.state in ("executing", "long-running")
     outcome = make_run(run, overwrite, threads, wanted)
-    if outcome.status in ("interrupted", "not begun"): raise Reschedule   # where the worker was told to end, another one makes it
+    if outcome.status in ("interrupted", "not begun"): raise Reschedule   # where the worker has to end, another one makes it
     return outcome
 
 def _code_there(
@@ -108,7 +108,7 @@ def run_on_workers(
     threads:int=1,          # per run
     progress:Callable=lambda done, busy: None,  # called with the outcomes so far and the ids at work
     wait:bool=False,        # for runs that another process is making
-    say:Callable[[str], object]=lambda text: None,  # told how many workers there are
+    say:Callable[[str], object]=lambda text: None,  # called with a sentence on how many workers there are
 )->list[Outcome]:           # in the order they ended
     "`run_all` on the workers of a Dask scheduler; as many at once as they have threads. Raises ValueError where no scheduler answers, a worker sees other code, or, without `wait`, another process is making one of the runs; ConnectionError where the scheduler is lost."
     done, waiting = still_to_make(runs, overwrite, wait)

@@ -97,8 +97,8 @@ def _run_folder(root):
 
 def _naming(name, error):
     "Where the digest of a table is what is damaged, the error names the table: that is enough."
-    told = str(error)
-    return ValueError(f"{told} ({name})" if name in ("environment.json", "digests.json") and ("metrics." in told or "runs.csv" in told) else told)
+    message = str(error)
+    return ValueError(f"{message} ({name})" if name in ("environment.json", "digests.json") and ("metrics." in message or "runs.csv" in message) else message)
 
 def _run_file(root, name):
     folder = _run_folder(root)
