@@ -7,7 +7,7 @@ __all__ = ['BankChoice', 'make_bank']
 
 # %% ../../nbs/memory/15_own_bank.ipynb #9fae0950
 from dataclasses import fields
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 import torch
 from torch import nn
 from ..foundations.validation import require, validated
@@ -25,8 +25,9 @@ def make_bank(
 )->MultiHeadMemoryBank:
     "The bank of a model. Raises ValueError where what was passed is no bank, or was built for another config."
     if choice is None: return MultiHeadMemoryBank(cfg, generator)
-    bank = choice if isinstance(choice, nn.Module) or not callable(choice) else choice(cfg, generator)
-    if not isinstance(bank, MultiHeadMemoryBank): raise ValueError(f"bank must be a MultiHeadMemoryBank, its subclass, or a function (config, generator) that makes one, got {type(bank).__name__}")
+    makes = callable(choice) and not isinstance(choice, nn.Module) and (not isinstance(choice, type) or issubclass(choice, MultiHeadMemoryBank))
+    bank:Any = choice(cfg, generator) if makes else choice
+    if not isinstance(bank, MultiHeadMemoryBank): raise ValueError(f"bank must be a MultiHeadMemoryBank, its subclass, or a function (config, generator) that makes one, got {getattr(bank, '__name__', type(bank).__name__)}")
     differ = [f.name for f in fields(MemoryConfig) if getattr(bank.config, f.name, None) != getattr(cfg, f.name)]
     require(not differ, f"the bank was built for another config: {', '.join(differ)} differ. Pass the class of the bank, or a function (config, generator) that makes it")
     return bank
