@@ -131,7 +131,8 @@ class RepeatPrevious(CardTask):
     )->list[int]:       # suit at each step, `IGNORE_INDEX` before the first answer
         "Reference solution: keep the last k suits. Raises ValueError where a token is not in the vocabulary."
         self.require_row(row)
-        kept, out = [], []
+        kept:list[int] = []
+        out = []
         for x in row:
             kept = [*kept, x % SUITS][-self.k:]
             out.append(kept[0] if len(kept) == self.k else IGNORE_INDEX)
