@@ -212,7 +212,7 @@ class RepeatGame:
         state:RepeatState,  # of the last step
         actions:Tensor,     # suits, `b`
     )->GameStep:            # observation `b`
-        "Answer and see the next card; the last one is seen and not answered."
+        "Answer and see the next card; the last one is seen and not answered. Raises ValueError where the episode is over."
         k, n, t = self.task.k, self.task.n_cards, state.t
         require(t + 1 < n, f"the episode is over after {n - 1} steps: call reset")
         right = state.suits[:, max(0, t - k + 1)] == actions
