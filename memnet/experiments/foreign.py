@@ -112,7 +112,7 @@ def foreign_memnet_config(
     "Slots for everything that a row shows, and competition of successors."
     rho = 0. if cfg.model == "no_rho" else .75
     if not cfg.n_facts: return cfg.memnet_config(vocab_size=cfg.vocab_size, n_layers=0, n_slots=192 if cfg.most_pairs > 8 else 64, n_writes=32, rho=rho)
-    return cfg.memnet_config(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
+    return cfg.memnet_config(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, rho=rho, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 class TiedHead(nn.Module):
     "Hands features on; `score` compares them with the embedding of every word."
