@@ -72,7 +72,7 @@ class GraphConfig(Config):
     eta_plus:float=1.            # potentiation: before -> after
     eta_minus:float=0.           # depression: after -> before; -eta_plus = plain Hebbian learning without order
     gamma:float=1.               # what is left of an edge after one unit of event time
-    rho:float=0.                 # what the outgoing edges of a slot lose when it fires: the latest successor wins
+    rho:float=.75                # what the outgoing edges of a slot lose when it fires: the latest successor wins; 0 = all successors stay
 
     def check(self)->None:
         "Raises ValueError where a rate is out of range."
@@ -105,7 +105,7 @@ class MemoryConfig(GraphConfig, WriteConfig, AddressingConfig):
     @property
     def most_events(self)->int:  # a count
         "Events that may compete within one step."
-        return int(min(math.log(1e-30)/math.log1p(-self.rho), 2**31)) if self.rho else 2**31   # eq-rho
+        return int(min(math.log(1e-30)/math.log1p(-self.rho), 2**31)) if self.rho and self.graph else 2**31   # eq-rho
 
     @property
     def step_size(self)->int:  # tokens, a divisor of `chunk_size`
