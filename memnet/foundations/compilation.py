@@ -228,12 +228,14 @@ def is_traced(
     functorch = torch._C._functorch
     return any(t.key() == functorch.TransformType.Vmap for t in functorch.get_interpreter_stack() or ())
 
+@validated()
 def require_numbers(
     name:str,   # of the argument
     like:Any,   # a tensor of the call
-)->None:
+)->Any:         # the same
     "Refuse a tensor of the meta device, which has a shape and no numbers. Raises ValueError that says how to get some."
     require(like.device.type != 'meta', f"{name} must hold numbers, got a tensor on the meta device: give the model a device with model.to_empty(device='cpu'), load its weights, and put the input there")
+    return like
 
 def is_transformed(
 )->bool:

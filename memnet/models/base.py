@@ -118,9 +118,7 @@ class SequenceModel(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of inputs or mask is invalid."
-        like = next(self.parameters())
-        cfg, want, got = self.config, like.dtype, f"got {inputs.dtype} {tuple(inputs.shape)}"
-        for name, x in (('the model', like), ('inputs', inputs)): require_numbers(name, x)
+        cfg, want, got = self.config, require_numbers('the model', next(self.parameters())).dtype, f"got {require_numbers('inputs', inputs).dtype} {tuple(inputs.shape)}"
         if cfg.input_dim is None:
             require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}: call .long(), and .unsqueeze(0) on a single row")
         else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")

@@ -9,10 +9,10 @@ __all__ = ['Details', 'OpResult', 'TextMemory']
 import math
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 from ..foundations.validation import require, validated_methods
-from .consolidation import PARTS, ConsolidationReport, Proposal, TextConsolidationConfig, check_parts, propose_abstractions, propose_conflicts, propose_expiry, propose_merges, propose_pruning, propose_retention
 from .encoder import encode_texts
-from .links import SUMMARY, linked, shared_names, strengthen_recalled, with_traces
-from .memory_file import MemoryFile, in_turn
+from .links import linked, shared_names, strengthen_recalled, with_traces
+from .memory_file import in_turn
+from .consolidated_memory import ConsolidatedMemory
 from .names import find_names, key_name
 from .recall import Recall, RecallConfig, count_tokens, recall_records
 from .records import EDGE_TYPES, RECORD_KINDS, MemoryOp, Record, check_choice, check_label, check_meta, check_number, check_text
@@ -26,8 +26,6 @@ class Details(NamedTuple):
     meta:dict={}                  # anything else that json can hold
     names:Optional[Sequence[str]]=None  # that the text mentions; None = found by their form
 
-def _records_of(change:list)->tuple[int,...]: return tuple(change[1:3] if change[0] == 'edge' else change[1:2])
-
 class OpResult(NamedTuple):
     "What became of one operation of a list."
     op:MemoryOp             # what was asked for
@@ -38,9 +36,8 @@ class OpResult(NamedTuple):
 # %% ../../nbs/text/12_text_memory.ipynb #9b59dde8
 @validated_methods(
     update=dict(id="≥ 1"), recall=dict(k="≥ 1", spread="in [0, 1)"), link=dict(src="≥ 1", dst="≥ 1"),
-    related=dict(id="≥ 1", least="finite", k="≥ 1"), expand=dict(budget_tokens="finite"), propose=dict(capacity="≥ 1"),
-    sleep=dict(capacity="≥ 1"))
-class TextMemory(MemoryFile):
+    related=dict(id="≥ 1", least="finite", k="≥ 1"), expand=dict(budget_tokens="finite"))
+class TextMemory(ConsolidatedMemory):
     "A memory of text in one file: write, link, recall, consolidate, forget. Raises ValueError for whatever it refuses, before anything is written."
     # --- writing
     def write(self,
@@ -208,80 +205,6 @@ class TextMemory(MemoryFile):
             else: record = getattr(self, op.op)(**args)
             return OpResult(op, True, record, '')
         except ValueError as e: return OpResult(op, False, None, str(e))
-
-    # --- consolidation
-    def propose(self,
-        namespace:str='default',            # whose memory
-        capacity:Optional[int]=None,        # records that may stay
-        parts:Iterable[str]=PARTS,          # what to do
-        config:TextConsolidationConfig=TextConsolidationConfig(), # how far
-        summarise:Optional[Callable]=None,  # (name, texts) -> one sentence, for abstractions
-    )->Iterator[list[Proposal]]:            # proposals of one part, one part after the other
-        "What consolidation would do. Each part is proposed on what the parts before have left."
-        parts = check_parts(parts)
-        for part in parts:
-            if self.store.namespace_id(namespace) is None: return
-            yield self._proposals(part, namespace, capacity, config, summarise)
-
-    @in_turn
-    def _proposals(self, part:str, namespace:str, capacity:Optional[int], config:TextConsolidationConfig, summarise:Optional[Callable])->list[Proposal]:
-        "What one part would do."
-        view, now = self.view(namespace), self._now()
-        assert view is not None
-        allowed = set(view.allowed(now, -math.inf).tolist())
-        records = [r for r in self.store.records("n.name = ? AND s.state IN ('generated', 'activated')", (namespace,)) if r.id in allowed]
-        if part == 'expire': return propose_expiry(records, now)
-        if part == 'merge': return propose_merges(records, view, now, config)
-        if part == 'conflict': return propose_conflicts(records, view, now)
-        if part == 'abstract': return propose_abstractions(records, view, config, summarise)
-        if part == 'prune':
-            updated = {(s, d): u for s, d, u in self.store.con.execute("SELECT src, dst, updated FROM edge WHERE type = 'assoc'")}
-            return propose_pruning(view, lambda s, d: updated.get((s, d), now), now, config)
-        return propose_retention(records, now, capacity, config)
-
-    @in_turn
-    def sleep(self,
-        namespace:str='default',      # whose memory
-        capacity:Optional[int]=None,  # records that may stay; None = no limit
-        budget:int=1_000,             # steps at most
-        parts:Iterable[str]=PARTS,    # what to do
-        dry_run:bool=False,           # only say what would be done
-        config:TextConsolidationConfig=TextConsolidationConfig(), # how far
-        summarise:Optional[Callable]=None, # (name, texts) -> one sentence, for abstractions
-        progress:Callable[[list],Iterable]=iter, # wraps the steps of a part, such as `tqdm`
-    )->ConsolidationReport:
-        "Consolidation phase: every step is one logged operation, so it can be interrupted, continued and rolled back. Raises ValueError where the budget or a part is wrong."
-        require(isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0, f"budget must be a whole number ≥ 0, got {budget!r}")
-        done:list[Proposal] = []
-        left, before = 0, self._count(namespace)
-        for part in check_parts(parts):
-            since, changed = self.store.last_seq(), set[int]()   # records that others have changed since they were looked at
-            for proposals in self.propose(namespace, capacity, [part], config, summarise):
-                now_, later = proposals[:max(budget - len(done), 0)], proposals[max(budget - len(done), 0):]
-                for p in progress(now_):
-                    if not dry_run:
-                        with self.store.writing():
-                            changed |= {i for e in self.store.log(since) for change in e.changes for i in _records_of(change)}
-                            out_of_date = bool(changed & {*p.ids, *(i for change in p.changes for i in _records_of(change))})
-                            if not out_of_date: self._carry_out(p, namespace)
-                            since = self.store.last_seq()
-                        if out_of_date: left += 1; continue
-                    done.append(p)
-                left += len(later)
-        return ConsolidationReport(done, not dry_run, left, before, before if dry_run else self._count(namespace))
-
-    def _count(self, namespace:str)->int:
-        return self.store.con.execute("SELECT count(*) FROM record r JOIN status s ON s.record_id = r.id JOIN namespace n ON n.id = r.namespace_id WHERE n.name = ? AND s.state IN ('generated', 'activated') AND s.valid_to IS NULL", (namespace,)).fetchone()[0]
-
-    def _carry_out(self, p:Proposal, namespace:str)->None:
-        "One step of consolidation."
-        now = self._now()
-        vector = None if p.text is None else encode_texts(self.encoder, [check_text(p.text, 'summary')])[0]
-        with self.store.transaction(p.part, self.actor, now):
-            self.store.apply(p.changes)
-            if p.text is not None and vector is not None:
-                id = self.store.add(NewRecord(p.text, 'insight', namespace, '', '', SUMMARY, {'from': list(p.ids)}, now, now, .5, None, find_names(p.text), vector))
-                for supporter in p.ids: self.store.edge(id, supporter, 'derived', 1., now)
 
     # --- forgetting
     def forget(self,
