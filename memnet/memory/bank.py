@@ -213,7 +213,7 @@ class MultiHeadMemoryBank(nn.Module):
         observer:Optional[Observer]=None,         # is called after every chunk; None = none
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, records of the chunks
         "Read and write with tensors, chunk by chunk, on any device."
-        C, T, mass = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass
+        C, T, mass = self.config.step_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass
         reads, records, masks = [], [], [None]*(-(-T//C)) if mask is None else mask.split(C, 1)
         for *chunk, m in zip(*(y.split(C, 2) for y in f), masks):
             r = self.read_chunk(Features(*chunk), state, generator)
