@@ -141,7 +141,7 @@ def train_on_cards(
         if step % 20 == 19 or step + 1 == cfg.steps: note("train/accuracy", right, "all", step + 1)
     return dict(game_steps=seen, answers=answers, train_cpu_seconds=time.process_time() - start, lr_used=lr)
 
-# %% ../../nbs/experiments/card_games_run.ipynb #9c531c12
+# %% ../../nbs/experiments/card_games_run.ipynb #b362ba8a
 def play_own(
     model:Any,
     task:CardTask,
@@ -191,8 +191,8 @@ def test_on_cards(
     task, generator = TASKS[cfg.task], generator_for(purpose, cfg.seed)
     if cfg.task == "reward" and isinstance(task, RepeatPrevious):
         total, state = play_game(model, task, cfg.test_rows, generator)
-        asked = cfg.test_rows*(task.n_cards - task.k)
-        found = {("test/right", "all"): ((1 + total)/2).sum().item()*asked/cfg.test_rows, ("test/answers", "all"): asked}
+        each = task.n_cards - task.k
+        found = {("test/right", "all"): ((1 + total)/2).sum().item()*each, ("test/answers", "all"): float(cfg.test_rows*each)}
     else:
         batch = task.sample(cfg.test_rows, generator)
         asked, beyond = batch.targets != IGNORE_INDEX, batch.slices["answer"] >= WINDOW
