@@ -49,7 +49,7 @@ class CardGamesConfig(SetsModelFields):
         require_positive(steps=self.steps, rows=self.rows, test_rows=self.test_rows)
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the best tuned one, got lr={self.lr}")
 
-# %% ../../nbs/experiments/card_games_run.ipynb #15f52a13
+# %% ../../nbs/experiments/card_games_run.ipynb #7c05e87d
 WINDOW, DEFAULT_WINDOW = 8, 32
 RHO = 0.
 
@@ -60,7 +60,7 @@ def card_memnet_config(
     window = DEFAULT_WINDOW if cfg.model == "memnet_wide" else WINDOW
     return cfg.memnet_config(vocab_size=TASKS[cfg.task].vocab_size, window=window, n_slots=128, n_writes=0, rho=RHO, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
-def candidate_configs(
+def card_model_configs(
     cfg:CardGamesConfig,
 )->list:  # of configs of one model
     "The sizes that a model may have; the one closest to MemNet is taken."
@@ -78,7 +78,7 @@ def make_card_model(
 )->Any:                         # a `SequenceModel`
     "The model of a run, as large as MemNet within 10 %."
     want = MemNet(card_memnet_config(replace(cfg, model="memnet"))).num_parameters()
-    return build_model(min(candidate_configs(cfg), key=lambda c: abs(build_model(c).num_parameters() - want)), generator)
+    return build_model(min(card_model_configs(cfg), key=lambda c: abs(build_model(c).num_parameters() - want)), generator)
 
 # %% ../../nbs/experiments/card_games_run.ipynb #52c5c5e7
 SHORT_ROWS, READY = (4, 8, 16, 32), .95   # cards of the first stages; running accuracy that ends one
