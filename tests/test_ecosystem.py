@@ -197,6 +197,57 @@ def test_avalanche_strategy():
     assert any("Forgetting" in name for name in found)
 
 @quiet
+def test_card_games_are_those_of_popgym():
+    package("gymnasium"); package("popgym")
+    import numpy as np
+    from memnet.foundations.validation import IGNORE_INDEX
+    from memnet.tasks.card_games import AUTOENCODE_LEVELS, REPEAT_LEVELS, ConcentrationGame, RepeatGame, RepeatState, card_faces
+    from popgym.envs import autoencode, concentration, repeat_previous
+    for i, level in enumerate(("easy", "medium", "hard")):
+        task = REPEAT_LEVELS[level]
+        env, game = getattr(repeat_previous, "RepeatPrevious" + level.title())(), RepeatGame(task)
+        seen, _ = env.reset(seed=i)
+        dealt = card_faces(torch.tensor(env.deck.idx[::-1].copy()))            # cards are dealt from the end
+        state, over, steps = RepeatState(dealt.unsqueeze(0), 0), False, 0
+        answers = task.solve(dealt[:-1].tolist())
+        while not over:
+            assert seen == dealt[steps]
+            a = max(answers[steps], 0) if steps % 3 else (steps*7) % 4          # right ones and others
+            ours = game.step(state, torch.tensor([a]))
+            seen, reward, over, _, _ = env.step(a)
+            assert ours.observation.item() == seen and abs(ours.reward.item() - reward) < 1e-7 and ours.done.item() == over
+            state, steps = ours.state, steps + 1
+        assert steps == game.length == task.n_cards - 1
+
+        task, env = AUTOENCODE_LEVELS[level], getattr(autoencode, "Autoencode" + level.title())()
+        (flag, suit), _ = env.reset(seed=i)
+        row, rewards, answers = [4*flag + suit], [], []
+        while True:
+            answers = task.solve(row)
+            (flag, suit), reward, over, _, _ = env.step(max(answers[-1], 0))
+            rewards.append(reward)
+            if over: break
+            row.append(4*flag + suit)
+        assert len(row) == 2*task.n_cards - 1 and abs(sum(rewards) - 1) < 1e-6   # the reference solution earns everything
+        assert [r > 0 for r in rewards] == [a != IGNORE_INDEX for a in answers]
+        dealt = card_faces(torch.tensor(env.deck.idx[::-1].copy()))
+        assert row == [4 + s for s in dealt[:-1].tolist()] + [dealt[-1].item()] + [0]*(task.n_cards - 1)
+
+        env, game = getattr(concentration, "Concentration" + level.title())(), ConcentrationGame(*((1, "colour"), (2, "colour"), (1, "rank"))[i])
+        for choices in (game.n_actions, 9, 3):
+            seen, _ = env.reset(seed=i)
+            faces = card_faces(torch.tensor(env.deck.idx), game.face).unsqueeze(0)
+            ours, over, draw = game.reset(1, gen(i)), False, np.random.default_rng(choices)
+            ours = ours._replace(state=ours.state._replace(faces=faces))
+            while not over:
+                assert ours.observation[0].tolist() == seen.tolist()
+                a = int(draw.integers(choices))
+                seen, reward, terminated, truncated, _ = env.step(a)
+                ours, over = game.step(ours.state, torch.tensor([a])), terminated or truncated
+                assert abs(ours.reward.item() - reward) < 1e-6 and ours.done.item() == over
+            assert ours.observation[0].tolist() == seen.tolist()
+
+@quiet
 def test_acting_in_popgym():
     package("gymnasium"); package("popgym")
     import gymnasium, numpy as np

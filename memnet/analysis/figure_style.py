@@ -40,7 +40,7 @@ MODEL_STYLES = dict(
 VARIANT_STYLES = {name: SeriesStyle(name, colour, marker) for name, colour, marker in (   # ways to evict, to address and to link, which one figure compares
     ("learned", "#0072B2", "*"), ("salience", "#56B4E9", "d"), ("direct", "#009E73", "h"), ("strength", "#7F7F7F", "p"), ("fifo", "#332288", "<"), ("lru", "#CC79A7", ">"), ("random", "#999999", "8"),
     ("rho", "#0072B2", "d"), ("no_rho", "#882255", "p"), ("fade", "#117733", "h"), ("mixed", "#332288", "p"), ("even", "#56B4E9", "h"), ("wide", "#000000", "*"), ("topk", "#0072B2", "h"),
-    ("uniform", "#E69F00", "p"), ("no_random", "#009E73", "<"), ("no_uniform", "#CC79A7", "d"), ("no_topk", "#882255", ">"), ("symmetric", "#882255", "d"), ("token_time", "#117733", "*"))}
+    ("uniform", "#E69F00", "p"), ("no_random", "#009E73", "<"), ("no_uniform", "#CC79A7", "d"), ("no_topk", "#882255", ">"), ("symmetric", "#882255", "d"), ("token_time", "#117733", "*"), ("competition", "#56B4E9", "8"))}
 LEARNER_STYLES = {name: SeriesStyle(name, colour, marker) for name, colour, marker in (   # learners of a stream: a colour for what they keep, a marker for how
     ("prototypes", "#0072B2", "H"), ("prototypes, 12.8 kB", "#0072B2", "H"), ("prototypes in floats", "#0072B2", "4"), ("merging, raw floats", "#009E73", "s"), ("merging, raw bytes", "#009E73", "D"), ("merging, 50 raw", "#009E73", "s"),
     ("replay, raw floats", "#D55E00", "v"), ("replay, raw bytes", "#D55E00", "<"), ("replay, 200 raw", "#D55E00", "v"), ("DER++", "#CC79A7", "P"), ("DER++, 200 raw", "#CC79A7", "P"), ("EWC", "#882255", "p"),

@@ -69,7 +69,7 @@ def ablation_memnet_config(
     cfg:AblationConfig,  # of one model; of a group, the base
 )->MemNetConfig:
     "The base and what is changed."
-    return cfg.memnet_config(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0) | CHANGES.get(cfg.model, {})))
+    return cfg.memnet_config(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0, rho=0.) | CHANGES.get(cfg.model, {})))
 
 def make_ablation_model(
     cfg:AblationConfig,

@@ -32,7 +32,8 @@ from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/associative_run.ipynb #2349efcd
 TASKS = ("successor", "chains", "paired", "mqar")
-MODELS = ("memnet", "no_graph", "symmetric", "token_time", "windowed", "full", "lstm")
+MODELS = ("memnet", "no_graph", "symmetric", "token_time", "competition", "windowed", "full", "lstm")
+OURS = MODELS[:5]   # `MemNet`, and what is changed in it
 RATES = (3e-3, 1e-2)
 WINDOW = 32
 
@@ -48,7 +49,7 @@ class AssociativeConfig(SetsModelFields):
     max_gap:int=4                # most fillers between neighbours in training (successor, chains)
     n_pairs:tuple=(4, 8, 16, 32) # mqar: one of these per batch
     test_rows:int=8              # rows of every test; 0 = a tuning run
-    decided:ClassVar = ("graph", "eta_minus")
+    decided:ClassVar = ("graph", "eta_minus", "rho")
 
     def __post_init__(self):
         object.__setattr__(self, "n_pairs", tuple(self.n_pairs))
@@ -112,7 +113,7 @@ def associative_memnet_config(
     "A write budget of a whole chunk, as many hops as a question needs, attention only where a marker must be read."
     task = make_associative_task(cfg)
     hops, gaps = required_hops(task), isinstance(task, SuccessorRecall)
-    return cfg.memnet_config(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops,
+    return cfg.memnet_config(vocab_size=task.vocab_size, n_slots=128 if isinstance(task, MQAR) else 64, n_writes=32, hops=hops, rho=.75 if cfg.model == "competition" else 0.,
                              gate_floor=.1 if gaps else .02,          # a filler that is written breaks the association
                              n_layers=2 if hops > 1 else 0, window=4, # only a layer that attends to the token before can read a marker
                              graph=cfg.model != "no_graph", eta_minus=-1. if cfg.model == "symmetric" else 0.)
@@ -123,7 +124,7 @@ def make_associative_model(
 )->Any:  # a `SequenceModel`
     "A model with as many parameters as MemNet, within 5 %."
     name, ours = cfg.model, associative_memnet_config(cfg)
-    if name in MODELS[:4]:
+    if name in OURS:
         model = MemNet(ours, generator=generator)
         bank:Any = model.controller.bank
         if name == "token_time": bank.graph_rule = TOKEN_TIME
@@ -272,7 +273,7 @@ def run_associative(
     "Make one run and write its results."
     out, rows, task = Path(out_dir), [], make_associative_task(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    ours = "memnet" if cfg.model in MODELS[:4] else cfg.model      # an ablation takes the learning rate of MemNet
+    ours = "memnet" if cfg.model in OURS else cfg.model      # an ablation takes the learning rate of MemNet
     lr = tuned_rate(out.parent, "valid/accuracy", RATES, task=cfg.task, model=ours, model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
     model = make_associative_model(cfg, generator_for("init", cfg.seed))
     start = time.process_time()
@@ -303,7 +304,7 @@ def run_associative_tests(
         seen = seen[seen["metric"] == "accuracy"]
         for _, r in seen[seen["slice"].str.match("all|hop")].iterrows():
             note("test/accuracy", r["value"], slice if r["slice"] == "all" else f"{slice} {r['slice']}")
-    if cfg.model not in MODELS[:4] or cfg.task == "mqar": return
+    if cfg.model not in OURS or cfg.task == "mqar": return
     test = associative_tests(cfg)["all" if cfg.task == "paired" else "gap=4"]
     for what in ("intact", "emptied") + (("shuffled", "turned") if cfg.model != "no_graph" else ()): note("control/accuracy", accuracy_after_intervention(model, test, cfg.test_rows, what, cfg.seed), what)
     if cfg.model == "memnet" and model.config.hops > 1:
@@ -314,7 +315,8 @@ def run_associative_tests(
 
 # %% ../../nbs/experiments/associative_run.ipynb #52dfaee9
 WITH_SLOTS, WITHOUT_SLOTS = ("memnet", "no_graph"), ("windowed", "lstm")
-MODELS_OF = dict(successor=WITH_SLOTS + ("symmetric", "token_time") + WITHOUT_SLOTS, chains=WITH_SLOTS + WITHOUT_SLOTS, paired=WITH_SLOTS + WITHOUT_SLOTS, mqar=("memnet", "full", "lstm"))
+ON_CHAINS = (*WITH_SLOTS, "competition", *WITHOUT_SLOTS)
+MODELS_OF = dict(successor=(*WITH_SLOTS, "symmetric", "token_time", "competition", *WITHOUT_SLOTS), chains=ON_CHAINS, paired=ON_CHAINS, mqar=("memnet", "full", "lstm"))
 MAX_GAP = dict(successor=8, chains=4)   # most fillers in training
 QUICK = (("successor", 90, WITH_SLOTS), ("paired", 60, WITH_SLOTS), ("chains", 240, WITH_SLOTS[:1]))   # task, steps, models of the quick profile
 STEPS = dict(successor=200, chains=300, paired=200, mqar=200)   # optimiser steps of the runs that are reported
@@ -329,7 +331,7 @@ def associative_settings(
     if profile == "smoke": return [dict(task=t, model=m, seed=s) for t in TASKS for m in MODELS[:2] for s in range(seeds)]
     if profile == "quick": return [dict(task=t, model=m, seed=s, steps=n, tokens=2048, **gap(t)) for t, n, models in QUICK for m in models for s in range(seeds)]
     if profile != "full": raise ValueError(f"profile must be smoke, quick or full, got {profile!r}")
-    tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in MODELS_OF[t] for lr in RATES if m == "memnet" or m not in MODELS[:4]]
+    tuning = [dict(task=t, model=m, lr=lr, seed=TUNING_SEED, steps=100, tokens=4096, test_rows=0, **gap(t)) for t in TASKS for m in MODELS_OF[t] for lr in RATES if m == "memnet" or m not in OURS]
     steady = [dict(task="chains", model="memnet", lr=SLOWER_RATE, seed=s, steps=STEPS["chains"], tokens=4096, test_rows=32, **gap("chains")) for s in range(seeds)]
     return tuning + steady + [dict(task=t, model=m, lr=None, seed=s, steps=STEPS[t], tokens=4096, test_rows=32, **gap(t)) for t in TASKS for m in MODELS_OF[t] for s in range(seeds)]
 

@@ -63,7 +63,7 @@ def dreaming_memnet_config(
     "A memory and nothing else: no attention layer; consolidation comes at the end of the facts."
     task = make_dreaming_task(cfg)
     dreams:dict[str, Any] = dict(dream_every=2, dream_stages=STAGES[cfg.night]) if STAGES[cfg.night] else {}
-    return cfg.memnet_config(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops,
+    return cfg.memnet_config(vocab_size=task.n_items, input_dim=task.dim, n_outputs=task.n_items, n_layers=0, d_key=48, w_hallucination=1., hops=cfg.hops, rho=0.,
                              n_slots=64 if cfg.part == "split" else 48, n_writes=32, tau_merge=cfg.tau, **dreams)
 
 def make_dreaming_model(
@@ -282,7 +282,7 @@ def consolidation_cost(
 ):
     "Share of a training step that one consolidation in `PERIOD` chunks takes."
     task = LongRangeRecall()
-    make = lambda every: MemNet(cfg.memnet_config(vocab_size=task.vocab_size, n_writes=8, dream_every=every), generator=generator_for("init", cfg.seed))
+    make = lambda every: MemNet(cfg.memnet_config(vocab_size=task.vocab_size, n_writes=8, rho=0., dream_every=every), generator=generator_for("init", cfg.seed))
     chunks = task.seq_len//cfg.memnet_config().chunk_size
     models = dict(without=make(0), consolidating=make(chunks))
     batch = task.sample(cfg.batch_size, generator_for("data", cfg.seed))

@@ -29,9 +29,9 @@ from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_opt
 
 # %% ../../nbs/experiments/foreign_run.ipynb #4592b136
 TASKS = ("recall", "forgetting", "story1", "story2", "story3")
-MODELS = ("memnet", "no_rho", "no_positions", "rotary", "windowed", "delta", "lstm")
-RATES = dict(memnet=5e-3, no_rho=5e-3, no_positions=3e-3, rotary=3e-3, windowed=3e-3, delta=3e-3, lstm=1e-2)
-STORY_RATES = RATES | dict(memnet=3e-3)
+MODELS = ("memnet", "no_rho", "wide", "no_positions", "rotary", "windowed", "delta", "lstm")
+RATES = dict(memnet=5e-3, no_rho=5e-3, wide=5e-3, no_positions=3e-3, rotary=3e-3, windowed=3e-3, delta=3e-3, lstm=1e-2)
+STORY_RATES = RATES | dict(memnet=3e-3, wide=3e-3)
 
 @dataclass(frozen=True)
 class ForeignConfig(SetsModelFields):
@@ -45,7 +45,7 @@ class ForeignConfig(SetsModelFields):
     vocab_size:int=128         # recall and forgetting; the published one is 8,192
     most_pairs:int=8           # recall and forgetting: most pairs of a row in training
     questions:int=32           # of each test, about; a test has at most `MOST_TOKENS` tokens
-    decided:ClassVar = ("rho",)
+    decided:ClassVar = ("rho", "window")
 
     def __post_init__(self):
         require_known(self.task, TASKS, "task")
@@ -104,7 +104,7 @@ def rows_within(
     return max(1, tokens//task.sample(4, generator_for("data", 0)).inputs.shape[1])
 
 # %% ../../nbs/experiments/foreign_run.ipynb #ec029cf6
-WINDOW = 32
+WINDOW, STORY_WINDOW = 32, 8   # tokens that a local layer sees; in stories
 
 def foreign_memnet_config(
     cfg:ForeignConfig,
@@ -112,7 +112,7 @@ def foreign_memnet_config(
     "Slots for everything that a row shows, and competition of successors."
     rho = 0. if cfg.model == "no_rho" else .75
     if not cfg.n_facts: return cfg.memnet_config(vocab_size=cfg.vocab_size, n_layers=0, n_slots=192 if cfg.most_pairs > 8 else 64, n_writes=32, rho=rho)
-    return cfg.memnet_config(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW, n_slots=192, n_writes=0, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
+    return cfg.memnet_config(vocab_size=Stories().vocab_size, n_layers=2, window=WINDOW if cfg.model == "wide" else STORY_WINDOW, n_slots=192, n_writes=0, rho=rho, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 class TiedHead(nn.Module):
     "Hands features on; `score` compares them with the embedding of every word."
@@ -127,12 +127,12 @@ def candidate_configs(
 )->list:  # of configs of one model
     "The sizes that a model may have; the one closest to MemNet is taken."
     V, name = foreign_memnet_config(cfg).vocab_size, cfg.model
-    if name in ("memnet", "no_rho"): return [foreign_memnet_config(cfg)]
+    if name in ("memnet", "no_rho", "wide"): return [foreign_memnet_config(cfg)]
     if name == "lstm": return [LSTMConfig(vocab_size=V, dim=c) for c in range(48, 144, 2)]
-    widths = range(48, 104, 8)
-    if name == "delta": return [DeltaConfig(vocab_size=V, dim=c, ff=ff, window=WINDOW, d_key=d, d_value=d) for c in range(32, 104, 8) for ff in (1, 2) for d in (16, 32, 64)]
+    widths, window = range(48, 104, 8), STORY_WINDOW if cfg.n_facts else WINDOW
+    if name == "delta": return [DeltaConfig(vocab_size=V, dim=c, ff=ff, window=window, d_key=d, d_value=d) for c in range(32, 104, 8) for ff in (1, 2) for d in (16, 32, 64)]
     if name == "windowed": return [MemNetConfig(vocab_size=V, memory=False, n_layers=2, window=WINDOW, dim=c, ff=ff) for c in widths for ff in (2, 4)]
-    return [GlobalConfig(vocab_size=V, dim=c, ff=ff, window=WINDOW, positions=name == "rotary") for c in widths for ff in (2, 4)]
+    return [GlobalConfig(vocab_size=V, dim=c, ff=ff, window=window, positions=name == "rotary") for c in widths for ff in (2, 4)]
 
 def parameters_tied(
     model:Any,   # a `SequenceModel`
@@ -254,7 +254,7 @@ def run_foreign(
 PUBLISHED_SIZE = dict(vocab_size=8192, most_pairs=64, tokens=4096)
 STORY_SIZE = dict(tokens=512)
 STEPS = dict(recall=600, forgetting=300, story1=1800, story2=1800, story3=900)
-MODELS_OF = {t: ("memnet", "no_positions", "rotary", *(("no_rho",) if t == "forgetting" else ()), *(("windowed",) if t.startswith("story") else ()), "delta", "lstm") for t in TASKS}
+MODELS_OF = {t: ("memnet", "no_positions", "rotary", *(("no_rho",) if t == "forgetting" else ()), *(("wide",) if t == "story1" else ()), *(("windowed",) if t.startswith("story") else ()), "delta", "lstm") for t in TASKS}
 
 def foreign_settings(
     profile:str,   # smoke, quick or full

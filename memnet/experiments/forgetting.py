@@ -61,7 +61,7 @@ def forgetting_memnet_config(cfg:ForgettingConfig)->MemNetConfig:
     "Sizes and mechanisms of the memory in a part."
     task:Any = make_forgetting_task(cfg)
     if cfg.part != "pressure":
-        edge_rule:dict[str,Any] = dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
+        edge_rule:dict[str,Any] = dict(rho=0.) | dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
         return cfg.memnet_config(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
     return cfg.memnet_config(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
                              chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))

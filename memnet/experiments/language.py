@@ -56,7 +56,7 @@ def last_seen(
 
 # %% ../../nbs/experiments/language_run.ipynb #de60664f
 DIM = 64                                            # width of embeddings
-MEMORY:dict[str, Any] = dict(n_slots=96, d_key=16, chunk_size=32, n_writes=8)
+MEMORY:dict[str, Any] = dict(n_slots=96, d_key=16, chunk_size=32, n_writes=8, rho=0.)
 WIDTHS = dict(lstm=78, lstm_residual=78, memory=0, lstm_memory=64, plain_memory=64)   # hidden units of the LSTM
 MODELS, RATES = tuple(WIDTHS), (3e-3, 1e-2, 3e-2, 6e-2)
 MEMORY_RATE = .1   # of a memory's parameters, as a share of the rate of all others

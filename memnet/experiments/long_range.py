@@ -58,7 +58,7 @@ def long_range_memnet_config(
     cfg:LongRangeConfig,
 )->MemNetConfig:
     "The defaults, with or without the graph, and a budget that holds a chunk full of facts: eight of a key and a value."
-    return cfg.memnet_config(vocab_size=LongRangeRecall(seq_len=cfg.seq_len).vocab_size, n_writes=16, graph=cfg.model != "memnet_no_graph")
+    return cfg.memnet_config(vocab_size=LongRangeRecall(seq_len=cfg.seq_len).vocab_size, n_writes=16, rho=0., graph=cfg.model != "memnet_no_graph")
 
 def make_long_range_model(
     cfg:LongRangeConfig,   # of one model

@@ -60,7 +60,7 @@ def reading_memnet_config(
 )->MemNetConfig:
     "MemNet as a reader of bytes."
     return cfg.memnet_config(vocab_size=256, dim=cfg.dim, n_layers=cfg.n_layers, n_heads=cfg.n_heads, n_slots=cfg.n_slots, chunk_size=cfg.chunk_size,
-                             window=cfg.window, n_writes=min(cfg.n_writes, cfg.chunk_size), topk=min(8, cfg.n_slots))
+                             window=cfg.window, n_writes=min(cfg.n_writes, cfg.chunk_size), rho=0., topk=min(8, cfg.n_slots))
 
 def count_parameters(cfg):
     "Parameters of a model with these settings."

@@ -6,12 +6,13 @@
 __all__ = ['AddressingConfig', 'WriteConfig', 'GraphConfig', 'MemoryConfig']
 
 # %% ../../nbs/memory/03_config.ipynb #51d18749
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 from ..foundations.config import Config
 from ..foundations.validation import require, require_positive
 from .addressing import LOGIT_SCALE_RANGE, POLICIES
-from .plasticity import LAM_RANGE
+from .plasticity import LAM_RANGE, MOST_RHO
 
 _Tiny = TypeVar('_Tiny', bound='MemoryConfig')
 
@@ -71,16 +72,15 @@ class GraphConfig(Config):
     eta_plus:float=1.            # potentiation: before -> after
     eta_minus:float=0.           # depression: after -> before; -eta_plus = plain Hebbian learning without order
     gamma:float=1.               # what is left of an edge after one unit of event time
-    rho:float=0.                 # what the outgoing edges of a slot lose when it fires: the latest successor wins
+    rho:float=.75                # what the outgoing edges of a slot lose when it fires: the latest successor wins; 0 = all successors stay
 
     def check(self)->None:
-        "Raises ValueError where a rate is out of range, or two of them exclude each other."
+        "Raises ValueError where a rate is out of range."
         super().check()
         require_positive(hops=self.hops)
         require(LAM_RANGE[0] <= self.lam <= LAM_RANGE[1], f"lam must lie in [{LAM_RANGE[0]:g}, 1 - {LAM_RANGE[0]:g}], got lam={self.lam}")
         require(0 < self.gamma <= 1, f"gamma must lie in (0, 1], got gamma={self.gamma}")
-        require(0 <= self.rho < 1, f"rho must lie in [0, 1), got rho={self.rho}")
-        require(self.rho == 0 or self.eta_minus == 0, f"rho and eta_minus cannot be combined, got rho={self.rho}, eta_minus={self.eta_minus}: set one of them to 0")
+        require(0 <= self.rho <= MOST_RHO, f"rho must lie in [0, {MOST_RHO}], got rho={self.rho}")
         require(self.eta_plus >= 0, f"eta_plus must be >= 0, got eta_plus={self.eta_plus}")
         require(self.eta_minus >= -self.eta_plus, f"eta_minus must be >= -eta_plus, where edges know no order, got eta_minus={self.eta_minus}, eta_plus={self.eta_plus}")
 
@@ -100,7 +100,17 @@ class MemoryConfig(GraphConfig, WriteConfig, AddressingConfig):
         require_positive(dim=self.dim, n_heads=self.n_heads, n_slots=self.n_slots, d_value=self.d_value, chunk_size=self.chunk_size)
         require(self.n_writes <= self.chunk_size, f"n_writes must be <= chunk_size, got n_writes={self.n_writes}, chunk_size={self.chunk_size}")
         require(self.topk <= self.n_slots, f"topk must be <= n_slots, got topk={self.topk}, n_slots={self.n_slots}")
-        require((1 - self.rho)**self.chunk_size >= 1e-30, f"(1 - rho)^chunk_size must be >= 1e-30, got rho={self.rho}, chunk_size={self.chunk_size}: lower one of them")  # eq-rho
+        require(not self.n_writes or self.chunk_size <= self.most_events, f"(1 - rho)^chunk_size must be >= 1e-30 where there is a write budget, got rho={self.rho}, chunk_size={self.chunk_size}, n_writes={self.n_writes}: lower one of the first two, or take n_writes=0")
+
+    @property
+    def most_events(self)->int:  # a count
+        "Events that may compete within one step."
+        return int(min(math.log(1e-30)/math.log1p(-self.rho), 2**31)) if self.rho and self.graph else 2**31   # eq-rho
+
+    @property
+    def step_size(self)->int:  # tokens, a divisor of `chunk_size`
+        "Tokens computed at once: a chunk, or less of it where more events would compete than a number can hold."
+        return next(n for n in range(self.chunk_size, 0, -1) if self.chunk_size % n == 0 and n <= self.most_events)
 
     @classmethod
     def tiny(cls:type[_Tiny],

@@ -194,7 +194,7 @@ def fused_segment(
     from memnet.kernels.scan import fused_scan
     from memnet.kernels.scan_records import ScanSettings, SlotArrays
     cfg, s, (B, H, T) = p.config, state, f.gate.shape
-    C, real = min(cfg.chunk_size, T), torch.ones(B, T, dtype=torch.bool) if mask is None else mask
+    C, real = min(cfg.step_size, T), torch.ones(B, T, dtype=torch.bool) if mask is None else mask
     settings = ScanSettings(C, min(cfg.n_writes, C), cfg.topk, cfg.hops if cfg.graph else 0, cfg.tied_addresses, cfg.forgetting, cfg.match, cfg.gate_floor, cfg.eta_plus, cfg.rho, READ_THRESHOLD)
     read, slots, record = fused_scan(token_arrays(f, p), slot_arrays(s, p, read_mass, logit), real.unsqueeze(1).expand(B, H, T).reshape(B*H, T), torch.full((B*H,), cfg.n_slots), settings, n_rows*H)
     if not commits: return FusedSegment(read.view(B, H, T, -1), state, slots.mass.view(B, H, -1), slots.logit.view(B, H, -1), record)

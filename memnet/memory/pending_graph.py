@@ -13,7 +13,7 @@ from torch import Tensor
 from ..foundations.validation import validated
 from .bounded_edges import outgoing_sum, readable_sum, send_along
 from .config import GraphConfig
-from .plasticity import EdgeEvents, power_kernel
+from .plasticity import EdgeEvents, competed_trace, depressed_trace, power_kernel
 from .spreading import return_lost, row_scale
 from .state import BoundedEdges
 
@@ -29,21 +29,23 @@ class PendingGraph(NamedTuple):
     masked:Optional[Tensor]     # entries that token t cannot read, bool `b h t l`; None = empty ones only
     eta_plus:float              # pre before post: strengthen pre -> post
     eta_minus:float             # weaken post -> pre
+    depressed:Tensor            # trace that depression links, `b h w l`; divided by what competition left of the firing slot after the event
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #2494ffc4
 @validated()
 def pending_graph(
     edges:Union[Tensor,BoundedEdges], # at the start of the chunk, `b h n m` or bounded
     events:EdgeEvents,            # of the chunk, over slots and pending allocations
-    rule:GraphConfig,             # gamma, eta_plus and eta_minus are used
+    rule:GraphConfig,             # gamma, eta_plus, eta_minus and rho are used
     masked:Optional[Tensor]=None, # entries that each token cannot read, bool `b h t l`; None = empty ones only
 )->PendingGraph:
     "The graph of each token, from the edges of the start and the events of the chunk. One token is one event here."
-    gates, pre, remaining, fade = events.gates, events.pre, None, None
-    if events.before is not None: pre, remaining = pre*(-events.before).exp(), events.before.exp()
+    gates, pre, fade = events.gates, competed_trace(events, 0.), None
+    remaining = None if events.before is None else events.before.exp()
+    depressed = depressed_trace(events, 0., rule.rho) if rule.eta_minus else pre
     if rule.gamma < 1: seen, fade = power_kernel(gates, rule.gamma)
     else: seen = torch.ones(gates.shape[-1], gates.shape[-1], dtype=gates.dtype, device=gates.device).tril(-1)
-    return PendingGraph(edges, pre, events.address, seen*gates.unsqueeze(-2), fade, remaining, masked, rule.eta_plus, rule.eta_minus)
+    return PendingGraph(edges, pre, events.address, seen*gates.unsqueeze(-2), fade, remaining, masked, rule.eta_plus, rule.eta_minus, depressed)
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #69ca8013
 @validated()
@@ -60,10 +62,10 @@ def outgoing_weight(
     if g.fade is not None: row = row*g.fade
     row = F.pad(row, (0, W)).flatten(0, 1)
     out = torch.baddbmm(row, seen.flatten(0, 1), g.pre.flatten(0, 1), alpha=g.eta_plus).unflatten(0, (B, H))
-    if g.remaining is not None: out = out*g.remaining
-    if not g.eta_minus: return out
-    reverse = g.pre.sum(-1).unsqueeze(-2) if g.masked is None else valid @ g.pre.mT
-    return out - g.eta_minus*((g.seen*reverse) @ g.address)   # eq-outgoing
+    if g.eta_minus:
+        reverse = g.depressed.sum(-1).unsqueeze(-2) if g.masked is None else valid @ g.depressed.mT
+        out = out - g.eta_minus*((g.seen*reverse) @ g.address)   # eq-outgoing
+    return out if g.remaining is None else out*g.remaining
 
 # %% ../../nbs/memory/06_pending_graph.ipynb #7aafd63e
 @validated()
@@ -80,7 +82,7 @@ def hop_pending(
     if g.fade is not None: old = old*g.fade
     carried = (source @ g.pre.mT)*g.seen         # what each event carries
     out = torch.baddbmm(F.pad(old, (0, W)).flatten(0, 1), carried.flatten(0, 1), g.address.flatten(0, 1), alpha=g.eta_plus).unflatten(0, (B, H))
-    if g.eta_minus: out = out - g.eta_minus*(((source @ g.address.mT)*g.seen) @ g.pre)   # eq-hop-pending
+    if g.eta_minus: out = out - g.eta_minus*(((source @ g.address.mT)*g.seen) @ g.depressed)   # eq-hop-pending
     if g.masked is not None: out = out.masked_fill(g.masked, 0)
     if g.eta_minus: out = out.relu(); out = out/out.sum(-1, keepdim=True).clamp(min=1)
     return return_lost(out, act, w)

@@ -50,7 +50,7 @@ class WorkingSetConfig(Config):
     )->int:                # at most `n_slots`
         "Slots of a working set: enough for everything that a chunk of tokens can find."
         found = 2 + 2*cfg.topk + cfg.topk*sum(self.n_successors**hop for hop in range(1, cfg.hops*cfg.graph + 1))
-        return min((cfg.n_writes or cfg.chunk_size) + self.n_traced + cfg.chunk_size*found, cfg.n_slots)
+        return min((cfg.n_writes or cfg.step_size) + self.n_traced + cfg.step_size*found, cfg.n_slots)
 
 # %% ../../nbs/memory/20_working_set.ipynb #f6828f6b
 def _weakest(state, p, count):
@@ -102,7 +102,7 @@ def find_working_set(
     if m == N: return FoundForChunk(torch.arange(N, device=f.key.device).expand(B, H, N), None)
     found = _found(unit_addresses(f, p), state, p, search)
     traced = state.trace.topk(min(search.n_traced, N), dim=-1).indices
-    every = torch.cat([found.flatten(2), traced, _weakest(state, p, p.config.n_writes or p.config.chunk_size)], -1)
+    every = torch.cat([found.flatten(2), traced, _weakest(state, p, p.config.n_writes or p.config.step_size)], -1)
     wanted = torch.zeros(B, H, N + 1, dtype=torch.int8, device=f.key.device).scatter(2, torch.where(every < 0, N, every), 1)[..., :N]
     slots = wanted.argsort(dim=-1, descending=True, stable=True)[..., :m].sort(-1).values
     place = torch.full((B, H, N + 1), m, device=f.key.device).scatter(2, slots, torch.arange(m, device=f.key.device).expand_as(slots))
@@ -215,7 +215,7 @@ class WorkingSetBank(BoundedGraphBank):
     )->tuple[Tensor,MemoryState,Tensor,list]:     # read vectors `b h t d`, new state, read mass `b h n`, no records
         "Read and write, chunk by chunk, each with its working set. Raises ValueError where a record is wanted."
         require(not record and observer is None, "a record has a weight for every slot, and a WorkingSetBank looks at few: use BoundedGraphBank with the same state to record")
-        C, T, mass, reads, parameters = self.config.chunk_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass, [], self.bank_parameters()
+        C, T, mass, reads, parameters = self.config.step_size, f.gate.shape[2], torch.zeros_like(state.strength) if read_mass is None else read_mass, [], self.bank_parameters()
         for *chunk, m in zip(*(y.split(C, 2) for y in f), [None]*(-(-T//C)) if mask is None else mask.split(C, 1)):
             part = Features(*chunk)
             found = find_working_set(part, state, parameters, self.search)

@@ -15,7 +15,7 @@ from ..foundations.compilation import is_traced
 from ..foundations.validation import validated
 from .bounded_edges import bounded_stdp, clear_edges, scale_outgoing
 from .competition import left_of_strength
-from .plasticity import EdgeEvents, last_trace, stdp
+from .plasticity import EdgeEvents, competed_trace, depressed_trace, last_trace, stdp
 from .reading import BankParameters, ChunkRead, PlannedWrites, WriteCandidates, chunk_events, left_at_writes, place_writes
 from .allocation import STRENGTH_STEPS, WriteRequests
 from .state import READ_THRESHOLD, BoundedEdges, MemoryState
@@ -88,13 +88,15 @@ def updated_graph(
     if events is None: events = chunk_events(writes, state, p)
     if p.graph_rule is not None: return p.graph_rule.update(state, writes, events, p)
     cfg, plan, N, edges, keep = p.config, writes.plan, p.config.n_slots, state.edges, 1 - writes.plan.evicted
-    pre = events.pre
-    if events.before is not None and events.after is not None:
-        edges, pre = scale_outgoing(edges, events.after[..., :N].exp()), pre*(events.after.unsqueeze(-2) - events.before).exp()
-    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = clear_edges(edges, plan.evicted)
     def to_slots(x): return x[..., :N]*keep.unsqueeze(-2) + x[..., N:] @ plan.allocated
+    pre, depression = events.pre, {}
+    if events.before is not None and events.after is not None:
+        edges, left = scale_outgoing(edges, events.after[..., :N].exp()), events.after.unsqueeze(-2)
+        pre = competed_trace(events, left)
+        if cfg.eta_minus: depression = dict(depressed=to_slots(depressed_trace(events, left, cfg.rho)))
+    if is_traced() or (plan.evicted*state.strength.detach()).any(): edges = clear_edges(edges, plan.evicted)
     address = to_slots(writes.address)
-    edges = (bounded_stdp if isinstance(edges, BoundedEdges) else stdp)(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma)
+    edges = (bounded_stdp if isinstance(edges, BoundedEdges) else stdp)(edges, to_slots(pre), address, events.gates, cfg.eta_plus, cfg.eta_minus, cfg.gamma, **depression)
     return edges, last_trace(address, events.gates, p.lam, state.trace*keep)
 
 # %% ../../nbs/memory/11_writing.ipynb #220db44e

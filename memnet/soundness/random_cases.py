@@ -26,7 +26,7 @@ CASE_VALUES:dict[str, tuple] = dict(   # setting -> values, the simplest first
     # writes
     chunk_size=(1, 2, 3, 5, 8), n_writes=(0, 1, 2, 4, 8), match=(.9, .99, .5, 0., -1.), gate_floor=(0., .02, .5, .95), forgetting=(False, True), count_writes=(False, False, True),
     # graph
-    graph=(False, True), hops=(1, 2, 3), lam=(.3, .05, .95), eta_plus=(1., 1., .5, 0.), eta_minus=(0., 0., 0., 0., .2, 2., -.5), gamma=(1., 1., 1., .9, .3), rho=(0., 0., .3, .9),
+    graph=(False, True), hops=(1, 2, 3), lam=(.3, .05, .95), eta_plus=(1., 1., .5, 0.), eta_minus=(0., 0., 0., 0., .2, 2., -.5), gamma=(1., 1., 1., .9, .3), rho=(0., 0., .3, .9, .9999),
     # consolidation
     dream_every=(0, 0, 1, 2), dream_stages=((), ('refine',), ('merge',), ('replay',), ('refine', 'merge', 'replay'), ('compress',), ('merge', 'compress', 'replay')), free_slots=(1, 2, 4), tau_merge=(.8, .3, 0., 1.), replay_steps=(2, 1, 4),
     replay_lam=(.5, 1.), replay_eta=(1., .5, 0.), replay_floor=(.15, 0., 1.), replay_sharpness=(4., 1.),
@@ -60,7 +60,7 @@ def case_config(
     c |= dict(topk=min(c['topk'], c['n_slots']), n_writes=min(c['n_writes'], c['chunk_size']), dim=2*c['n_heads']*case['head_width'], vocab_size=16, ff=1)
     if c['n_slots'] == 1: c['dream_stages'] = tuple(s for s in c['dream_stages'] if s != 'compress')
     c |= dict(count_writes=c['count_writes'] or 'compress' in c['dream_stages'], free_slots=max(min(c['free_slots'], c['n_slots'] - 1), 1))
-    if c['rho']: c['eta_minus'] = 0.
+    if (1 - c['rho'])**c['chunk_size'] < 1e-30: c['n_writes'] = 0
     c['eta_minus'] = max(c['eta_minus'], -c['eta_plus'])
     return MemNetConfig(**c)
 

@@ -46,7 +46,7 @@ class TextStore:
         read_only:bool=False,   # never write
         timeout:float=5.,       # seconds to wait for another writer
     ):
-        self.path, self.read_only, self._lock = str(path), read_only, threading.RLock()
+        self.path, self.read_only, self.lock, self._writing = str(path), read_only, threading.RLock(), False
         self.con = open_file(self.path, read_only, check_number('timeout', timeout, 0))
         self._changes:Optional[list] = None
         if not read_only and self.setting('purging'): self.erase_traces()
@@ -73,26 +73,36 @@ class TextStore:
 
     # --- transactions
     @contextlib.contextmanager
-    def transaction(self,
-        op:str,      # what is asked for
-        actor:str,   # by whom
-        time:float,  # when
-    )->Iterator['TextStore']:  # this store, ready for `add`, `set` and `edge`
-        "All changes inside are applied and logged together, or none. Raises ValueError where the file is read-only, or another process keeps writing to it."
+    def writing(self)->Iterator['TextStore']:  # this store
+        "What is read inside stays true until what is written inside has been written: other processes and threads wait. All of it or nothing. Raises ValueError where the file is read-only, or another process keeps writing to it."
         require(not self.read_only, f"{self.path!r} was opened for reading only: open it without read_only")
-        with self._lock:
-            require(self._changes is None, f"{op} was called within another operation: finish that one first")
+        with self.lock:
+            if self._writing: yield self; return
             try: self.con.execute('BEGIN IMMEDIATE')
             except sqlite3.OperationalError as e: raise ValueError(f"{self.path!r} cannot be written: {e}; another process is writing, try again or open it with read_only=True") from None
-            self._changes = []
+            self._writing = True
             try:
                 yield self
-                if self._changes: self.con.execute('INSERT INTO oplog(op, actor, time, changes) VALUES(?, ?, ?, ?)', (op, actor, time, json.dumps(self._changes)))
                 self.con.execute('COMMIT')
             except BaseException as e:
                 if self.con.in_transaction: self.con.execute('ROLLBACK')
                 if isinstance(e, sqlite3.OperationalError): raise ValueError(f"{self.path!r} could not be written, nothing was changed: {e}") from None
                 raise
+            finally: self._writing = False
+
+    @contextlib.contextmanager
+    def transaction(self,
+        op:str,      # what is asked for
+        actor:str,   # by whom
+        time:float,  # when
+    )->Iterator['TextStore']:  # this store, ready for `add`, `set` and `edge`
+        "All changes inside are applied and logged together, or none; what they rest on is read inside, or in `writing` around it. Raises ValueError where the file is read-only, or another process keeps writing to it."
+        with self.writing():
+            require(self._changes is None, f"{op} was called within another operation: finish that one first")
+            self._changes = []
+            try:
+                yield self
+                if self._changes: self.con.execute('INSERT INTO oplog(op, actor, time, changes) VALUES(?, ?, ?, ?)', (op, actor, time, json.dumps(self._changes)))
             finally: self._changes = None
 
     def _log(self, *change:Any)->None:
@@ -179,7 +189,7 @@ class TextStore:
 
     def erase_traces(self)->None:
         "Rewrite index and file, so that no byte of a removed text is left in either; done again when the file is opened, if it was interrupted. Raises ValueError where another process is reading."
-        with self._lock:
+        with self.lock:
             try:
                 self.con.execute("INSERT INTO record_fts(record_fts) VALUES('rebuild')")
                 self.con.execute('VACUUM')
@@ -201,7 +211,7 @@ class TextStore:
         order:str='r.id',             # order, and limit
     )->list[Record]:
         "Records that fulfil a condition."
-        rows = self.con.execute(f'SELECT {_COLUMNS} FROM {_FROM} WHERE {where} ORDER BY {order}', tuple(values))
+        with self.lock: rows = self.con.execute(f'SELECT {_COLUMNS} FROM {_FROM} WHERE {where} ORDER BY {order}', tuple(values)).fetchall()
         return [Record(*(*r[:9], self._from_json(r[9]), *r[10:15], bool(r[15]), *r[16:])) for r in rows]
 
     def get(self,
@@ -226,14 +236,15 @@ class TextStore:
         until:Optional[float]=None, # only operations up to this time; None = all
     )->list[LogEntry]:
         "Logged operations, in order."
-        rows = self.con.execute('SELECT seq, op, actor, time, changes FROM oplog WHERE seq > ? AND (? IS NULL OR time <= ?) ORDER BY seq', (since, until, until))
+        with self.lock: rows = self.con.execute('SELECT seq, op, actor, time, changes FROM oplog WHERE seq > ? AND (? IS NULL OR time <= ?) ORDER BY seq', (since, until, until)).fetchall()
         return [LogEntry(seq, op, actor, time, self._from_json(changes)) for seq, op, actor, time, changes in rows]
 
     def last_seq(self)->int:
         "Number of the last operation; 0 = none."
-        return self.con.execute('SELECT coalesce(max(seq), 0) FROM oplog').fetchone()[0]
+        with self.lock: return self.con.execute('SELECT coalesce(max(seq), 0) FROM oplog').fetchone()[0]
 
     def current(self)->Replayed:
         "Status and edges as the tables hold them."
-        status = {r[0]: dict(zip(STATUS_FIELDS, (*r[1:3], bool(r[3]), *r[4:]))) for r in self.con.execute(f"SELECT record_id, {', '.join(STATUS_FIELDS)} FROM status")}
-        return Replayed(status, {(s, d, t): (w, u) for s, d, t, w, u in self.con.execute('SELECT src, dst, type, w, updated FROM edge')})
+        with self.lock:
+            status = {r[0]: dict(zip(STATUS_FIELDS, (*r[1:3], bool(r[3]), *r[4:]))) for r in self.con.execute(f"SELECT record_id, {', '.join(STATUS_FIELDS)} FROM status")}
+            return Replayed(status, {(s, d, t): (w, u) for s, d, t, w, u in self.con.execute('SELECT src, dst, type, w, updated FROM edge')})

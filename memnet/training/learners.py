@@ -256,7 +256,7 @@ class BankLearner:
         generator:torch.Generator,  # of the initial weights
     ):
         self.config = cfg
-        sizes = MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=96, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, chunk_size=8, graph=cfg.graph)
+        sizes = MemNetConfig(input_dim=cfg.n_inputs + cfg.n_classes, n_outputs=cfg.n_classes, dim=96, n_layers=0, n_heads=1, n_slots=cfg.n_slots, d_key=16, d_value=16, n_writes=0, chunk_size=8, graph=cfg.graph, rho=0.)
         self.model:Any = MemNet(sizes, generator=generator)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), cfg.lr, weight_decay=.01, fused=True)
         self.state:Any = None
