@@ -27,7 +27,8 @@ from memnet.scorecard.rows import FactRows
 from memnet.training.evaluate import evaluating
 from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_optimizer
 
-# %% ../../nbs/experiments/capacity_run.ipynb #b8379756
+# %% ../../nbs/experiments/capacity_run.ipynb #d6c1e63d
+N_VALUES, FEW_KEYS, UPDATED = 16, 32, 32
 MODELS = ("memnet", "rotary", "no_positions", "lstm", "delta")
 RATES = dict(memnet=1e-2, delta=3e-3, rotary=1e-2, no_positions=1e-2, lstm=1e-2)   # see "Learning rates"
 
@@ -53,11 +54,10 @@ class CapacityConfig(SetsModelFields):
         require_positive(steps=self.steps, tokens=self.tokens, n_keys=self.n_keys, questions=self.questions)
         require(self.lr is None or self.lr > 0, f"lr must be > 0, or None for the one of this model, got lr={self.lr}")
         for name in ("budgets", "facts", "versions", "gaps"): require(all(x > 0 for x in getattr(self, name)), f"{name} must be above 0, got {name}={getattr(self, name)}")
+        require(all(v <= N_VALUES for v in self.versions), f"versions must be at most {N_VALUES}, the number of values, got versions={self.versions}")
         require(self.n_keys >= 64 and all(n <= self.n_keys for n in self.facts), f"n_keys must be ≥ 64 and at least the most facts of a row, got n_keys={self.n_keys}, facts={self.facts}")
 
-# %% ../../nbs/experiments/capacity_run.ipynb #c196b3cc
-N_VALUES, FEW_KEYS, UPDATED = 16, 32, 32
-
+# %% ../../nbs/experiments/capacity_run.ipynb #78826683
 def rows_of_facts(
     cfg:CapacityConfig,
     n_facts:int,
@@ -105,15 +105,14 @@ def capacity_tests(
     tests |= {f"versions={v}": (-(-cfg.questions//8), row(UPDATED, 8, 0, v)) for v in cfg.versions}
     return tests | {f"gap={g}": (-(-cfg.questions//UPDATED) if g <= LONG_GAP else LONG_ROWS, row(UPDATED, UPDATED, g)) for g in cfg.gaps}
 
-# %% ../../nbs/experiments/capacity_run.ipynb #7fc9cf75
+# %% ../../nbs/experiments/capacity_run.ipynb #6eff97d6
 OUT_DEGREE, WINDOW, KB = 2, 4, 1024
 
 def capacity_memnet_config(
     cfg:CapacityConfig,
 )->MemNetConfig:
     "As many slots in training as the longest rows need, and no write budget."
-    own:dict[str,Any] = dict(vocab_size=cfg.n_keys + N_VALUES + 17, n_outputs=N_VALUES, n_heads=1, n_slots=96, d_key=16, d_value=16, chunk_size=16, n_writes=0, policies=("topk",))
-    return cfg.memnet_config(n_layers=0, rho=.75, **own)
+    return cfg.memnet_config(vocab_size=cfg.n_keys + N_VALUES + 17, n_outputs=N_VALUES, n_layers=0, n_heads=1, n_slots=96, d_key=16, d_value=16, chunk_size=16, n_writes=0, policies=("topk",), rho=.75)
 
 def capacity_delta_config(
     cfg:CapacityConfig,
@@ -181,7 +180,7 @@ def train_on_facts(
         if step % 50 == 49: note("train/accuracy", running, step=step + 1)
     for metric, value in {"train/stage": stage, "train_cpu_seconds": time.process_time() - start, "lr_used": recipe.lr}.items(): note(metric, value)
 
-# %% ../../nbs/experiments/capacity_run.ipynb #baef34a3
+# %% ../../nbs/experiments/capacity_run.ipynb #c127f5ba
 PIECE, CACHE_PIECE = 4096, 16_384
 
 def largest_within(
@@ -205,7 +204,8 @@ def with_n_slots(
     "A memory of another size."
     other = MemNet(replace(model.config, n_slots=n_slots), bank=bounded_graph(OUT_DEGREE) if bounded else None)
     other.load_state_dict(model.state_dict())
-    return set_memory_path(other, "reference") if bounded else other
+    if bounded: set_memory_path(other, "reference")
+    return other
 
 def memnet_within(
     model:MemNet,
@@ -214,8 +214,7 @@ def memnet_within(
     budget:int,     # bytes
 )->MemNet:
     "As many slots as fit, or as many as the run says."
-    fixed = cfg.model_fields.get("n_slots")
-    return with_n_slots(model, fixed or largest_within(lambda n: with_n_slots(model, n, bounded).state_bytes(1), budget, model.config.topk), bounded)
+    return with_n_slots(model, cfg.model_fields.get("n_slots") or largest_within(lambda n: with_n_slots(model, n, bounded).state_bytes(1), budget, model.config.topk), bounded)
 
 def cut_cache(
     state:BlockState,   # of a `GlobalAttentionModel`
@@ -258,8 +257,7 @@ def memories_of(
     "What a model becomes at a budget."
     if cfg.model == "memnet": return {name: (memnet_within(model, cfg, bounded, budget), 0) for name, bounded in (("memnet", True), ("memnet_matrix", False)) if not (bounded and model.config.eta_minus)}
     if not isinstance(model, GlobalAttentionModel): return {cfg.model: (model, 0)}
-    def bytes_of(tokens): return model.state_bytes(1) + tokens*(2*4*model.config.dim + 1)
-    return {f"{cfg.model}_window": (model, largest_within(bytes_of, budget, 2))}
+    return {f"{cfg.model}_window": (model, largest_within(lambda tokens: model.state_bytes(1) + tokens*(2*4*model.config.dim + 1), budget, 2))}
 
 # %% ../../nbs/experiments/capacity_run.ipynb #0193617a
 def state_size(state:Any, rows:int)->int:
@@ -332,8 +330,8 @@ def run_capacity(
     "Make one run and write it down."
     return train_each_model(cfg, MODELS, run_one_capacity, out_dir)
 
-# %% ../../nbs/experiments/capacity_run.ipynb #5b13cca8
-BUDGETS, FACTS, VERSIONS, GAPS = (8, 16, 32, 64), (8, 16, 32, 64, 128, 256, 512, 1024), (1, 2, 4, 8, 16, 32), (256, 1024, 4096, 16_384, 131_072, 1_048_576)
+# %% ../../nbs/experiments/capacity_run.ipynb #db359908
+BUDGETS, FACTS, VERSIONS, GAPS = (8, 16, 32, 64), (8, 16, 32, 64, 128, 256, 512, 1024), (1, 2, 4, 8, 16), (256, 1024, 4096, 16_384, 131_072, 1_048_576)
 
 def capacity_settings(
     profile:str,   # smoke, quick or full
