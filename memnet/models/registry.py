@@ -8,6 +8,7 @@ __all__ = ['MODEL_CLASSES', 'BASELINE_NAMES', 'build_model', 'match_parameters',
 # %% ../../nbs/models/09_registry.ipynb #81ac83d0
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, Optional, Sequence
 import torch
 from ..foundations.config import Config, PartConfig
@@ -59,15 +60,15 @@ def match_parameters(
 def nearest_parameters(
     sizes:Sequence,                        # configs, of the widths that are usual
     target:int,                            # parameters wanted
-    more:Optional[Callable[[int,int],Config]]=None, # (width, ff) -> config, where none of these will do; None = there are no others
+    more:Optional[Callable[[int,int],Any]]=None, # (width, ff) -> config, where none of these will do; None = there are no others
     widths:Sequence=range(8, 1025, 8),     # for `more`
     tolerance:float=0.05,                  # how far off the count may be, as a share of `target`
-)->Config:                                 # the config whose model comes closest
+)->Any:                                    # the config whose model comes closest
     "A Transformer of `target` parameters. Raises ValueError where no size comes within the tolerance."
-    off = lambda c: abs(build_model(c).num_parameters() - target)
+    def off(c:Any)->int: return abs(build_model(c).num_parameters() - target)
     best = min(sizes, key=off)
     if off(best) > tolerance*target and more is not None:
-        best = min((match_parameters(lambda width: more(width, ff), target, widths[0], widths[-1], widths[1] - widths[0], math.inf) for ff in range(1, 9)), key=off)
+        best = min((match_parameters(partial(more, ff=ff), target, widths[0], widths[-1], widths[1] - widths[0], math.inf) for ff in range(1, 9)), key=off)
     require(off(best) <= tolerance*target, f"no Transformer comes within {tolerance:.0%} of {target:,} parameters, the closest has {build_model(best).num_parameters():,}: choose another width of the memory, or compare without this rival")
     return best
 
