@@ -140,6 +140,8 @@ def test_copies_pickles_half_precision_and_modules_without_numbers():
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))): assert torch.equal(other(x)[0], layer(x)[0])
     for bare in (make(5, 8, 2, device="meta"), meta()):
         assert all(p.is_meta for p in bare.parameters())
+        for given in (x, x.to("meta")):
+            with pytest.raises(ValueError, match="to_empty"): bare(given)
         bare = bare.to_empty(device="cpu").double()
         bare.load_state_dict(layer.state_dict())
         assert torch.equal(bare(x)[0], layer(x)[0])

@@ -314,6 +314,8 @@ def test_copies_pickles_and_modules_without_numbers():
     for other in (copy.deepcopy(m), pickle.loads(pickle.dumps(m))): assert torch.equal(other(x).logits, m(x).logits)
     with torch.device('meta'): bare = MemNet(MemNetConfig.tiny(dream_every=1))
     assert all(p.is_meta for p in bare.parameters())
+    for call in (lambda: bare(x.to('meta')), lambda: bare(x), lambda: m(x.to('meta')), lambda: bare.controller.bank(torch.zeros(1, 4, 12, device='meta'))):
+        with pytest.raises(ValueError, match='to_empty'): call()
     bare = bare.to_empty(device='cpu').double()
     bare.load_state_dict(m.state_dict())
     assert torch.equal(bare(x).logits, m(x).logits)

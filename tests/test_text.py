@@ -1,9 +1,9 @@
 """The text memory in other hands: damaged files, hostile texts, a process that is killed, two processes at once."""
-import json, os, random, signal, sqlite3, subprocess, sys, time
+import json, os, random, signal, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
 import pytest
 from memnet.text.change_log import replay_log
-from memnet.text.text_memory import TextMemory
+from memnet.text.text_memory import Details, TextMemory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,6 +95,96 @@ def test_one_writes_and_others_read(tmp_path):
             assert len(mem.store.records()) >= before + 15
             assert any("Rex" in h.record.text for h in mem.recall("What about Rex5?").hits)
     finally: p.kill(); p.wait(); p.stdout.close()
+
+EDITS = {"record": ("text = text || '!'", "key = 'x'", "meta = '{}'", "importance = .9", "source = 'y'", "valid_from = 1", "ttl = 9", "version = 7"), "status": ("state = 'archived'", "valid_to = 3", "frozen = 1", "strength = 9", "reads = 9", "last_read = 1"),
+         "edge": ("w = w/2", "updated = 0", "type = type || 'x'"), "vec": ("data = zeroblob(768)",), "name": ("text = text || 'x'",), "namespace": ("name = 'max'",), "oplog": ("time = 0", "actor = 'max'", "changes = '[]'")}
+
+@pytest.mark.parametrize("table, change", [(t, c) for t, changes in EDITS.items() for c in changes])
+def test_an_edited_row_is_named(tmp_path, table, change):
+    "A value that another program changed in a file that is whole."
+    path = tmp_path/"edited.db"
+    with TextMemory(str(path)) as mem:
+        for text in ("Anna adopted Rex.", "Rex likes the lake.", "Tea is at five."): mem.write(text, source="mail", details=Details(meta={"place": 1}))
+        mem.recall("Who adopted Rex?")
+        assert mem.check() == []
+    con = sqlite3.connect(path); n = con.execute(f"UPDATE {table} SET {change}").rowcount; con.commit(); con.close()
+    assert n
+    for read_only in (False, True):
+        with pytest.raises(ValueError, match="edited.db' is damaged") as e, TextMemory(str(path), read_only=read_only) as mem:
+            mem.log(); mem.recall("Who adopted Rex?", namespace=mem.namespaces()[0], learn=False)
+        assert "is not what was written" in str(e.value)
+        with TextMemory(str(path), read_only=read_only) as mem: assert mem.check()
+
+MANY = """
+import sys
+from memnet.text.text_memory import TextMemory
+with TextMemory(sys.argv[1]) as mem:
+    print("ready", flush=True); sys.stdin.readline()
+    for i in range(20): mem.write(f"Anna lives in city {sys.argv[2]} {i}.", key="anna.city", kind="fact"); mem.recall("Where does Anna live?", k=1)
+    try: print(mem.update(1, f"Tea is at {sys.argv[2]}.").id)
+    except ValueError as e: print(e)
+"""
+
+def test_what_many_decide_at_once_is_decided_in_turn(tmp_path):
+    "Of many who replace the same version, each replaces the one before; of many who update a record, one does."
+    path = str(tmp_path/"m.db")
+    with TextMemory(path) as mem: mem.write("Tea is at five.")
+    started = [subprocess.Popen([sys.executable, "-c", MANY, path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) for n in range(3)]
+    for p in started: p.stdout.readline()
+    for p in started: p.stdin.write("\n"); p.stdin.flush()
+    said = [p.communicate()[0].strip() for p in started]
+    with TextMemory(path) as mem:
+        cities, tea = mem.store.records("r.key = 'anna.city'"), mem.history(1)
+        assert sorted(r.version for r in cities) == list(range(1, 61)) and len([r for r in cities if r.valid_to is None]) == 1
+        assert len(tea) == 2 and sum(s.isdigit() for s in said) == 1 and sum(f"update its live version {tea[-1].id}" in s for s in said) == 2
+        assert sum(r.reads for r in cities) == sum(e.op == "recall" for e in mem.log())
+        assert mem.store.current() == replay_log(mem.log())
+
+def test_threads_share_a_memory(tmp_path):
+    "Threads that write, recall and consolidate lose nothing and see no half of anything."
+    mem, wrong, rounds = TextMemory(str(tmp_path/"m.db")), [], 12
+    mem.write("Anna likes tea.")
+    def work(n):
+        try:
+            for i in range(rounds):
+                mem.write(f"Tea {n} {i} is hot.", key="tea.state", kind="fact"); mem.write(f"Rex{n} met Max{i}.", kind="event")
+                mem.recall("Anna tea", k=1); mem.sleep(parts=["prune"]); mem.as_of(1e12)
+        except Exception as e: wrong.append(e)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert wrong == [] and mem.view("default").size == len(mem.store.records()) == 1 + 8*rounds
+    assert len(mem.store.records("r.key = 'tea.state' AND s.valid_to IS NULL")) == 1
+    assert sum(r.reads for r in mem.store.records()) == sum(e.op == "recall" for e in mem.log()) == 4*rounds
+    assert mem.store.current() == replay_log(mem.log())
+
+def test_what_is_said_last_holds_though_the_clock_went_back():
+    now = [1000.]
+    mem = TextMemory(clock=lambda: now[0])
+    mem.write("Anna lives in Rome.", key="anna.city", kind="fact")
+    tea = mem.write("Tea is at five.")
+    mem.write("Anna lives in Oslo.", key="anna.city", kind="fact", valid_from=5000.)   # from then on
+    now[0] = 400.
+    paris = mem.write("Anna lives in Paris.", key="anna.city", kind="fact")
+    six = mem.update(tea.id, "Tea is at six.")
+    now[0] = 1100.
+    assert [h.record.id for h in mem.recall("Where does Anna live?", k=1).hits] == [paris.id]
+    assert [h.record.id for h in mem.recall("When is tea?", k=1).hits] == [six.id] and mem.get(tea.id).valid_to >= tea.valid_from
+    assert [r.text for r in mem.history(paris.id) if r.valid_at(5001.)] == ["Anna lives in Oslo."]
+
+def test_consolidation_leaves_what_another_changes_meanwhile(tmp_path):
+    path = str(tmp_path/"m.db")
+    with TextMemory(path, clock=iter(range(10**9)).__next__) as mem, TextMemory(path, clock=iter(range(500, 10**9)).__next__) as other:
+        for i in range(3):
+            for t in (f"Anna{i} lives in Berlin{i}.", f"Anna{i} lives in Berlin{i}!"): mem.write(t, kind="episodic")
+        planned = [p for part in mem.propose(parts=["merge"]) for p in part]
+        def meanwhile(steps):
+            for n, p in enumerate(steps):
+                if n == 0: other.forget(planned[1].ids, purge=True); other.archive(planned[2].ids[0])
+                yield p
+        report = mem.sleep(parts=["merge"], progress=meanwhile)
+        assert len(planned) == 3 and [p.ids for p in report.proposals] == [planned[0].ids] and report.left == 2
+        assert mem.get(planned[2].ids[0]).state == "archived" and mem.store.current() == replay_log(mem.log())
 
 def test_a_purged_record_is_in_no_summary_merge_or_export(tmp_path):
     "Consolidation quotes and merges; what it made of a purged record goes with it, and what rests on others stays."

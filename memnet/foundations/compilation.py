@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBA_BELOW', 'COMPILER_FAULT', 'MAX_TABLES', 'MAX_TABLE_SIZE', 'find_compiler_fault', 'jitable',
            'compiled_code_digest', 'code_folders', 'warn_once', 'announce_compilation', 'CodeCache', 'compiled',
-           'is_traced', 'is_transformed', 'kept_table', 'require_below']
+           'is_traced', 'require_numbers', 'is_transformed', 'kept_table', 'require_below']
 
 # %% ../../nbs/foundations/07_compilation.ipynb #b977a58b
 import hashlib, importlib.util, os, pickle, re, stat, sys, tempfile, types, warnings
@@ -227,6 +227,15 @@ def is_traced(
     if not is_transformed(): return False
     functorch = torch._C._functorch
     return any(t.key() == functorch.TransformType.Vmap for t in functorch.get_interpreter_stack() or ())
+
+@validated()
+def require_numbers(
+    name:str,   # of the argument
+    like:Any,   # a tensor of the call
+)->Any:         # the same
+    "Refuse a tensor of the meta device, which has a shape and no numbers. Raises ValueError that says how to get some."
+    require(like.device.type != 'meta', f"{name} must hold numbers, got a tensor on the meta device: give the model a device with model.to_empty(device='cpu'), load its weights, and put the input there")
+    return like
 
 def is_transformed(
 )->bool:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.compilation import is_traced
+from ..foundations.compilation import is_traced, require_numbers
 from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
 from ..foundations.validation import checks_once, require, validated_methods
 from .addressing import bounded_logit_scale
@@ -328,7 +328,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->None:
         "Input validation. Raises ValueError where a shape or dtype does not fit, or padding is not at the right end."
         require(not torch.jit.is_tracing(), "torch.jit.trace would keep what this one input wrote: take torch.export or torch.compile, which keep the rule")
-        cfg, got = self.config, tuple(x.shape)
+        cfg, got = self.config, tuple(require_numbers('x', x).shape)
         require(x.dim() == 3 and x.shape[1] > 0 and x.shape[2] == cfg.dim, f"x must have shape (b, t ≥ 1, dim={cfg.dim}), got {got}")
         require(mask is None or (mask.dtype == torch.bool and tuple(mask.shape) == got[:2]), f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
         require(mask is None or is_traced() or not (mask[:, 1:] & ~mask[:, :-1]).any(), "mask must be True first and then False: move the padding to the right end of the row")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..foundations.compilation import is_traced, require_below
+from ..foundations.compilation import is_traced, require_below, require_numbers
 from ..foundations.config import Config
 from ..foundations.trees import tree_form, tree_leaves, tree_map
 from ..foundations.validation import IGNORE_INDEX, MAX_INPUT, require, validated, validated_methods
@@ -118,7 +118,7 @@ class SequenceModel(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->None:
         "Input validation of `forward`. Raises ValueError where shape, dtype or a value of inputs or mask is invalid."
-        cfg, want, got = self.config, next(self.parameters()).dtype, f"got {inputs.dtype} {tuple(inputs.shape)}"
+        cfg, want, got = self.config, require_numbers('the model', next(self.parameters())).dtype, f"got {require_numbers('inputs', inputs).dtype} {tuple(inputs.shape)}"
         if cfg.input_dim is None:
             require(inputs.ndim == 2 and inputs.dtype == torch.long, f"inputs must be long (b, t), {got}: call .long(), and .unsqueeze(0) on a single row")
         else: require(inputs.ndim == 3 and inputs.shape[2] == cfg.input_dim and inputs.dtype == want, f"inputs must be {want} (b, t, {cfg.input_dim}), {got}")

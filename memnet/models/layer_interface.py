@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-from ..foundations.compilation import is_traced
+from ..foundations.compilation import is_traced, require_numbers
 from ..foundations.state_files import concat_rows, load_state, save_state, select_rows
 from ..foundations.trees import tree_map
 from ..foundations.validation import MAX_INPUT, require, validated
@@ -161,6 +161,7 @@ def read_layer_input(
     packed = input if isinstance(input, PackedSequence) else None
     require(packed is None or mask is None, "a packed input says itself which tokens are real, got a mask beside it: pass one of the two")
     x = input.data if isinstance(input, PackedSequence) else input
+    require_numbers('input', x)
     half = torch.is_autocast_enabled(x.device.type) and x.is_floating_point()
     ranks = (2,) if packed is not None else (2, 3)
     require(x.ndim in ranks and x.shape[-1] == width and (x.dtype == dtype or half), f"input must be {dtype} {_layout(width, batch_first) if packed is None else f'packed rows of {width}'}, got {x.dtype} {tuple(x.shape)}")

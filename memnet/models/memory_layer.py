@@ -13,6 +13,7 @@ from typing import Any, Optional, Union, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from ..foundations.compilation import require_numbers
 from ..foundations.layers import make_layer
 from ..foundations.validation import require, require_positive, validated
 from ..memory.own_bank import BankChoice, make_bank
@@ -137,6 +138,7 @@ class MemoryLayer(nn.Module):
         asked:Optional[Tensor]=None,               # tokens at which an answer is wanted, bool, in the layout of the input: the info then has `hindsight`, a loss on the gates; None = not known
     )->tuple:                                      # output in the form of the input, and what the stream carries on; and the info
         "Read, write, add, @eq-layer. Raises ValueError where input, state, mask or reset is invalid."
+        require_numbers('the layer', self._memories[0].log_logit_scale)
         call = read_layer_input(input, self.input_size, self._memories[0].log_logit_scale.dtype, self.batch_first, mask, reset)
         fresh = self.empty_state(len(call.x) if call.batched else None)
         asked = None if asked is None else self._inner(asked, call)

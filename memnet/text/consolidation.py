@@ -186,7 +186,7 @@ class ConsolidationReport(NamedTuple):
     "What a consolidation phase did, or would do."
     proposals:list[Proposal]   # in order
     applied:bool               # False = a preview
-    left:int                   # proposals that the budget did not reach
+    left:int                   # proposals that the budget did not reach, or that others overtook
     before:int                 # live records before
     after:int                  # and after
 

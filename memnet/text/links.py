@@ -40,8 +40,10 @@ def strengthen_recalled(
     "Strengthen what was recalled, as one operation; links above the fan-out go in a second one."
     top = max(h.score for h in hits) or 1.
     with store.transaction('recall', actor, now):
+        now_there = store.get(h.record.id for h in hits)   # others may have recalled, or purged, since
+        hits = [h for h in hits if h.record.id in now_there]
         for h in hits:
-            r = h.record
+            r = now_there[h.record.id]
             store.set(r.id, strength=r.strength + LEARNING_RATE*h.score/top, reads=r.reads + 1, last_read=now, **({'state': 'activated'} if r.state == 'generated' else {}))
         first = hits[:LEARNED_HITS]
         for n, x in enumerate(first):

@@ -9,10 +9,10 @@ __all__ = ['Details', 'OpResult', 'TextMemory']
 import math
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 from ..foundations.validation import require, validated_methods
-from .consolidation import PARTS, ConsolidationReport, Proposal, TextConsolidationConfig, check_parts, propose_abstractions, propose_conflicts, propose_expiry, propose_merges, propose_pruning, propose_retention
 from .encoder import encode_texts
-from .links import SUMMARY, linked, shared_names, strengthen_recalled, with_traces
-from .memory_file import MemoryFile
+from .links import linked, shared_names, strengthen_recalled, with_traces
+from .memory_file import in_turn
+from .consolidated_memory import ConsolidatedMemory
 from .names import find_names, key_name
 from .recall import Recall, RecallConfig, count_tokens, recall_records
 from .records import EDGE_TYPES, RECORD_KINDS, MemoryOp, Record, check_choice, check_label, check_meta, check_number, check_text
@@ -36,9 +36,8 @@ class OpResult(NamedTuple):
 # %% ../../nbs/text/12_text_memory.ipynb #9b59dde8
 @validated_methods(
     update=dict(id="≥ 1"), recall=dict(k="≥ 1", spread="in [0, 1)"), link=dict(src="≥ 1", dst="≥ 1"),
-    related=dict(id="≥ 1", least="finite", k="≥ 1"), expand=dict(budget_tokens="finite"), propose=dict(capacity="≥ 1"),
-    sleep=dict(capacity="≥ 1"))
-class TextMemory(MemoryFile):
+    related=dict(id="≥ 1", least="finite", k="≥ 1"), expand=dict(budget_tokens="finite"))
+class TextMemory(ConsolidatedMemory):
     "A memory of text in one file: write, link, recall, consolidate, forget. Raises ValueError for whatever it refuses, before anything is written."
     # --- writing
     def write(self,
@@ -59,12 +58,20 @@ class TextMemory(MemoryFile):
         names = find_names(text) if details.names is None else tuple(check_label('name', n, empty=False).casefold() for n in details.names)
         entity = key_name(key)
         names = tuple(dict.fromkeys([*names, *([entity] if entity else [])]))
-        chain = self.store.records("n.name = ? AND r.key = ? AND r.kind = ? AND s.state NOT IN ('archived', 'expired')", (namespace, key, kind), 'r.valid_from, r.id') if key and RECORD_KINDS[kind].replaces else []
-        before, after = [r for r in chain if r.valid_from <= since], [r for r in chain if r.valid_from > since]
+        def versions()->tuple[list[Record],list[Record]]:   # that began before this one, and after it
+            chain = self.store.records("n.name = ? AND r.key = ? AND r.kind = ? AND s.state NOT IN ('archived', 'expired')", (namespace, key, kind), 'r.valid_from, r.id') if key and RECORD_KINDS[kind].replaces else []
+            return [r for r in chain if r.valid_from <= since], [r for r in chain if r.valid_from > since]
+        before, after = versions()
         if before and before[-1].text == text: return before[-1]
-        if before: require(not before[-1].frozen, f"record {before[-1].id} with the key {key!r} is frozen: call freeze({before[-1].id}, False) first")
-        new = NewRecord(text, kind, namespace, key, details.role, source, check_meta(details.meta), now, since, importance, ttl, names, encode_texts(self.encoder, [text])[0], before[-1] if before else None, chain[0].entry if chain else None)
+        meta, vector = check_meta(details.meta), encode_texts(self.encoder, [text])[0]   # an encoder may take long: others do not wait for it
         with self.store.transaction('write', self.actor, now):
+            before, after = versions()
+            if valid_from is None and any(r.created > since for r in after):   # another was quicker, or the clock went back: what is said last holds
+                since = max(r.created for r in after)
+                before, after = versions()
+            if before and before[-1].text == text: return before[-1]
+            if before: require(not before[-1].frozen, f"record {before[-1].id} with the key {key!r} is frozen: call freeze({before[-1].id}, False) first")
+            new = NewRecord(text, kind, namespace, key, details.role, source, meta, now, since, importance, ttl, names, vector, before[-1] if before else None, (before + after)[0].entry if before + after else None)
             id = self._insert(new, before[-1] if before else None, now)
             if after: self.store.set(id, valid_to=after[0].valid_from, state='merged')
             if source:
@@ -89,19 +96,25 @@ class TextMemory(MemoryFile):
         details:Details=Details(),       # what is rarely said
     )->Record:                           # the new version
         "A new version of a record; the old one ends. Raises ValueError where the record has ended already, or is frozen."
-        old, now = self._changeable(id), self._now()
-        live = self.store.records('r.entry = ? AND s.valid_to IS NULL', (old.entry,))
-        require(old.valid_to is None, f"record {id} ended at {old.valid_to}: update " + (f"its live version {live[-1].id}" if live else "a live record"))
-        since = now if valid_from is None else check_number('valid_from', valid_from, old.valid_from)
+        old, now = self._live_version(id), self._now()
+        since = max(now, old.created) if valid_from is None else check_number('valid_from', valid_from, old.valid_from)
         check_text(text); check_label('source', source); check_label('role', details.role)
         names = find_names(text) if details.names is None else tuple(check_label('name', n, empty=False).casefold() for n in details.names)
         entity = key_name(old.key)
         new = NewRecord(text, old.kind, old.namespace, old.key, details.role, source, check_meta(details.meta), now, since, old.importance if importance is None else check_number('importance', importance, 0, 1),
                         old.ttl if details.ttl is None else check_number('ttl', details.ttl, 0), tuple(dict.fromkeys([*names, *([entity] if entity else [])])), encode_texts(self.encoder, [text])[0], old)
-        with self.store.transaction('update', self.actor, now): new_id = self._insert(new, old, now)
+        with self.store.transaction('update', self.actor, now): new_id = self._insert(new._replace(supersedes=self._live_version(id)), old, now)
         return self.get(new_id)
 
+    def _live_version(self, id:int)->Record:
+        "A record that may be changed and has not ended."
+        old = self._changeable(id)
+        live = self.store.records('r.entry = ? AND s.valid_to IS NULL', (old.entry,))
+        require(old.valid_to is None, f"record {id} ended at {old.valid_to}: update " + (f"its live version {live[-1].id}" if live else "a live record"))
+        return old
+
     # --- recall
+    @in_turn
     def recall(self,
         query:str,                        # a question
         namespace:str='default',          # whose memory
@@ -131,10 +144,13 @@ class TextMemory(MemoryFile):
     )->None:
         "Link two records. Raises ValueError where they belong to two owners."
         check_choice('type', type, EDGE_TYPES)
-        a, b, w, now = self.get(src), self.get(dst), check_number('w', w, 1e-9, 1), self._now()
-        require(src != dst and a.namespace == b.namespace, f"a link leads from one record to another of the same namespace, got {src} in {a.namespace!r} and {dst} in {b.namespace!r}")
-        with self.store.transaction('link', self.actor, now): self.store.edge(src, dst, type, w, now)
+        w, now = check_number('w', w, 1e-9, 1), self._now()
+        with self.store.transaction('link', self.actor, now):
+            a, b = self.get(src), self.get(dst)
+            require(src != dst and a.namespace == b.namespace, f"a link leads from one record to another of the same namespace, got {src} in {a.namespace!r} and {dst} in {b.namespace!r}")
+            self.store.edge(src, dst, type, w, now)
 
+    @in_turn
     def related(self,
         id:int,             # of a record
         least:float=0.,     # summed specificity of shared names that it takes
@@ -148,6 +164,7 @@ class TextMemory(MemoryFile):
         records = self.store.get([i for i, _ in best])
         return [(records[i], s) for i, s in best]
 
+    @in_turn
     def expand(self,
         ids:Iterable[int],        # records that are at hand
         budget_tokens:float=512,  # tokens of what is added
@@ -189,82 +206,23 @@ class TextMemory(MemoryFile):
             return OpResult(op, True, record, '')
         except ValueError as e: return OpResult(op, False, None, str(e))
 
-    # --- consolidation
-    def propose(self,
-        namespace:str='default',            # whose memory
-        capacity:Optional[int]=None,        # records that may stay
-        parts:Iterable[str]=PARTS,          # what to do
-        config:TextConsolidationConfig=TextConsolidationConfig(), # how far
-        summarise:Optional[Callable]=None,  # (name, texts) -> one sentence, for abstractions
-    )->Iterator[list[Proposal]]:            # proposals of one part, one part after the other
-        "What consolidation would do. Each part is proposed on what the parts before have left."
-        parts = check_parts(parts)
-        for part in parts:
-            view, now = self.view(namespace), self._now()
-            if view is None: return
-            allowed = set(view.allowed(now, -math.inf).tolist())
-            records = [r for r in self.store.records("n.name = ? AND s.state IN ('generated', 'activated')", (namespace,)) if r.id in allowed]
-            if part == 'expire': yield propose_expiry(records, now)
-            elif part == 'merge': yield propose_merges(records, view, now, config)
-            elif part == 'conflict': yield propose_conflicts(records, view, now)
-            elif part == 'abstract': yield propose_abstractions(records, view, config, summarise)
-            elif part == 'prune':
-                updated = {(s, d): u for s, d, u in self.store.con.execute("SELECT src, dst, updated FROM edge WHERE type = 'assoc'")}
-                yield propose_pruning(view, lambda s, d: updated.get((s, d), now), now, config)
-            else: yield propose_retention(records, now, capacity, config)
-
-    def sleep(self,
-        namespace:str='default',      # whose memory
-        capacity:Optional[int]=None,  # records that may stay; None = no limit
-        budget:int=1_000,             # steps at most
-        parts:Iterable[str]=PARTS,    # what to do
-        dry_run:bool=False,           # only say what would be done
-        config:TextConsolidationConfig=TextConsolidationConfig(), # how far
-        summarise:Optional[Callable]=None, # (name, texts) -> one sentence, for abstractions
-        progress:Callable[[list],Iterable]=iter, # wraps the steps of a part, such as `tqdm`
-    )->ConsolidationReport:
-        "Consolidation phase: every step is one logged operation, so it can be interrupted, continued and rolled back. Raises ValueError where the budget or a part is wrong."
-        require(isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0, f"budget must be a whole number ≥ 0, got {budget!r}")
-        done:list[Proposal] = []
-        left, before = 0, self._count(namespace)
-        for proposals in self.propose(namespace, capacity, parts, config, summarise):
-            now_, later = proposals[:max(budget - len(done), 0)], proposals[max(budget - len(done), 0):]
-            for p in progress(now_):
-                if not dry_run: self._carry_out(p, namespace)
-                done.append(p)
-            left += len(later)
-        return ConsolidationReport(done, not dry_run, left, before, before if dry_run else self._count(namespace))
-
-    def _count(self, namespace:str)->int:
-        return self.store.con.execute("SELECT count(*) FROM record r JOIN status s ON s.record_id = r.id JOIN namespace n ON n.id = r.namespace_id WHERE n.name = ? AND s.state IN ('generated', 'activated') AND s.valid_to IS NULL", (namespace,)).fetchone()[0]
-
-    def _carry_out(self, p:Proposal, namespace:str)->None:
-        "One step of consolidation."
-        now = self._now()
-        vector = None if p.text is None else encode_texts(self.encoder, [check_text(p.text, 'summary')])[0]
-        with self.store.transaction(p.part, self.actor, now):
-            self.store.apply(p.changes)
-            if p.text is not None and vector is not None:
-                id = self.store.add(NewRecord(p.text, 'insight', namespace, '', '', SUMMARY, {'from': list(p.ids)}, now, now, .5, None, find_names(p.text), vector))
-                for supporter in p.ids: self.store.edge(id, supporter, 'derived', 1., now)
-
     # --- forgetting
     def forget(self,
         which:Iterable[int]|Callable[[Record],bool],  # records, or a function that says of each whether to forget it
         purge:bool=False,             # False = put aside, can be restored; True = remove for good, with every version, what was merged with them, summaries made from them, and whatever rests on them alone or quotes them
     )->list[int]:                     # numbers of the records that went
         "Forget records. Raises ValueError where one is frozen, or traces may be left because another process reads the file."
-        chosen = [r for r in self.store.records() if which(r)] if callable(which) else [self.get(i) for i in which]
-        held = [r.id for r in chosen if r.frozen]
-        require(not held, f"record {held[0] if held else ''} is frozen: call freeze(id, False) first")
-        now = self._now()
-        if not purge:
-            with self.store.transaction('forget', self.actor, now):
-                for r in chosen: self.store.set(r.id, state='archived')
-            return [r.id for r in chosen]
-        gone = with_traces(self.store, [r.id for r in chosen])
-        held = [r.id for r in self.store.get(gone).values() if r.frozen]
-        require(not held, f"record {held[0] if held else ''} holds what was to be removed and is frozen: call freeze(id, False) first")
-        with self.store.transaction('forget', self.actor, now): self.store.purge(sorted(gone))
+        if not callable(which): which = list(which)
+        with self.store.writing():
+            chosen = [r for r in self.store.records() if which(r)] if callable(which) else [self.get(i) for i in which]
+            held = [r.id for r in chosen if r.frozen]
+            require(not held, f"record {held[0] if held else ''} is frozen: call freeze(id, False) first")
+            gone = with_traces(self.store, [r.id for r in chosen]) if purge else {r.id for r in chosen}
+            held = [r.id for r in self.store.get(gone).values() if r.frozen]
+            require(not held, f"record {held[0] if held else ''} holds what was to be removed and is frozen: call freeze(id, False) first")
+            with self.store.transaction('forget', self.actor, self._now()):
+                if purge and gone: self.store.purge(sorted(gone))
+                for r in () if purge else chosen: self.store.set(r.id, state='archived')
+        if not purge: return [r.id for r in chosen]
         if gone: self.store.erase_traces()
         return sorted(gone)
