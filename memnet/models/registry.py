@@ -60,7 +60,7 @@ def match_parameters(
 def nearest_parameters(
     sizes:Sequence,                        # configs, of the widths that are usual
     target:int,                            # parameters wanted
-    more:Optional[Callable[[int,int],Any]]=None, # (width, ff) -> config, where none of these will do; None = there are no others
+    more:Optional[Callable[...,Any]]=None,         # (width, ff) -> config, where none of these will do; None = there are no others
     widths:Sequence=range(8, 1025, 8),     # for `more`
     tolerance:float=0.05,                  # how far off the count may be, as a share of `target`
 )->Any:                                    # the config whose model comes closest
