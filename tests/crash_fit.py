@@ -2,7 +2,7 @@
 import argparse, os, random, resource, shutil, signal, sys, tempfile, time, traceback
 from pathlib import Path
 from typing import NamedTuple
-import pandas, torch   # pandas before the children: an interrupt inside an import may become any error
+import pandas, torch, torch._dynamo   # pandas, and what an optimiser imports, before the children: an interrupt inside an import may become any error
 import torch.nn.functional as F
 from torch import nn
 from reliability_tables import record

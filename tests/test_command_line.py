@@ -3,6 +3,7 @@ import os, subprocess, sys
 from pathlib import Path
 import pytest
 from coin_experiment import write_coin
+from memnet.text.text_memory import TextMemory
 from memnet.runs import command_line
 
 FIELDS = '''    lr: Optional[float] = None
@@ -103,3 +104,6 @@ def test_output_of_every_kind(root):
     assert shell('"$1" -c "$2" "$3" list | head -c1 >/dev/null; echo ${PIPESTATUS[0]}') == "0"
     assert shell('"$1" -c "$2" "$3" list >&-; echo $?') == "0" and shell('"$1" -c "$2" "$3" list >/dev/full; echo $?') == "0"
     assert shell('"$1" -c "$2" "$3" list; echo $?', COLUMNS="12").endswith("0")
+    with TextMemory(str(root/"m.db")) as memory: memory.write("Tea is at five.")
+    said = shell('"$1" -c "$2" "$3" text log --file "$3/m.db" 2>&1 >/dev/full; echo $?')
+    assert "No space left on device" in said and said.endswith("1")   # an answer that nobody got

@@ -1,9 +1,10 @@
 """A field of the model can be set in every experiment that builds a `MemNet`, is part of the run, and cannot hide what an experiment compares."""
 import json, re
 from dataclasses import replace
-import nbformat, pytest
+import nbformat, pytest, torch
 from coin_experiment import write_coin
 from memnet.models.model_fields import TASK_FIELDS, SetsModelFields
+from memnet.models.memnet import MemNet
 from memnet.models.memnet_config import MemNetConfig
 from memnet.runs import command_line
 from memnet.runs.experiments import find_root, list_experiments, load_module
@@ -19,7 +20,7 @@ SETTING = {name: m for name, m in MODULES.items() if issubclass(m.Config, SetsMo
 def test_every_experiment_that_builds_a_memnet_sets_its_fields():
     builds = {name for name, exp in EXPERIMENTS.items() if "MemNetConfig" in (ROOT/"memnet"/"experiments"/f"{name}.py").read_text()}
     assert builds and set(SETTING) == builds
-    rivals = dict(foreign=1)   # a Transformer without a memory, sized by the experiment
+    rivals = dict(foreign=1, card_games=1)   # a Transformer without a memory, sized by the experiment
     for name in SETTING:
         source = (ROOT/"memnet"/"experiments"/f"{name}.py").read_text()
         assert len(re.findall(r"\bMemNetConfig\(", source)) == rivals.get(name, 0), f"{name} builds a MemNetConfig by itself: use cfg.memnet_config(…), so that -p can set its fields"
@@ -86,3 +87,14 @@ def test_a_run_and_a_sweep_with_a_field_of_the_model(root, capsys, monkeypatch):
     (figure,) = root.glob("_runs/selection-*/coin/figures/heads.svg")
     assert code == 0 and re.search("MemNet with n_slots=(16|32)$", figure.read_text())
     assert figure_note(list_experiments(root)["coin"], "quick") == ""
+
+RIVALS = {("long_range", "make_long_range_model"): ("windowed", "rotary", "no_positions", "lstm", "gru", "delta"), ("associative", "make_associative_model"): ("windowed", "lstm"), ("policy", "make_policy_model"): ("windowed", "lstm")}
+
+@pytest.mark.parametrize("dim", [32, 160])
+@pytest.mark.parametrize("name, make, rival", [(*k, m) for k, models in RIVALS.items() for m in models])
+def test_a_rival_is_as_large_as_the_memory_whatever_its_width(name, make, rival, dim):
+    "Sizes follow the width that a run sets; what cannot come within 5 % is refused and not built."
+    module = MODULES[name]
+    cfg = module.Config(model=rival, model_fields=dict(dim=dim))
+    model, ours = getattr(module, make)(cfg, torch.Generator().manual_seed(0)), MemNet(module.model_config(cfg))
+    assert abs(model.num_parameters()/ours.num_parameters() - 1) <= .05

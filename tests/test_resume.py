@@ -138,6 +138,22 @@ def test_an_interrupt_goes_on_its_way_and_says_what_is_kept(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="after step 5 of 40, saved: call fit with the same arguments and resume=True") as e: run(tmp_path/"run", task=Stop(5, KeyboardInterrupt()))
     assert isinstance(e.value, TrainingInterrupted) and e.value.result.steps_done == 5 and read_checkpoint(tmp_path/"run"/"checkpoint.safetensors")[1]["step"] == 5
 
+def test_an_interrupt_before_the_first_step_waits_for_the_imports_and_says_that_nothing_was_written(tmp_path):
+    class Early(Net):
+        "Ctrl-C while the optimiser is made, which imports hundreds of modules the first time."
+        armed = False
+        def named_parameters(self, *args, **kw):
+            if self.armed:
+                self.armed = False
+                signal.raise_signal(signal.SIGINT)
+            return super().named_parameters(*args, **kw)
+    model, old = Early(0), signal.signal(signal.SIGINT, signal.default_int_handler)
+    model.armed = True
+    try:
+        with pytest.raises(TrainingInterrupted, match="before the first step; nothing was written") as e: fit(model, Sign(), CFG, tmp_path/"run", progress=False)
+        assert not model.armed and e.value.result.steps_done == 0 and not (tmp_path/"run").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally: signal.signal(signal.SIGINT, old)
+
 def test_signals_that_the_program_handles_are_left_to_it(tmp_path):
     seen = []
     old = signal.signal(signal.SIGTERM, lambda *a: seen.append(1))

@@ -3,7 +3,7 @@ import json, os, random, signal, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
 import pytest
 from memnet.text.change_log import replay_log
-from memnet.text.text_memory import TextMemory
+from memnet.text.text_memory import Details, TextMemory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,6 +95,25 @@ def test_one_writes_and_others_read(tmp_path):
             assert len(mem.store.records()) >= before + 15
             assert any("Rex" in h.record.text for h in mem.recall("What about Rex5?").hits)
     finally: p.kill(); p.wait(); p.stdout.close()
+
+EDITS = {"record": ("text = text || '!'", "key = 'x'", "meta = '{}'", "importance = .9", "source = 'y'", "valid_from = 1", "ttl = 9", "version = 7"), "status": ("state = 'archived'", "valid_to = 3", "frozen = 1", "strength = 9", "reads = 9", "last_read = 1"),
+         "edge": ("w = w/2", "updated = 0", "type = type || 'x'"), "vec": ("data = zeroblob(768)",), "name": ("text = text || 'x'",), "namespace": ("name = 'max'",), "oplog": ("time = 0", "actor = 'max'", "changes = '[]'")}
+
+@pytest.mark.parametrize("table, change", [(t, c) for t, changes in EDITS.items() for c in changes])
+def test_an_edited_row_is_named(tmp_path, table, change):
+    "A value that another program changed in a file that is whole."
+    path = tmp_path/"edited.db"
+    with TextMemory(str(path)) as mem:
+        for text in ("Anna adopted Rex.", "Rex likes the lake.", "Tea is at five."): mem.write(text, source="mail", details=Details(meta={"place": 1}))
+        mem.recall("Who adopted Rex?")
+        assert mem.check() == []
+    con = sqlite3.connect(path); n = con.execute(f"UPDATE {table} SET {change}").rowcount; con.commit(); con.close()
+    assert n
+    for read_only in (False, True):
+        with pytest.raises(ValueError, match="edited.db' is damaged") as e, TextMemory(str(path), read_only=read_only) as mem:
+            mem.log(); mem.recall("Who adopted Rex?", namespace=mem.namespaces()[0], learn=False)
+        assert "is not what was written" in str(e.value)
+        with TextMemory(str(path), read_only=read_only) as mem: assert mem.check()
 
 MANY = """
 import sys

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from memnet.models.recurrent import LSTMConfig, LSTMModel
-from memnet.models.registry import match_parameters
+from memnet.models.registry import build_model, match_parameters, nearest_parameters
 from memnet.memory.plasticity import EdgeEvents, no_self, stdp
 from memnet.memory.reading import BankParameters, GraphRule, PlannedWrites
 from memnet.memory.state import MemoryState
@@ -130,9 +130,9 @@ def make_associative_model(
         if name == "token_time": bank.graph_rule = TOKEN_TIME
         return model
     want = MemNet(ours).num_parameters()
-    if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=ours.vocab_size, dim=c), want, 16, 256), generator=generator)
-    plain = [replace(ours, memory=False, n_layers=2, window=WINDOW if name == "windowed" else make_associative_task(cfg).seq_len, dim=c, ff=ff) for c in range(16, 104, 8) for ff in (1, 2, 3, 4)]
-    return MemNet(min(plain, key=lambda c: abs(MemNet(c).num_parameters() - want)), generator=generator)
+    if name == "lstm": return LSTMModel(match_parameters(lambda c: LSTMConfig(vocab_size=ours.vocab_size, dim=c), want, 16, 1024), generator=generator)
+    def size(c, ff): return replace(ours, memory=False, n_layers=2, window=WINDOW if name == "windowed" else make_associative_task(cfg).seq_len, dim=c, ff=ff)
+    return build_model(nearest_parameters([size(c, ff) for c in range(16, 104, 8) for ff in (1, 2, 3, 4)], want, size), generator)
 
 # %% ../../nbs/experiments/associative_run.ipynb #5ed27b12
 GAPS = dict(successor=(0, 4, 16, 64, 256, 1024), chains=(0, 4, 16, 64, 256))

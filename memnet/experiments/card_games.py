@@ -26,16 +26,18 @@ from memnet.tasks.card_games import REPEAT_LEVELS, SUITS, Autoencode, CardTask, 
 from memnet.training.evaluate import evaluating
 from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_optimizer
 
-# %% ../../nbs/experiments/card_games_run.ipynb #dff911c1
-TASKS = dict(repeat_easy=REPEAT_LEVELS["easy"], repeat_medium=REPEAT_LEVELS["medium"], autoencode=Autoencode(previous=True), reward=REPEAT_LEVELS["easy"])
+# %% ../../nbs/experiments/card_games_run.ipynb #c4cbc822
+TASKS = dict(repeat_easy=REPEAT_LEVELS["easy"], reward=REPEAT_LEVELS["easy"], repeat_medium=REPEAT_LEVELS["medium"], autoencode=Autoencode(previous=True))
 MODELS = ("memnet", "memnet_wide", "windowed", "no_positions", "rotary", "delta", "lstm", "gru", "memoryless")
 RATES = (3e-3, 1e-2)
+SUPERVISED = ("memnet", "windowed", "no_positions", "rotary", "delta", "lstm", "gru")
+MODELS_OF = dict(repeat_easy=SUPERVISED, repeat_medium=("memnet", "memnet_wide", *SUPERVISED[1:]), autoencode=SUPERVISED, reward=("memnet", "gru", "memoryless"))
 
 @dataclass(frozen=True)
 class CardGamesConfig(SetsModelFields):
     "One run of the experiment on card games."
     task:str="repeat_easy"     # one of `TASKS`
-    model:str="memnet"         # one of `MODELS`, or all of them one after the other
+    model:str="memnet"         # one of `MODELS`, or all that play this game one after the other
     lr:float|None=3e-3         # peak learning rate; None = the best of the tuning runs beside this one
     seed:int=0                 # of weights, data, actions and random policy
     steps:int=4                # optimiser steps
@@ -141,7 +143,7 @@ def train_on_cards(
         if step % 20 == 19 or step + 1 == cfg.steps: note("train/accuracy", right, "all", step + 1)
     return dict(game_steps=seen, answers=answers, train_cpu_seconds=time.process_time() - start, lr_used=lr)
 
-# %% ../../nbs/experiments/card_games_run.ipynb #b362ba8a
+# %% ../../nbs/experiments/card_games_run.ipynb #9d49697d
 def play_own(
     model:Any,
     task:CardTask,
@@ -213,7 +215,7 @@ def run_one_card_game(
     "Train one model and test it."
     table:list[tuple] = []
     def note(metric, value, slice="all", step=cfg.steps): table.append((cfg.model, cfg.seed, step, metric, float(value), slice))
-    lr = tuned_rate(out.parent, "tuning/score", RATES, task=cfg.task, model=cfg.model, model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
+    lr = tuned_rate(out.parent, "tuning/score", RATES, label=cfg.model, task=cfg.task, model="all", model_fields=cfg.model_fields) if cfg.lr is None else cfg.lr
     model = make_card_model(cfg, generator_for("init", cfg.seed))
     spent = train_on_cards(model, cfg, lr, note)
     valid = test_on_cards(model, cfg, "valid")
@@ -230,13 +232,11 @@ def run_card_games(
     out_dir:Path,   # made if it is not there
 )->pd.DataFrame:    # what metrics.csv holds: run, seed, step, metric, value, slice, model
     "Make one run and write it down."
-    return train_each_model(cfg, MODELS, run_one_card_game, out_dir)
+    return train_each_model(cfg, MODELS_OF[cfg.task], run_one_card_game, out_dir)
 
-# %% ../../nbs/experiments/card_games_run.ipynb #615f60cb
+# %% ../../nbs/experiments/card_games_run.ipynb #fb2b83c3
 STEPS = dict(repeat_easy=100, repeat_medium=500, autoencode=800, reward=150)   # of the runs that are reported
 ROWS = dict(repeat_easy=8, repeat_medium=8, autoencode=8, reward=16)
-SUPERVISED = ("memnet", "windowed", "no_positions", "rotary", "delta", "lstm", "gru")
-MODELS_OF = dict(repeat_easy=SUPERVISED, repeat_medium=("memnet", "memnet_wide", *SUPERVISED[1:]), autoencode=SUPERVISED, reward=("memnet", "gru", "memoryless"))
 
 def card_settings(
     profile:str,   # smoke, quick or full
@@ -246,8 +246,11 @@ def card_settings(
     if profile == "smoke": return [dict(task=t, seed=s) for t in TASKS for s in range(seeds)]
     if profile == "quick": return [dict(task=t, model=m, seed=s, steps=40, rows=8, test_rows=8) for t, m in (("repeat_easy", "memnet"), ("reward", "gru")) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    def runs(t, **more): return [dict(task=t, model=m, steps=STEPS[t], rows=ROWS[t], test_rows=64) | more for m in MODELS_OF[t]]
-    return [r for t in TASKS for r in [r for lr in RATES for r in runs(t, lr=lr, seed=TUNING_SEED, steps=2*STEPS[t]//5)] + [r for s in range(seeds) for r in runs(t, lr=None, seed=s)]]
+    runs:list[dict[str,Any]] = []
+    for t in TASKS:
+        whole = dict(task=t, model="all", steps=STEPS[t], rows=ROWS[t], test_rows=64)
+        runs += [whole | dict(lr=lr, seed=TUNING_SEED, steps=2*STEPS[t]//5) for lr in RATES] + [whole | dict(lr=None, seed=s) for s in range(seeds)]
+    return runs
 
 # %% ../../nbs/experiments/card_games_run.ipynb #ba34ac9d
 Config, settings, run, model_config = CardGamesConfig, card_settings, run_card_games, card_memnet_config   # what `memnet run` and the explorer look for

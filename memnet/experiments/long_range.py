@@ -20,7 +20,7 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import GRUConfig, LSTMConfig
-from memnet.models.registry import build_model, match_parameters
+from memnet.models.registry import build_model, match_parameters, nearest_parameters
 from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from memnet.tasks.long_range import LongRangeRecall
 from memnet.training.curriculum import Curriculum, PlateauConfig, Stage, fit_to_plateau
@@ -69,14 +69,15 @@ def make_long_range_model(
     if name.startswith("memnet"): return MemNet(ours, generator=generator)
     V = ours.vocab_size
     want = MemNet(ours).num_parameters()
-    if name == "lstm": return build_model(match_parameters(lambda c: LSTMConfig(vocab_size=V, dim=c), want, 16, 256), generator)
-    if name == "gru": return build_model(match_parameters(lambda c: GRUConfig(vocab_size=V, dim=c), want, 16, 256), generator)
-    if name == "delta": return build_model(match_parameters(lambda c: DeltaConfig(vocab_size=V, dim=c, ff=2, d_key=96, d_value=96), want, 48, 72, 8), generator)
+    if name == "lstm": return build_model(match_parameters(lambda c: LSTMConfig(vocab_size=V, dim=c), want, 16, 1024), generator)
+    if name == "gru": return build_model(match_parameters(lambda c: GRUConfig(vocab_size=V, dim=c), want, 16, 1024), generator)
+    if name == "delta": return build_model(match_parameters(lambda c: DeltaConfig(vocab_size=V, dim=c, ff=2, d_key=96, d_value=96), want, 8, 512, 8), generator)
+    usual, widths = range(64, 104, 2*ours.n_heads), range(2*ours.n_heads, 1024, 2*ours.n_heads)
     if name == "windowed":
-        plain = [replace(ours, memory=False, dim=c, ff=ff) for c in range(64, 104, 2*ours.n_heads) for ff in (4, 5, 6)]
-        return WindowedTransformer(min(plain, key=lambda c: abs(MemNet(c).num_parameters() - want)), generator=generator)
-    sizes = [GlobalConfig(vocab_size=V, dim=c, ff=ff, positions=name == "rotary") for c in range(64, 104, 2*ours.n_heads) for ff in (4, 5, 6)]
-    return build_model(min(sizes, key=lambda c: abs(build_model(c).num_parameters() - want)), generator)
+        def size(c, ff): return replace(ours, memory=False, dim=c, ff=ff)
+        return WindowedTransformer(nearest_parameters([size(c, ff) for c in usual for ff in (4, 5, 6)], want, size, widths), generator=generator)
+    def width(c, ff): return GlobalConfig(vocab_size=V, dim=c, ff=ff, positions=name == "rotary")
+    return build_model(nearest_parameters([width(c, ff) for c in usual for ff in (4, 5, 6)], want, width, widths), generator)
 
 # %% ../../nbs/experiments/long_range_run.ipynb #1588115f
 CHUNK_TOKENS, QUESTION_SPAN, READ_ON = 4096, 128, .2

@@ -332,7 +332,9 @@ def main(
             _console.say(f"memnet: {error}", style="red")
             return 2
         except OSError as error:
-            _console.say(f"memnet: {error}. What is finished is kept; to go on: {args.again}", style="red")
+            said = f"memnet: {error}. What is finished is kept; to go on: {args.again}"
+            _console.say(said, style="red")
+            if _console.quiet and not isinstance(error, BrokenPipeError): print(said, file=sys.stderr)   # it is the output that is full
             return 1
         except KeyboardInterrupt as stopped:
             _console.say(f"Interrupted. {stopped or 'What is finished is kept'}. To go on: {args.again}")

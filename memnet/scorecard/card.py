@@ -6,7 +6,7 @@
 __all__ = ['Factory', 'TOLERANCE', 'find_factory', 'score_unit', 'Scorecard', 'score']
 
 # %% ../../nbs/scorecard/04_card.ipynb #d24b7ec0
-import importlib, json, os, sys, time
+import hashlib, importlib, json, os, sys, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +113,8 @@ def _trained_unit(network:Any, family:str, seed:int, recipe:RecipeConfig, questi
     return out
 
 # %% ../../nbs/scorecard/04_card.ipynb #08ebd80d
+def _content_digest(content:dict)->str: return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(',', ':'), default=str).encode('utf-8', errors='surrogatepass')).hexdigest()
+
 @dataclass(frozen=True)
 class Scorecard:
     "One page about one network."
@@ -157,8 +159,9 @@ class Scorecard:
         return said
 
     def to_json(self)->str:
-        "The card as text; `seconds` are in it, and differ from run to run."
-        return json.dumps(dict(card=RECIPE_NUMBER, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units)), separators=(',', ':')).replace('{"family"', '\n{"family"')
+        "The card as text, with a digest of all that it says; `seconds` are in it, and differ from run to run."
+        said = dict(card=RECIPE_NUMBER, name=self.name, recipe=self.recipe, seeds=self.seeds, units=list(self.units))
+        return json.dumps(said | dict(sha256=_content_digest(said)), separators=(',', ':')).replace('{"family"', '\n{"family"')
 
     @validated()
     def save(self,
@@ -172,11 +175,13 @@ class Scorecard:
     def load(cls,
         path:Union[str,Path],  # where `save` wrote
     )->'Scorecard':
-        "Read a card. Raises ValueError where the file holds none, or one of another recipe."
+        "Read a card. Raises ValueError where the file holds none, one of another recipe, or one that was changed."
         about = read_json(Path(path))
         made_by = about.get('card')
         require(isinstance(made_by, int) and isinstance(about.get('units'), list), f"{path} holds no scorecard")
         require(made_by == RECIPE_NUMBER, f"{path} holds a card of recipe {made_by}, and cards are made by recipe {RECIPE_NUMBER}: make it again with memnet score")
+        written = about.pop('sha256', None)
+        require(written == _content_digest(about), f"{path} holds a damaged scorecard: it {'has no digest' if written is None else 'is not what was written'}: restore it from a copy, or make it again with memnet score")
         try: card = cls(str(about['name']), dict(about['recipe']), int(about['seeds']), tuple(about['units'])); card.abilities(); card.warnings()
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as e: raise ValueError(f"{path} holds a damaged scorecard: {type(e).__name__}: {e}") from e
         return card

@@ -148,19 +148,21 @@ def _text_file(folder):
     with TextMemory(str(path), clock=lambda: 1000.) as memory:
         for text in TEXTS: memory.write(text)
     def read(): return [_everything(path, read_only) for read_only in (True, False)]
-    def of_its_kind(r): return isinstance(r.id, int) and isinstance(r.text, str) and isinstance(r.created, float) and isinstance(r.meta, dict)
-    return FileReader(path, read, lambda found: all(of_its_kind(r) for records in found for r in records))
+    def said(found): return [[r.to_dict() | dict.fromkeys(("state", "strength", "reads", "last_read")) for r in records] for records in found]   # but what a recall that learns writes
+    written = said(read())
+    return FileReader(path, read, lambda found: said(found) == written)
 
 def _card_file(folder):
     unit = dict(family="facts", seed=0, counts={}, seconds=1.)
     path, card = folder/"card.json", Scorecard("mine", dict(profile="quick"), 1, (unit,))
     card.save(path)
-    return FileReader(path, lambda: Scorecard.load(path), lambda found: isinstance(found, Scorecard))
+    return FileReader(path, lambda: Scorecard.load(path), lambda found: found == card)
 
 def _event_file(folder):
     events = pd.DataFrame(dict(stream=np.zeros(50, int), entry=np.arange(50), time=np.arange(50), kind=["write"]*50))
     path = save_events(events, folder/"events.parquet")
-    return FileReader(path, lambda: read_events(path), lambda found: len(found) == len(events))
+    written = read_events(path)
+    return FileReader(path, lambda: read_events(path), lambda found: found.equals(written))
 
 FILE_READERS:dict[str,Callable[[Path],FileReader]] = dict(
     model_tensors=lambda folder: _model_file(folder, "model.safetensors"), model_record=lambda folder: _model_file(folder, "model.json"), prototype_record=_prototype_file, state=_state_file, checkpoint=_checkpoint_file, training_log=_training_log,

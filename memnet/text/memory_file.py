@@ -51,12 +51,11 @@ class MemoryFile:
         require(callable(index), f"index must be a class or function that makes an index of a width, got {type(index).__name__}: see ExactIndex")
         self.index, self.clock, self.actor = index, clock, check_label('actor', actor, empty=False)
         self.store = TextStore(path, read_only)
-        known, mine = self.store.setting('encoder'), f'{self.encoder.id}/{self.encoder.dim}'
-        if known != mine:
-            try:
-                require(known is None, f"{path!r} was written with the encoder {known!r}, got {mine!r}: pass that encoder, or write a new file")
-                if not read_only: self.store.set_setting('encoder', mine)
-            except ValueError: self.store.close(); raise
+        try:
+            known, mine = self.store.setting('encoder'), f'{self.encoder.id}/{self.encoder.dim}'
+            require(known in (None, mine), f"{path!r} was written with the encoder {known!r}, got {mine!r}: pass that encoder, or write a new file")
+            if known is None and not read_only: self.store.set_setting('encoder', mine)
+        except BaseException: self.store.close(); raise
         self._views:OrderedDict[str,NamespaceView] = OrderedDict()
 
     def __enter__(self:Opened)->Opened: return self
@@ -181,6 +180,10 @@ class MemoryFile:
         "Protect a record from changes, or end that. Raises ValueError where there is no such record."
         require(isinstance(frozen, bool), f"frozen must be True or False, got {frozen!r}")
         with self.store.writing(): return self._set_state('freeze', self.get(id).id, frozen=frozen)
+
+    def check(self)->list[str]:  # what is wrong; empty = nothing
+        "Compare everything in the file with everything else; takes as long as reading all of it."
+        return self.store.check()
 
     # --- in numbers
     def stats(self)->dict[str,Any]:

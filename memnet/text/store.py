@@ -7,16 +7,19 @@ __all__ = ['NewRecord', 'TextStore']
 
 # %% ../../nbs/text/04_store.ipynb #e3f19c95
 import contextlib, json, sqlite3, threading
-from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 import numpy as np
 from ..foundations.validation import require, validated_methods
 from .change_log import NEW_STATUS, STATUS_FIELDS, LogEntry, Replayed, changes_between, replay_log
-from .database import open_file
+from .database import KEYS, ROWS, open_file, row_sum
 from .records import EDGE_TYPES, Record, check_number
 
 # %% ../../nbs/text/04_store.ipynb #13d13928
-_COLUMNS = 'r.id, r.entry, r.version, r.kind, n.name, r.key, r.text, r.role, r.source, r.meta, r.created, r.valid_from, s.valid_to, r.supersedes, s.state, s.frozen, r.importance, r.ttl, s.strength, s.reads, s.last_read'
+_COLUMNS = 'r.id, r.entry, r.version, r.kind, n.name, r.key, r.text, r.role, r.source, r.meta, r.created, r.valid_from, s.valid_to, r.supersedes, s.state, s.frozen, r.importance, r.ttl, s.strength, s.reads, s.last_read, r.sum, s.sum'
 _FROM = 'record r JOIN status s ON s.record_id = r.id JOIN namespace n ON n.id = r.namespace_id'
+
+def _number(value:Optional[float])->Optional[float]: return None if value is None else float(value)
+_AS_STORED:dict[str,Callable] = dict(valid_to=_number, frozen=int, strength=float, reads=int, last_read=_number)   # of the changing fields, the kind of their column
 
 class NewRecord(NamedTuple):
     "What is fixed when a text is written."
@@ -49,7 +52,9 @@ class TextStore:
         self.path, self.read_only, self.lock, self._writing = str(path), read_only, threading.RLock(), False
         self.con = open_file(self.path, read_only, check_number('timeout', timeout, 0))
         self._changes:Optional[list] = None
-        if not read_only and self.setting('purging'): self.erase_traces()
+        try:
+            if not read_only and self.setting('purging'): self.erase_traces()
+        except BaseException: self.close(); raise
 
     def close(self)->None:
         "Close the file."
@@ -102,8 +107,17 @@ class TextStore:
             self._changes = []
             try:
                 yield self
-                if self._changes: self.con.execute('INSERT INTO oplog(op, actor, time, changes) VALUES(?, ?, ?, ?)', (op, actor, time, json.dumps(self._changes)))
+                if self._changes:
+                    row = (op, actor, float(time), json.dumps(self._changes))
+                    seq = self.con.execute('INSERT INTO oplog(op, actor, time, changes) VALUES(?, ?, ?, ?)', row).lastrowid
+                    self.con.execute('UPDATE oplog SET sum = ? WHERE seq = ?', (row_sum((seq, *row)), seq))
             finally: self._changes = None
+
+    def refuse_row(self,
+        what:str,  # that is in a row whose checksum is another, for the message
+    )->None:
+        "Raises ValueError that names file and row."
+        require(False, f"{self.path!r} is damaged ({what} is not what was written): restore it from a copy, or accept the file as it is with memnet.text.database.renew_checksums")
 
     def _log(self, *change:Any)->None:
         assert self._changes is not None, "changes are made inside a transaction"
@@ -123,17 +137,20 @@ class TextStore:
     )->int:             # its id
         "Write a text, its vector and its names; inside a transaction."
         space, old = self.namespace_id(new.namespace, True), new.supersedes
-        row = (0, 1 if old is None else old.version + 1, new.kind, space, f'n{space}', new.key, new.text, new.role, new.source, json.dumps(new.meta), new.created, new.valid_from, None if old is None else old.id, new.importance, new.ttl)
-        cursor = self.con.execute(f"INSERT INTO record(entry, version, kind, namespace_id, ns, key, text, role, source, meta, created, valid_from, supersedes, importance, ttl) VALUES({', '.join('?'*15)})", row)
-        i = cursor.lastrowid
+        version, supersedes = (1, None) if old is None else (old.version + 1, old.id)
+        said = (new.key, new.text, new.role, new.source, json.dumps(new.meta), float(new.created), float(new.valid_from), supersedes, float(new.importance), _number(new.ttl))   # as the file gives it back
+        i = self.con.execute(f"INSERT INTO record(entry, version, kind, namespace_id, ns, key, text, role, source, meta, created, valid_from, supersedes, importance, ttl) VALUES({', '.join('?'*15)})", (0, version, new.kind, space, f'n{space}', *said)).lastrowid
         assert i is not None
-        self.con.execute('UPDATE record SET entry = ? WHERE id = ?', (new.entry or (i if old is None else old.entry), i))
+        entry = new.entry or (i if old is None else old.entry)
+        self.con.execute('UPDATE record SET entry = ?, sum = ? WHERE id = ?', (entry, row_sum((i, entry, version, new.kind, new.namespace, *said)), i))
         self.con.execute('INSERT INTO record_fts(rowid, text, ns) VALUES(?, ?, ?)', (i, new.text, f'n{space}'))
-        self.con.execute('INSERT INTO vec VALUES(?, ?)', (i, np.asarray(new.vector, dtype='<f2').tobytes()))
+        vector, names = np.asarray(new.vector, dtype='<f2').tobytes(), '\x1f'.join(sorted(set(new.names))) if new.names else None
+        self.con.execute('INSERT INTO vec VALUES(?, ?, ?)', (i, vector, row_sum((i, float(new.valid_from), float(new.created), _number(new.ttl), vector, names))))
         for name in new.names:
             self.con.execute('INSERT OR IGNORE INTO name(namespace_id, text) VALUES(?, ?)', (space, name))
             self.con.execute('INSERT INTO mention SELECT ?, id FROM name WHERE namespace_id = ? AND text = ?', (i, space, name))
-        self.con.execute('INSERT INTO status VALUES(?, ?, ?, ?, ?, ?, ?)', (i, *NEW_STATUS.values()))
+        status = (i, *(int(v) if isinstance(v, bool) else v for v in NEW_STATUS.values()))
+        self.con.execute('INSERT INTO status VALUES(?, ?, ?, ?, ?, ?, ?, ?)', (*status, row_sum(status)))
         self._log('add', i)
         return i
 
@@ -144,7 +161,10 @@ class TextStore:
         "Change the status of a record; inside a transaction. Raises ValueError where a field does not change."
         unknown = sorted(set(values) - set(STATUS_FIELDS))
         require(not unknown, f"the fields of a record that change are {', '.join(STATUS_FIELDS)}, got {', '.join(unknown)}")
-        self.con.execute(f"UPDATE status SET {', '.join(f'{k} = ?' for k in values)} WHERE record_id = ?", (*values.values(), record_id))
+        row = self.con.execute(f"{ROWS['status']} WHERE record_id = ?", (record_id,)).fetchone()
+        if row is not None:
+            now = dict(zip(STATUS_FIELDS, row[1:-1])) | {k: _AS_STORED.get(k, str)(v) for k, v in values.items()}
+            self.con.execute(f"UPDATE status SET {', '.join(f'{k} = ?' for k in now)}, sum = ? WHERE record_id = ?", (*now.values(), row_sum((record_id, *now.values())), record_id))
         self._log('set', record_id, values)
 
     def edge(self,
@@ -160,7 +180,8 @@ class TextStore:
         else:
             found = self.con.execute('SELECT count(*) FROM record WHERE id IN (?, ?)', (src, dst)).fetchone()[0]
             require(src != dst and found == 2, f"an edge leads from one record to another, got {src} -> {dst}")
-            self.con.execute('INSERT INTO edge VALUES(?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET w = excluded.w, updated = excluded.updated', (src, dst, type, float(w), time))
+            row = (int(src), int(dst), type, float(w), float(time))
+            self.con.execute('INSERT INTO edge VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET w = excluded.w, updated = excluded.updated, sum = excluded.sum', (*row, row_sum(row)))
         self._log('edge', src, dst, type, w, time)
 
     def apply(self,
@@ -212,7 +233,10 @@ class TextStore:
     )->list[Record]:
         "Records that fulfil a condition."
         with self.lock: rows = self.con.execute(f'SELECT {_COLUMNS} FROM {_FROM} WHERE {where} ORDER BY {order}', tuple(values)).fetchall()
-        return [Record(*(*r[:9], self._from_json(r[9]), *r[10:15], bool(r[15]), *r[16:])) for r in rows]
+        for r in rows:
+            if row_sum((*r[:12], r[13], *r[16:18])) != r[21]: self.refuse_row(f'record {r[0]}')
+            if row_sum((r[0], r[12], *r[14:16], *r[18:21])) != r[22]: self.refuse_row(f'the state of record {r[0]}')
+        return [Record(*(*r[:9], self._from_json(r[9]), *r[10:15], bool(r[15]), *r[16:21])) for r in rows]
 
     def get(self,
         ids:Iterable[int],  # of records
@@ -236,8 +260,10 @@ class TextStore:
         until:Optional[float]=None, # only operations up to this time; None = all
     )->list[LogEntry]:
         "Logged operations, in order."
-        with self.lock: rows = self.con.execute('SELECT seq, op, actor, time, changes FROM oplog WHERE seq > ? AND (? IS NULL OR time <= ?) ORDER BY seq', (since, until, until)).fetchall()
-        return [LogEntry(seq, op, actor, time, self._from_json(changes)) for seq, op, actor, time, changes in rows]
+        with self.lock: rows = self.con.execute('SELECT seq, op, actor, time, changes, sum FROM oplog WHERE seq > ? AND (? IS NULL OR time <= ?) ORDER BY seq', (since, until, until)).fetchall()
+        for r in rows:
+            if row_sum(r[:-1]) != r[-1]: self.refuse_row(f'operation {r[0]}')
+        return [LogEntry(seq, op, actor, time, self._from_json(changes)) for seq, op, actor, time, changes, _ in rows]
 
     def last_seq(self)->int:
         "Number of the last operation; 0 = none."
@@ -246,5 +272,16 @@ class TextStore:
     def current(self)->Replayed:
         "Status and edges as the tables hold them."
         with self.lock:
-            status = {r[0]: dict(zip(STATUS_FIELDS, (*r[1:3], bool(r[3]), *r[4:]))) for r in self.con.execute(f"SELECT record_id, {', '.join(STATUS_FIELDS)} FROM status")}
-            return Replayed(status, {(s, d, t): (w, u) for s, d, t, w, u in self.con.execute('SELECT src, dst, type, w, updated FROM edge')})
+            status = {r[0]: dict(zip(STATUS_FIELDS, (*r[1:3], bool(r[3]), *r[4:7]))) for r in self.con.execute(ROWS['status'])}
+            return Replayed(status, {(s, d, t): (w, u) for s, d, t, w, u, _ in self.con.execute(ROWS['edge'])})
+
+    def check(self)->list[str]:  # what is wrong; empty = nothing
+        "Compare everything with everything: rows with their checksums, states and links with the log, the full-text index with the texts, pages with their structure."
+        with self.lock:
+            wrong = [f"{table} {row[:len(KEYS[table].split(', '))]} is not what was written" for table, rows in ROWS.items() for row in self.con.execute(rows) if row_sum(row[:-1]) != row[-1]]
+            wrong += [p for p, in self.con.execute('PRAGMA integrity_check') if p != 'ok']
+            if not wrong and self.current() != replay_log(self.log()): wrong.append("states and links are not what the log leads to: rows are missing or foreign")
+            try:
+                if not self.read_only: self.con.execute("INSERT INTO record_fts(record_fts, rank) VALUES('integrity-check', 1)")
+            except (ValueError, sqlite3.DatabaseError) as e: wrong.append(f"the full-text index is not that of the texts ({e})")
+            return wrong

@@ -11,6 +11,7 @@ from typing import Callable, Optional
 import numpy as np
 from ..foundations.validation import validated_methods
 from .association import AssociationGraph
+from .database import row_sum
 from .search import ExactIndex, VectorIndex
 from .store import TextStore
 
@@ -34,7 +35,8 @@ class NamespaceView:
         self._shown = np.zeros(16, bool)
         seq = store.last_seq()     # before the rows are read: what comes in between is applied twice, which changes nothing
         self._load(0)
-        for src, dst, type, w in store.con.execute('SELECT e.src, e.dst, e.type, e.w FROM edge e JOIN record r ON r.id = e.src WHERE r.namespace_id = ?', (namespace_id,)):
+        for src, dst, type, w, updated, sum in store.con.execute('SELECT e.src, e.dst, e.type, e.w, e.updated, e.sum FROM edge e JOIN record r ON r.id = e.src WHERE r.namespace_id = ?', (namespace_id,)):
+            if row_sum((src, dst, type, w, updated)) != sum: store.refuse_row(f'the link from {src} to {dst}')
             if src in self.graph.names_of and dst in self.graph.names_of: self.graph.set_edge(src, dst, type, w)
         self.seq = seq
 
@@ -52,17 +54,21 @@ class NamespaceView:
 
     def _load(self, after:int)->None:
         "Take in the records of the namespace with a larger number."
-        names:dict[int,list[int]] = defaultdict(list)
+        names, words = defaultdict[int,list[int]](list), defaultdict[int,list[str]](list)
         for record_id, name_id, text in self.store.con.execute('SELECT m.record_id, m.name_id, x.text FROM mention m JOIN name x ON x.id = m.name_id WHERE x.namespace_id = ? AND m.record_id > ? ORDER BY m.record_id, m.name_id', (self.namespace_id, after)):
-            names[record_id].append(name_id)
+            names[record_id].append(name_id); words[record_id].append(text)
             self.name_ids[text] = name_id
-        rows = self.store.con.execute("""SELECT r.id, r.valid_from, s.valid_to, r.created + r.ttl, s.state, v.data FROM record r JOIN status s ON s.record_id = r.id JOIN vec v ON v.record_id = r.id
+        rows = self.store.con.execute("""SELECT r.id, r.valid_from, r.created, r.ttl, v.data, v.sum, s.valid_to, s.state, s.frozen, s.strength, s.reads, s.last_read, s.sum FROM record r JOIN status s ON s.record_id = r.id JOIN vec v ON v.record_id = r.id
             WHERE r.namespace_id = ? AND r.id > ? ORDER BY r.id""", (self.namespace_id, after)).fetchall()
         if not rows: return
+        for r in rows:
+            if row_sum((*r[:5], '\x1f'.join(sorted(words[r[0]])) if r[0] in words else None)) != r[5]: self.store.refuse_row(f'the vector of record {r[0]}')
+            if row_sum((r[0], *r[6:12])) != r[12]: self.store.refuse_row(f'the state of record {r[0]}')
         while self.size + len(rows) > len(self._ids):
             for a in ('_ids', '_from', '_to', '_expires', '_shown'): setattr(self, a, np.concatenate([getattr(self, a), np.zeros_like(getattr(self, a))]))
-        self.index.add([r[0] for r in rows], np.stack([np.frombuffer(r[5], dtype='<f2').astype(np.float32) for r in rows]))
-        for at, (i, start, end, expires, state, _) in enumerate(rows, self.size):
+        self.index.add([r[0] for r in rows], np.stack([np.frombuffer(r[4], dtype='<f2').astype(np.float32) for r in rows]))
+        for at, (i, start, created, ttl, _, _, end, state, *_) in enumerate(rows, self.size):
+            expires = None if ttl is None else created + ttl
             self._ids[at], self._from[at], self._to[at] = i, start, np.inf if end is None else end
             self._expires[at], self._shown[at] = np.inf if expires is None else expires, state not in HIDDEN_STATES
             self.graph.add_record(i, names[i])
