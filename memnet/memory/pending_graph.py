@@ -41,11 +41,12 @@ def pending_graph(
     first:int=0,                  # tokens from this one on; what competition left before it goes into the edges
 )->PendingGraph:
     "The graph of each token, from the edges of the start and the events of the chunk. One token is one event here."
-    gates, fade, remaining, left = events.gates, None, None, 0.
+    gates, fade, remaining = events.gates, None, None
+    left:Union[float,Tensor] = 0.
     if events.before is not None:
-        left = events.before[:, :, first:first + 1]
-        remaining = (events.before[:, :, first:] - left).exp()
-        if first: edges = scale_outgoing(edges, left[:, :, 0, :left.shape[-1] - gates.shape[-1]].exp())
+        left = border = events.before[:, :, first:first + 1]
+        remaining = (events.before[:, :, first:] - border).exp()
+        if first: edges = scale_outgoing(edges, border[:, :, 0, :border.shape[-1] - gates.shape[-1]].exp())
     pre = competed_trace(events, left)
     depressed = depressed_trace(events, left, rule.rho) if rule.eta_minus else pre
     if rule.gamma < 1: seen, fade = power_kernel(gates, rule.gamma)
