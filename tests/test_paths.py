@@ -127,9 +127,9 @@ def test_leaving_the_fused_path_is_said_once_and_only_where_it_costs(monkeypatch
             warnings.simplefilter('always')
             with torch.no_grad(): bank(torch.zeros(batch, 64, 12))
         return [str(w.message) for w in seen if 'reference path' in str(w.message)]
-    def bank(**over): return MultiHeadMemoryBank(MemNetConfig.tiny(**over))
-    slow = bank(n_slots=64, chunk_size=64, gamma=.9)
-    assert warned(slow, 1) == [] and warned(bank(n_slots=64, chunk_size=64), 32) == []
+    def bank(**over): return MultiHeadMemoryBank(MemNetConfig.tiny(**(dict(n_slots=64, chunk_size=64, n_writes=0) | over)))
+    slow = bank(gamma=.9)
+    assert warned(slow, 1) == [] and warned(bank(), 32) == [] and "more than 49 tokens" in warned(bank(n_writes=4), 32)[0]
     assert warned(set_memory_path(slow, 'reference'), 32) == []
     set_memory_path(slow, 'auto')
     assert "gamma=0.9" in warned(slow, 32)[0] and warned(slow, 32) == []

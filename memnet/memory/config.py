@@ -84,6 +84,11 @@ class GraphConfig(Config):
         require(self.eta_plus >= 0, f"eta_plus must be >= 0, got eta_plus={self.eta_plus}")
         require(self.eta_minus >= -self.eta_plus, f"eta_minus must be >= -eta_plus, where edges know no order, got eta_minus={self.eta_minus}, eta_plus={self.eta_plus}")
 
+    @property
+    def most_events(self)->int:  # a count
+        "Events that may compete before a number cannot hold what is divided by."
+        return int(min(math.log(1e-30)/math.log1p(-self.rho), 2**31)) if self.rho and self.graph else 2**31   # eq-rho
+
 # %% ../../nbs/memory/03_config.ipynb #59337234
 @dataclass(frozen=True)
 class MemoryConfig(GraphConfig, WriteConfig, AddressingConfig):
@@ -100,17 +105,11 @@ class MemoryConfig(GraphConfig, WriteConfig, AddressingConfig):
         require_positive(dim=self.dim, n_heads=self.n_heads, n_slots=self.n_slots, d_value=self.d_value, chunk_size=self.chunk_size)
         require(self.n_writes <= self.chunk_size, f"n_writes must be <= chunk_size, got n_writes={self.n_writes}, chunk_size={self.chunk_size}")
         require(self.topk <= self.n_slots, f"topk must be <= n_slots, got topk={self.topk}, n_slots={self.n_slots}")
-        require(not self.n_writes or self.chunk_size <= self.most_events, f"(1 - rho)^chunk_size must be >= 1e-30 where there is a write budget, got rho={self.rho}, chunk_size={self.chunk_size}, n_writes={self.n_writes}: lower one of the first two, or take n_writes=0")
-
-    @property
-    def most_events(self)->int:  # a count
-        "Events that may compete within one step."
-        return int(min(math.log(1e-30)/math.log1p(-self.rho), 2**31)) if self.rho and self.graph else 2**31   # eq-rho
 
     @property
     def step_size(self)->int:  # tokens, a divisor of `chunk_size`
-        "Tokens computed at once: a chunk, or less of it where more events would compete than a number can hold."
-        return next(n for n in range(self.chunk_size, 0, -1) if self.chunk_size % n == 0 and n <= self.most_events)
+        "Tokens computed at once: a chunk, or less of it where more events would compete than a number can hold and no write budget needs the whole chunk."
+        return self.chunk_size if self.n_writes else next(n for n in range(self.chunk_size, 0, -1) if self.chunk_size % n == 0 and n <= self.most_events)
 
     @classmethod
     def tiny(cls:type[_Tiny],

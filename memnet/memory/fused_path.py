@@ -45,6 +45,7 @@ def kernel_obstacle(
     if not isinstance(state.edges, Tensor): return "a bounded graph"
     if isinstance(state.writes, Tensor): return "a count of writes per slot"
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"
+    if cfg.step_size > cfg.most_events: return f"competition (rho={cfg.rho}) in chunks of more than {cfg.most_events} tokens with a write budget"
     for name, value in (('gamma', 1), ('eta_minus', 0), ('competition', 0)):
         if getattr(cfg, name) != value: return f"{name}={getattr(cfg, name)}"
     if not (is_traced() or bool(torch.stack([y.detach().sum() for y in {id(y): y for y in f if y.numel()}.values()]).isfinite().all())): return "what is not a number"   # it has to show, and the kernel would pass over it

@@ -81,9 +81,8 @@ def edge_competition(
     gates:Tensor,    # how much each event counts, in [0,1], `b h w`
     rho:float,       # what the outgoing edges of a slot lose when it fires, per unit of gate, in [0, `MOST_RHO`]
 )->tuple[Tensor,Tensor]: # log of what is left of a slot's outgoing edges before each event, `b h w n`; and after the last, `b h n`
-    "Heterosynaptic depression: a slot that fires weakens its old successors. Raises ValueError where `rho` is out of range for so many events."
-    require(0 <= rho <= MOST_RHO and (1 - rho)**gates.shape[-1] >= 1e-30,
-        f"rho must lie in [0, {MOST_RHO}] with (1 - rho)^events >= 1e-30, got rho={rho} with {gates.shape[-1]} events: lower rho or take smaller chunks")
+    "Heterosynaptic depression: a slot that fires weakens its old successors. Raises ValueError where `rho` is out of range."
+    require(0 <= rho <= MOST_RHO, f"rho must lie in [0, {MOST_RHO}], got rho={rho}")
     shrink = torch.log1p(-rho*gates).unsqueeze(-1)*address
     after = shrink.cumsum(-2)
     return after - shrink, after[..., -1, :]  # eq-competition

@@ -17,7 +17,7 @@ from .addressing import MASKED_SCORE, mix_policies, unit_rows
 from .allocation import AllocationRules, SlotStatus, WritePlan, WriteRequests, entry_onehot, plan_writes
 from .competition import log_competition, score_loss
 from .config import MemoryConfig
-from .pending_graph import pending_graph, spread_pending
+from .pending_graph import spread_events
 from .plasticity import EdgeEvents, edge_events
 from .state import MemoryState
 from .strength import DecayRule, decay_logit, decay_rate, log_strength, logits_to_rates
@@ -229,5 +229,5 @@ def read_chunk(
     events = None
     if p.lam is not None:
         events = chunk_events(writes, state, p)
-        weights = spread_pending(weights, pending_graph(state.edges, events, cfg, writes.plan.masked if commits_all else None), f.hop_weights)
+        weights = spread_events(weights, state.edges, events, cfg, writes.plan.masked if commits_all else None, f.hop_weights)
     return ChunkRead(read_vectors(weights, state, writes), weights, writes, events)

@@ -21,7 +21,7 @@ from .bounded_graph import BoundedGraphBank
 from .chunk_borders import ConsolidationSchedule, consolidate_if_due
 from .config import MemoryConfig
 from .observer import Observer
-from .pending_graph import pending_graph, spread_pending
+from .pending_graph import spread_events
 from .reading import BankParameters, ChunkRead, Features, PlannedWrites, augmented_keys, augmented_queries, chunk_events, entry_scores, place_writes, read_vectors, unit_addresses, write_candidates
 from .state import BoundedEdges, MemoryState
 from .strength import decay_rate, effective_strength
@@ -185,7 +185,7 @@ def read_working_set(
         masked = masked | ~(F.pad(seen, (0, written.shape[2])) | written)
     scores = entry_scores(f, state, writes, p).masked_fill(masked, MASKED_SCORE)
     weights, events = mix_policies(scores, f.policy_weights, cfg.policies, None, cfg.topk), chunk_events(writes, state, p)
-    weights = spread_pending(weights, pending_graph(state.edges, events, cfg, masked if commits_all or seen is not None else None), f.hop_weights)
+    weights = spread_events(weights, state.edges, events, cfg, masked if commits_all or seen is not None else None, f.hop_weights)
     return ChunkRead(read_vectors(weights, state, writes), weights, writes, events)
 
 # %% ../../nbs/memory/20_working_set.ipynb #1ebb79ac

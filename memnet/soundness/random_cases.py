@@ -60,7 +60,6 @@ def case_config(
     c |= dict(topk=min(c['topk'], c['n_slots']), n_writes=min(c['n_writes'], c['chunk_size']), dim=2*c['n_heads']*case['head_width'], vocab_size=16, ff=1)
     if c['n_slots'] == 1: c['dream_stages'] = tuple(s for s in c['dream_stages'] if s != 'compress')
     c |= dict(count_writes=c['count_writes'] or 'compress' in c['dream_stages'], free_slots=max(min(c['free_slots'], c['n_slots'] - 1), 1))
-    if (1 - c['rho'])**c['chunk_size'] < 1e-30: c['n_writes'] = 0
     c['eta_minus'] = max(c['eta_minus'], -c['eta_plus'])
     return MemNetConfig(**c)
 
