@@ -2,7 +2,7 @@
 import json, re, shutil
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from memnet.papers.common import check_paper, check_papers, describe_claim, paper_chapters, paper_folder, read_claim
+from memnet.papers.common import check_paper, check_papers, describe_claim, load_measurements, paper_chapters, paper_folder, read_claim, record_paper
 from memnet.papers.index import papers_table, read_references
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,3 +62,10 @@ def test_a_changed_record_is_named(tmp_path):
     assert check_papers(tmp_path) == []
     (place/"verdict.csv").unlink()
     assert "verdict.csv missing" in check_papers(tmp_path)[0]
+
+def test_a_record_is_made_again_with_the_same_numbers(tmp_path):
+    "What `make papers` calls, of the quickest chapter, into another folder, which is given as text."
+    verdict = record_paper("sdr", str(tmp_path))
+    old, new = (load_measurements("sdr", root) for root in (ROOT, tmp_path))
+    pd.testing.assert_frame_equal(old, new)
+    assert json.loads((paper_folder("sdr", tmp_path)/"run.json").read_text())["verdict"] == verdict == json.loads((paper_folder("sdr", ROOT)/"run.json").read_text())["verdict"]

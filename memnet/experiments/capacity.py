@@ -21,11 +21,11 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import LSTMConfig
-from memnet.models.registry import build_model
+from memnet.models.registry import build_model, nearest_parameters
 from memnet.runs.tuning import train_each_model
 from memnet.scorecard.rows import FactRows
 from memnet.training.evaluate import evaluating
-from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_optimizer
+from memnet.training.schedule import TrainConfig, generator_for, make_optimizer, scheduled_step
 
 # %% ../../nbs/experiments/capacity_run.ipynb #d6c1e63d
 N_VALUES, FEW_KEYS, UPDATED = 16, 32, 32
@@ -139,11 +139,12 @@ def make_capacity_model(
     budget:int,                 # bytes; for a delta memory
     generator:torch.Generator,  # draws the initial weights
 )->Any:                         # a `SequenceModel` that scores the values
-    "The model of a run, as large as `memnet` within 10 %; a delta memory is larger."
+    "The model of a run, as large as `memnet` within 10 %; a delta memory is larger. Raises ValueError where no size is."
     if cfg.model == "memnet": return MemNet(capacity_memnet_config(cfg), generator=generator)
     want = MemNet(capacity_memnet_config(replace(cfg, model="memnet"))).num_parameters()
-    def parameters(c): return build_model(c).num_parameters() - (0 if isinstance(c, LSTMConfig) else c.dim*(c.vocab_size - N_VALUES))
-    model:Any = build_model(min(capacity_candidates(cfg, budget), key=lambda c: abs(parameters(c) - want)), generator)
+    def parameters(m): return m.num_parameters() - (0 if cfg.model == "lstm" else m.config.dim*(m.config.vocab_size - N_VALUES))   # with a head of the values alone
+    sizes = capacity_candidates(cfg, budget)
+    model:Any = build_model(sizes[0] if cfg.model == "delta" else nearest_parameters(sizes, want, tolerance=.1, count=parameters), generator)
     if cfg.model == "lstm": return model
     model.head = nn.Linear(model.config.dim, N_VALUES, bias=False)
     nn.init.normal_(model.head.weight, std=model.config.dim**-.5, generator=generator)
@@ -170,12 +171,7 @@ def train_on_facts(
         batch = rows_with_few_keys(task, n_keys, max(1, cfg.tokens//task.seq_len), data)
         asked = batch.targets != IGNORE_INDEX
         out = model.train()(batch.inputs, generator=policy, **(dict(asked=asked) if getattr(model, "uses_asked", False) else {}))
-        terms = model.objective(out, batch.targets)
-        optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for group in optimizer.param_groups: group["lr"] = lr_at(step, recipe)
-        optimizer.step()
+        scheduled_step(model, optimizer, model.objective(out, batch.targets)["total"], step, recipe)
         running += .1*(float((out.logits.argmax(-1) == batch.targets)[asked].double().mean()) - running)
         if step % 50 == 49: note("train/accuracy", running, step=step + 1)
     for metric, value in {"train/stage": stage, "train_cpu_seconds": time.process_time() - start, "lr_used": recipe.lr}.items(): note(metric, value)

@@ -19,12 +19,12 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import GRUConfig, LSTMConfig
-from memnet.models.registry import build_model
+from memnet.models.registry import build_model, nearest_parameters
 from memnet.runs.tuning import TUNING_SEED, train_each_model, tuned_rate
 from memnet.tasks.base import Batch
 from memnet.tasks.card_games import REPEAT_LEVELS, SUITS, Autoencode, CardTask, RepeatGame, RepeatPrevious, game_return
 from memnet.training.evaluate import evaluating
-from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_optimizer
+from memnet.training.schedule import TrainConfig, generator_for, make_optimizer, scheduled_step
 
 # %% ../../nbs/experiments/card_games_run.ipynb #c4cbc822
 TASKS = dict(repeat_easy=REPEAT_LEVELS["easy"], reward=REPEAT_LEVELS["easy"], repeat_medium=REPEAT_LEVELS["medium"], autoencode=Autoencode(previous=True))
@@ -53,14 +53,13 @@ class CardGamesConfig(SetsModelFields):
 
 # %% ../../nbs/experiments/card_games_run.ipynb #7c05e87d
 WINDOW, DEFAULT_WINDOW = 8, 32
-RHO = 0.
 
 def card_memnet_config(
     cfg:CardGamesConfig,
 )->MemNetConfig:
     "A slot for every token of a row."
     window = DEFAULT_WINDOW if cfg.model == "memnet_wide" else WINDOW
-    return cfg.memnet_config(vocab_size=TASKS[cfg.task].vocab_size, window=window, n_slots=128, n_writes=0, rho=RHO, w_hallucination=0., w_utilisation=0., w_sparsity=0.)
+    return cfg.memnet_config(vocab_size=TASKS[cfg.task].vocab_size, window=window, n_slots=128, n_writes=0, rho=0., w_hallucination=0., w_utilisation=0., w_sparsity=0.)
 
 def card_model_configs(
     cfg:CardGamesConfig,
@@ -78,9 +77,9 @@ def make_card_model(
     cfg:CardGamesConfig,
     generator:torch.Generator,  # draws the initial weights
 )->Any:                         # a `SequenceModel`
-    "The model of a run, as large as MemNet within 10 %."
+    "The model of a run, as large as MemNet within 10 %. Raises ValueError where no size is."
     want = MemNet(card_memnet_config(replace(cfg, model="memnet"))).num_parameters()
-    return build_model(min(card_model_configs(cfg), key=lambda c: abs(build_model(c).num_parameters() - want)), generator)
+    return build_model(nearest_parameters(card_model_configs(cfg), want, tolerance=.1), generator)
 
 # %% ../../nbs/experiments/card_games_run.ipynb #52c5c5e7
 SHORT_ROWS, READY = (4, 8, 16, 32), .95   # cards of the first stages; running accuracy that ends one
@@ -132,11 +131,7 @@ def train_on_cards(
         model.train()
         out = model(batch.inputs, generator=policy)
         loss = policy_loss(out.logits, batch.targets, policy) if cfg.task == "reward" else model.objective(out, batch.targets)["total"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for group in optimizer.param_groups: group["lr"] = lr_at(step, recipe)
-        optimizer.step()
+        scheduled_step(model, optimizer, loss, step, recipe)
         right = (out.logits.argmax(-1) == batch.targets)[asked].double().mean().item()
         running += .1*(right - running)
         seen, answers = seen + batch.inputs.numel(), answers + int(asked.sum())
@@ -180,7 +175,7 @@ def most_left(
     task:CardTask,
     batch:Batch,
 )->Tensor:          # `b t`
-    "The suit of which most cards are left, by the answers that were right before: what a reader of *told* knows who only counts."
+    "The suit of which most cards are left, by the answers that were right before: what teacher forcing tells a reader who only counts."
     named = nn.functional.one_hot(batch.targets.clamp(min=0), SUITS)*(batch.targets != IGNORE_INDEX).unsqueeze(-1)
     return (task.n_cards//SUITS - named.cumsum(1) + named).argmax(-1)
 
@@ -199,10 +194,10 @@ def test_on_cards(
         batch = task.sample(cfg.test_rows, generator)
         asked, beyond = batch.targets != IGNORE_INDEX, batch.slices["answer"] >= WINDOW
         with evaluating(model): out = model(batch.inputs)
-        ways, state = {"told" if task.previous else "all": out.logits[..., :SUITS].argmax(-1)}, out.state
+        ways, state = {"forced" if task.previous else "all": out.logits[..., :SUITS].argmax(-1)}, out.state
         if task.previous: ways |= dict(own=play_own(model, task, batch)[0], counting=most_left(task, batch))
         parts = {"": asked} | ({" beyond": asked & beyond} if task.previous else {})
-        found = {(metric, way + part): float(x.sum()) for way, said in ways.items() for part, where in parts.items() for metric, x in (("test/right", (said == batch.targets) & where), ("test/answers", where))}
+        found = {(metric, way + part): float(x.sum()) for way, chosen in ways.items() for part, where in parts.items() for metric, x in (("test/right", (chosen == batch.targets) & where), ("test/answers", where))}
         for n in (8, 16) if task.previous else ():
             short = shortened(task, batch, n)
             found |= {("test/right", f"own {n} cards"): float((play_own(model, task, short)[0] == short.targets)[:, n - 1:].sum()), ("test/answers", f"own {n} cards"): float(n*cfg.test_rows)}

@@ -20,12 +20,12 @@ from memnet.models.delta_memory import DeltaConfig
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.models.recurrent import LSTMConfig
-from memnet.models.registry import build_model
+from memnet.models.registry import build_model, nearest_parameters
 from memnet.runs.tuning import train_each_model
 from memnet.tasks.published_recall import PublishedRecall
 from memnet.tasks.stories import Stories
 from memnet.training.evaluate import evaluating
-from memnet.training.schedule import TrainConfig, generator_for, lr_at, make_optimizer
+from memnet.training.schedule import TrainConfig, generator_for, make_optimizer, scheduled_step
 
 # %% ../../nbs/experiments/foreign_run.ipynb #4592b136
 TASKS = ("recall", "forgetting", "story1", "story2", "story3")
@@ -144,9 +144,9 @@ def make_foreign_model(
     cfg:ForeignConfig,
     generator:torch.Generator,  # draws the initial weights
 )->Any:                         # a `SequenceModel` with a `TiedHead`
-    "The model of a run, as large as MemNet within 10 %."
+    "The model of a run, as large as MemNet within 10 %. Raises ValueError where no size is."
     want = parameters_tied(MemNet(foreign_memnet_config(replace(cfg, model="memnet"))))
-    size = min(candidate_configs(cfg), key=lambda c: abs(parameters_tied(build_model(c)) - want))
+    size = nearest_parameters(candidate_configs(cfg), want, tolerance=.1, count=parameters_tied)
     model:Any = build_model(size, generator)
     nn.init.normal_(model.embed.weight, std=size.dim**-.5, generator=generator)
     model.head = TiedHead(model.embed.weight)
@@ -184,11 +184,7 @@ def train_on_rows(
         out = model(batch.inputs, generator=policy, **(dict(asked=asked) if getattr(model, "uses_asked", False) else {}))
         out, wanted = score_asked(model, out, batch.targets)
         terms = model.objective(out, wanted)
-        optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for group in optimizer.param_groups: group["lr"] = lr_at(step, recipe)
-        optimizer.step()
+        scheduled_step(model, optimizer, terms["total"], step, recipe)
         rows, answers = rows + n, answers + int(asked.sum())
         right = (out.logits.argmax(-1) == wanted).double().mean()
         running += .1*(float(right) - running)

@@ -63,13 +63,14 @@ def nearest_parameters(
     more:Optional[Callable[...,Any]]=None,         # (width, ff) -> config, where none of these will do; None = there are no others
     widths:Sequence=range(8, 1025, 8),     # for `more`
     tolerance:float=0.05,                  # how far off the count may be, as a share of `target`
+    count:Callable[[Any],int]=SequenceModel.num_parameters,   # model -> what is compared
 )->Any:                                    # the config whose model comes closest
-    "A Transformer of `target` parameters. Raises ValueError where no size comes within the tolerance."
-    def off(c:Any)->int: return abs(build_model(c).num_parameters() - target)
+    "A rival of `target` parameters. Raises ValueError where no size comes within the tolerance."
+    def off(c:Any)->int: return abs(count(build_model(c)) - target)
     best = min(sizes, key=off)
     if off(best) > tolerance*target and more is not None:
         best = min((match_parameters(partial(more, ff=ff), target, widths[0], widths[-1], widths[1] - widths[0], math.inf) for ff in range(1, 9)), key=off)
-    require(off(best) <= tolerance*target, f"no Transformer comes within {tolerance:.0%} of {target:,} parameters, the closest has {build_model(best).num_parameters():,}: choose another width of the memory, or compare without this rival")
+    require(off(best) <= tolerance*target, f"no size of this model comes within {tolerance:.0%} of {target:,} parameters, the closest has {count(build_model(best)):,}: choose another width of the memory, or compare without this rival")
     return best
 
 BASELINE_NAMES = ('windowed', 'lstm')  # what `make_baseline` can build

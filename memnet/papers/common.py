@@ -54,7 +54,7 @@ def read_claim(
     return Claim(notebook.stem, *(str(fields[f]).strip() for f in Claim._fields[1:]))
 
 def paper_chapters(
-    root:Path,       # the checkout
+    root:Path|str,       # the checkout
 )->list[Path]:       # notebooks, by name
     "Every chapter on a paper: the notebooks of `papers/` but this one and the overview."
     return [p for p in sorted((Path(root)/"papers").glob("[!_.]*.ipynb")) if p.stem not in ("common", "index")]
@@ -164,7 +164,7 @@ def papers_code(
 
 def paper_folder(
     slug:str,   # of a chapter
-    root:Path,  # the checkout
+    root:Path|str,  # the checkout
 )->Path:
     "Where its numbers are."
     return Path(root)/"results"/"papers"/slug
@@ -178,7 +178,7 @@ def _write_table(table:pd.DataFrame, path:Path)->None:
 
 def load_measurements(
     slug:str,   # of a chapter
-    root:Path,  # the checkout
+    root:Path|str,  # the checkout
 )->pd.DataFrame:   # as `measure_seeds` made it
     "The committed measurements. Raises ValueError where there are none."
     path = paper_folder(slug, root)/"metrics.csv"
@@ -187,7 +187,7 @@ def load_measurements(
 
 def record_paper(
     slug:str,   # of a chapter
-    root:Path,  # the checkout
+    root:Path|str,  # the checkout
 )->str:         # the verdict
     "Measure all seeds of a chapter and write the measurements, the verdict and what made them."
     module, folder, start = importlib.import_module(f"memnet.papers.{slug}"), paper_folder(slug, root), time.process_time()
@@ -204,7 +204,7 @@ def record_paper(
 # %% ../../papers/common.ipynb #baa9269b
 def check_paper(
     notebook:Path,  # a chapter
-    root:Path,      # the checkout
+    root:Path|str,      # the checkout
 )->list[str]:       # what does not agree
     "Derive the verdict of a chapter again."
     slug, folder = notebook.stem, paper_folder(notebook.stem, root)
@@ -222,7 +222,7 @@ def check_paper(
     return wrong
 
 def check_papers(
-    root:Path,     # the checkout
+    root:Path|str,     # the checkout
 )->list[str]:      # what does not agree
     "Derive every verdict again."
     return [line for notebook in paper_chapters(root) for line in check_paper(notebook, root)]

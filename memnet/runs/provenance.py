@@ -151,7 +151,7 @@ def notebook_digest(
 
 @validated()
 def package_folders(
-    root:Path,  # a checkout
+    root:Path|str,  # a checkout
 )->list[Path]:  # in the order in which they are looked at
     "Where modules of the package may be: the checkout, then where it is installed."
     spec = util.find_spec("memnet")
@@ -182,7 +182,7 @@ def _version(
     except metadata.PackageNotFoundError: return None
 
 def _commit(
-    root:Path,     # the checkout
+    root:Path|str, # the checkout
 )->Optional[str]:  # short hash, `+` if tracked code differs from it, None outside git
     "The commit of a checkout."
     git = lambda *a: subprocess.run(["git", *a], cwd=root, capture_output=True, encoding="utf-8", errors="replace")
@@ -192,7 +192,7 @@ def _commit(
 
 @validated()
 def run_environment(
-    root:Path,       # the checkout
+    root:Path|str,   # the checkout
 )->dict[str, Any]:   # no host name, no user, no path
     "What a reader needs to know to repeat a run."
     return dict(python=platform.python_version(), versions={n: _version(n) for n in LIBRARIES}, os=platform.system(),

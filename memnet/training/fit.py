@@ -135,7 +135,7 @@ class FitResult:
         return values[-1]
 
 # %% ../../nbs/training/05_fit.ipynb #b0cd0e2d
-def _told(e:TrainingInterrupted, result:Callable[[str],Any])->TrainingInterrupted:
+def _with_result(e:TrainingInterrupted, result:Callable[[str],Any])->TrainingInterrupted:
     "The interrupt with what there is so far; a signal that ends processes ends this one instead."
     e.result = result(str(e))
     if e.number not in (None, signal.SIGINT): print(e, file=sys.stderr, flush=True); signal.raise_signal(e.number)
@@ -165,13 +165,13 @@ def fit(
     make_writer, writer = _summary_writer(folder) if log == "tensorboard" else None, None
     with StopSignals() as early: run = TrainingRun(model, task, cfg, folder, {"valid": task} if eval_tasks is None else eval_tasks)   # the first optimiser of a process imports for seconds, and an interrupt inside an import may become any error
     def result(message:str)->FitResult: return FitResult(run.log, run.step, time.perf_counter() - began, message)
-    if early.number is not None: raise _told(TrainingInterrupted("interrupted before the first step; nothing was written: call fit with the same arguments", early.number), result)
+    if early.number is not None: raise _with_result(TrainingInterrupted("interrupted before the first step; nothing was written: call fit with the same arguments", early.number), result)
     with WorkLock(folder/".lock", f"training in {folder}") if folder else nullcontext(), isolated_global_generator(cfg.seed, run.device):
         run.claim_folder(run.describe(), resume)
         if make_writer: writer = make_writer(str(folder), purge_step=run.step + 1)
         run.send = _send_scalars(writer) if writer else None if isinstance(log, str) else log
         try: training_loop(run, progress)
-        except TrainingInterrupted as e: raise _told(e, result)
+        except TrainingInterrupted as e: raise _with_result(e, result)
         finally:
             if writer: writer.close()
     return result(f"finished {run.step} steps")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PURPOSES', 'SEEDS_PER_PURPOSE', 'TrainConfig', 'seed_for', 'generator_for', 'lr_at', 'has_weight_decay',
-           'make_optimizer']
+           'make_optimizer', 'scheduled_step']
 
 # %% ../../nbs/training/00_schedule.ipynb #26cfbd02
 import math
@@ -108,3 +108,20 @@ def make_optimizer(
         if p.requires_grad: groups[has_weight_decay(name, p, owner)].append(p)
     require(any(groups.values()), f"{type(model).__name__} has no trainable parameter: set requires_grad, or do not train it")
     return torch.optim.AdamW([dict(params=ps, weight_decay=cfg.weight_decay*on) for on, ps in groups.items() if ps], lr=cfg.lr)
+
+# %% ../../nbs/training/00_schedule.ipynb #7076e47f
+@validated(step="≥ 0")
+def scheduled_step(
+    model:nn.Module,                   # that is trained
+    optimizer:torch.optim.Optimizer,   # of `make_optimizer`
+    loss:Tensor,                       # scalar
+    step:int,                          # steps done so far, 0 for the first
+    cfg:TrainConfig,                   # `clip` and the schedule are used
+)->Tensor:                             # norm of the gradient before it was clipped
+    "Backward pass, gradient clipping and one update at the learning rate of the step; old gradients are dropped first."
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.clip or math.inf)
+    for group in optimizer.param_groups: group["lr"] = lr_at(step, cfg)
+    optimizer.step()
+    return norm
