@@ -6,7 +6,7 @@
 __all__ = ['EntriesAtEnd', 'evicted_entries', 'entries_at_end', 'edges_at_end', 'hand_over', 'unmatched', 'recall_evicted',
            'OverflowBank']
 
-# %% ../../nbs/memory/21_overflow.ipynb #51428c85
+# %% ../../nbs/memory/21_overflow.ipynb #11fdfe09
 from typing import NamedTuple, Optional, Union
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from .state import EvictedContents, MemoryState
 from .strength import decay_rate
 from .writing import ChunkWrite
 
-# %% ../../nbs/memory/21_overflow.ipynb #e7664e98
+# %% ../../nbs/memory/21_overflow.ipynb #f2b87276
 class EntriesAtEnd(NamedTuple):
     "What a chunk leaves of every entry, as if none had been evicted: slots of the start, then pending allocations."
     keys:Tensor      # addresses, `b h l k`
@@ -65,7 +65,7 @@ def entries_at_end(
     strength = F.pad(old, (0, W))*stays + (final*new.unsqueeze(-1)).sum(2)
     return EntriesAtEnd(torch.cat([state.keys, writes.candidates.key], 2), values, strength, evicted_entries(plan))
 
-# %% ../../nbs/memory/21_overflow.ipynb #635bcb19
+# %% ../../nbs/memory/21_overflow.ipynb #5eecb0e4
 @validated()
 def edges_at_end(
     state:MemoryState,     # at the start of the chunk, with a matrix of edges
@@ -89,7 +89,7 @@ def hand_over(
     p:BankParameters,             # settings and learned numbers of the bank
     n_tokens:Union[int,Tensor],   # of the chunk; padding not counted, `b 1 1`
 )->EvictedContents:               # after the chunk
-    "Add what an eviction takes from the slots, and what it cuts from the graph, to what is kept. Source: Zeng et al. 2023, section 3, for the outer product."
+    "Add what an eviction takes from the slots, and what it cuts from the graph, to what is kept. Source: Zeng et al. 2023, for the outer product."
     kept, e = state.evicted, entries_at_end(state, writes, p, n_tokens)
     assert isinstance(kept, EvictedContents)
     contents = kept.contents + (e.keys*(e.evicted*e.strength).unsqueeze(-1)).mT @ e.values     # eq-contents
@@ -98,7 +98,7 @@ def hand_over(
     cut = edges_at_end(state, chunk_events(writes, state, p), p)*(1 - (1 - gone)*(1 - gone.mT))
     return EvictedContents(contents, kept.successors + e.keys.mT @ (cut @ e.values))           # eq-successors
 
-# %% ../../nbs/memory/21_overflow.ipynb #2b1326a6
+# %% ../../nbs/memory/21_overflow.ipynb #5430b614
 @validated()
 def unmatched(
     query:Tensor,           # unit rows, `b h t k`
@@ -124,7 +124,7 @@ def recall_evicted(
     stays, here = f.hop_weights[..., :1], query @ kept.contents
     return here if p.lam is None else stays*here + (1 - stays)*(query @ kept.successors)   # eq-recall
 
-# %% ../../nbs/memory/21_overflow.ipynb #62960c9b
+# %% ../../nbs/memory/21_overflow.ipynb #64be67db
 @validated_methods(empty_state=dict(batch_size="≥ 1"))
 class OverflowBank(MultiHeadMemoryBank):
     "A bank that keeps what its evicted slots held, in two matrices per head that are read where no slot matches; it runs on the reference path. Raises ValueError where it has a graph rule of its own. Source: Zeng et al. 2023."
