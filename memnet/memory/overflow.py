@@ -163,7 +163,7 @@ class OverflowBank(MultiHeadMemoryBank):
         read_mass:Tensor,            # read weight of the chunks before, `b h n`
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->ChunkWrite:
-        "Commit the writes of a chunk, and keep what they evict."
+        "Commit the writes of a chunk, and keep what they evict. Raises ValueError where the bank has a graph rule of its own."
         require(self.graph_rule is None, "what an eviction cuts from the graph is known for the rule of the library only: OverflowBank takes no graph_rule")
         out, n_tokens = super().write_chunk(read, weights, state, read_mass, mask), weights.shape[2] if mask is None else mask.sum(-1).view(-1, 1, 1)
         return out._replace(state=out.state._replace(evicted=hand_over(state, out.writes, self.bank_parameters(), n_tokens)))
