@@ -14,10 +14,13 @@ import pandas as pd
 from memnet.analysis.statistics import accuracy
 from memnet.foundations.validation import require, require_known, require_positive
 from memnet.memory.fused_path import set_memory_path
+from memnet.memory.overflow import OverflowBank
+from memnet.memory.surprise import SurpriseBank
 from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.runs.tuning import train_each_model
 from memnet.tasks.long_range import LongRangeRecall
+from memnet.tasks.memory_load import MemoryLoadRecall
 from memnet.tasks.multi_query import MQAR
 from memnet.tasks.rebinding import Rebinding
 from memnet.tasks.successor import SuccessorRecall
@@ -30,24 +33,28 @@ REMOVED:dict[str,dict] = dict(no_graph=dict(graph=False), symmetric=dict(eta_min
                no_hallucination=dict(w_hallucination=0.), no_utilisation=dict(w_utilisation=0.), no_sparsity=dict(w_sparsity=0.))
 ADDED:dict[str,dict] = dict(write_budget=dict(n_writes=8), edge_competition=dict(rho=.75), address_competition=dict(competition=.9), hindsight=dict(w_hindsight=1.))
 CHANGES:dict[str,dict] = dict(base={}, reseeded={}, windowed=dict(memory=False)) | REMOVED | ADDED
-GROUPS = dict(all=tuple(CHANGES), controls=("base", "reseeded", "windowed"))
+BANKS:dict[str,Any] = dict(overflow=OverflowBank, surprise=SurpriseBank)
+GROUPS = dict(all=tuple(CHANGES), controls=("base", "reseeded", "windowed"), crowded=("base", "reseeded", "windowed", "overflow", "same_bytes", "surprise"))
 TASKS = ("long_range", "successor", "mqar", "rebinding")
+CROWDED = dict(crowded=8, crowded_pairs=32)       # tasks with more facts than slots -> slots
+SAME_BYTES = dict(crowded=27, crowded_pairs=45)   # slots that take the bytes of `overflow`
 RATE, RESEED = 1e-2, 1000   # learning rate of all; what is added to the seed of `reseeded`
 
 @dataclass(frozen=True)
 class AblationConfig(SetsModelFields):
     "One run of the ablation."
-    task:str="long_range"    # one of `TASKS`
-    model:str="base"         # one of `CHANGES`, or one of `GROUPS`, whose models come one after the other
+    task:str="long_range"    # one of `TASKS` or `CROWDED`
+    model:str="base"         # one of `CHANGES`, `BANKS`, same_bytes, or one of `GROUPS`, whose models come one after the other
     seed:int=0               # of weights, data and random policy
     steps:int=6              # optimiser steps
     tokens:int=512           # per step
     test_rows:int=4          # rows of each test
-    decided:ClassVar = tuple(dict.fromkeys(f for change in CHANGES.values() for f in change))
+    decided:ClassVar = (*dict.fromkeys(f for change in CHANGES.values() for f in change), "n_slots")
 
     def __post_init__(self):
-        require_known(self.task, TASKS, "task")
-        require_known(self.model, (*CHANGES, *GROUPS), "model")
+        require_known(self.task, (*TASKS, *CROWDED), "task")
+        require_known(self.model, (*CHANGES, *BANKS, "same_bytes", *GROUPS), "model")
+        require(self.model != "same_bytes" or self.task in CROWDED, f"model same_bytes has slots of its own in {tuple(CROWDED)}, got task={self.task!r}")
         require_positive(steps=self.steps, tokens=self.tokens, test_rows=self.test_rows)
 
 # %% ../../nbs/experiments/ablation_run.ipynb #bac78ed1
@@ -57,27 +64,30 @@ def make_ablation_task(
     cfg:AblationConfig,
 )->Any:  # a `Task`
     "What is trained on."
-    return dict(long_range=LongRangeRecall(), successor=SuccessorRecall(), mqar=MQAR(n_pairs=PAIRS), rebinding=Rebinding())[cfg.task]
+    return dict(long_range=LongRangeRecall(), successor=SuccessorRecall(), mqar=MQAR(n_pairs=PAIRS), rebinding=Rebinding(), crowded=MemoryLoadRecall(), crowded_pairs=MQAR(n_pairs=PAIRS))[cfg.task]
 
 def ablation_tests(
     cfg:AblationConfig,
 )->dict:  # slice -> task
     "The tests of a task; its accuracy is their mean."
-    return {f"pairs={n}": MQAR(n_pairs=n) for n in PAIRS} if cfg.task == "mqar" else {"rows": make_ablation_task(cfg)}
+    return {f"pairs={n}": MQAR(n_pairs=n) for n in PAIRS} if cfg.task in ("mqar", "crowded_pairs") else {"rows": make_ablation_task(cfg)}
 
 def ablation_memnet_config(
     cfg:AblationConfig,  # of one model; of a group, the base
 )->MemNetConfig:
     "The base and what is changed."
-    return cfg.memnet_config(**(dict(vocab_size=make_ablation_task(cfg).vocab_size, window=4, n_writes=0, rho=0.) | CHANGES.get(cfg.model, {})))
+    task, slots = make_ablation_task(cfg), SAME_BYTES if cfg.model == "same_bytes" else CROWDED
+    reads:dict[str,Any] = dict(input_dim=task.input_dim, n_outputs=task.n_values) if cfg.task == "crowded" else dict(vocab_size=task.vocab_size)
+    own = dict(n_slots=slots[cfg.task]) if cfg.task in CROWDED else {}
+    return cfg.memnet_config(**(reads | dict(window=4, n_writes=0, rho=0.) | own | CHANGES.get(cfg.model, {})))
 
 def make_ablation_model(
     cfg:AblationConfig,
 )->MemNet:
     "The model of a run, as it starts."
     config = ablation_memnet_config(cfg)
-    model = MemNet(config, generator=generator_for("init", model_seed(cfg)))
-    if config.eta_minus or config.competition: set_memory_path(model, "reference")   # the fused path has neither
+    model = MemNet(config, generator=generator_for("init", model_seed(cfg)), bank=BANKS.get(cfg.model))
+    if config.eta_minus or config.competition or cfg.model in BANKS: set_memory_path(model, "reference")   # the fused path has neither
     return model
 
 def model_seed(
@@ -106,9 +116,10 @@ def test_ablation_model(
     found, tests = [], ablation_tests(cfg)
     for slice, task in tests.items():
         seen = evaluate(model, task, cfg.test_rows, 1, generator_for("test", cfg.seed)).query("metric == 'accuracy'")
-        found += [("test/accuracy", r.value, slice if r.slice == "all" else r.slice) for r in seen.itertuples() if r.slice == "all" or r.slice.startswith("bound=")]
+        found += [("test/accuracy", r.value, slice if r.slice == "all" else r.slice) for r in seen.itertuples() if r.slice == "all" or r.slice.startswith(("bound=", "kind="))]
         batch = task.sample(cfg.test_rows, generator_for("test", cfg.seed))
         found += [("oracle", accuracy(task.oracle(batch), batch.targets), slice), ("chance", task.chance, slice), ("questions", int((batch.targets >= 0).sum()), slice)]
+        if cfg.task == "crowded" and cfg.model == "base": found.append(("clairvoyant", task.clairvoyant_accuracy(batch, CROWDED[cfg.task]).nanmean().item(), slice))
         if hasattr(task, "chance_shown"): found.append(("chance_shown", task.chance_shown, slice))
     whole = [value for metric, value, slice in found if metric == "test/accuracy" and slice in tests]
     return found + [("test/accuracy", sum(whole)/len(whole), "all")]
@@ -133,17 +144,18 @@ def run_ablation(
     return train_each_model(replace(cfg, model="all"), models, run_one_change, out_dir)
 
 # %% ../../nbs/experiments/ablation_run.ipynb #1719e815
-STEPS = dict(long_range=60, successor=100, mqar=150, rebinding=120)
+STEPS = dict(long_range=60, successor=100, mqar=150, rebinding=120, crowded=100, crowded_pairs=150)
 
 def ablation_settings(
     profile:str,   # smoke, quick or full
     seeds:int=3,   # runs of each model
 )->list:           # of dicts of `AblationConfig` fields
     "The runs of a profile."
-    if profile == "smoke": return [dict(task=t, seed=s) for s in range(seeds) for t in TASKS]
+    if profile == "smoke": return [dict(task=t, seed=s) for s in range(seeds) for t in TASKS] + [dict(task=t, model=m, seed=0) for t in CROWDED for m in BANKS]
     if profile == "quick": return [dict(model="controls", seed=s, steps=30, tokens=1024, test_rows=16) for s in range(seeds)]
     require(profile == "full", f"profile must be smoke, quick or full, got {profile!r}")
-    return [dict(task=t, model="all", seed=s, steps=STEPS[t], tokens=2048, test_rows=96) for s in range(seeds) for t in TASKS]
+    kinds = [(t, "all", range(seeds)) for t in TASKS] + [("crowded", "crowded", range(min(seeds, 3)))]
+    return [dict(task=t, model=m, seed=s, steps=STEPS[t], tokens=2048, test_rows=96) for s in range(seeds) for t, m, made in kinds if s in made]
 
 # %% ../../nbs/experiments/ablation_run.ipynb #1f3d4d6f
 Config, settings, run, make_task, model_config = AblationConfig, ablation_settings, run_ablation, make_ablation_task, ablation_memnet_config   # what `memnet run` and the explorer look for
