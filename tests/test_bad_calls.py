@@ -1,5 +1,5 @@
 """Bad calls, over every public function and method of the package: a wrong kind, range, shape or dtype is a ValueError that names the parameter."""
-import collections.abc, importlib, inspect, math, pkgutil, typing
+import collections.abc, importlib, inspect, math, pkgutil, types, typing
 from pathlib import Path
 from types import NoneType, UnionType
 import hypothesis.strategies as st
@@ -10,7 +10,7 @@ import memnet
 from memnet.foundations.validation import annotations_of, number_test, protocol_members
 
 torch.set_num_threads(1)
-PARTS = ("foundations", "memory", "dreaming", "kernels", "models", "tasks", "training", "analysis", "runs", "text", "soundness", "scorecard")
+PARTS = ("foundations", "memory", "dreaming", "kernels", "models", "tasks", "training", "analysis", "runs", "text", "soundness", "scorecard", "papers")
 
 def modules():
     for part in PARTS:
@@ -67,8 +67,10 @@ def right(kind, rule="", sizes=None):
         kinds = typing.get_args(kind)
         return None if NoneType in kinds and not rule else right(next(k for k in kinds if k is not NoneType), rule, sizes)
     if rule.startswith("at "): return 0
+    if rule.startswith("one of "): return rule[7:].split(" | ")[0]
     if rule and number_test(rule): return next(v for v in (1, 2, 0, .5) if number_test(rule)(v) and (kind is float or isinstance(v, int)))
     if origin is Tensor: return tensor(rule, sizes)
+    if origin is np.ndarray and rule: return tensor(rule, sizes).numpy()
     if rule.startswith("columns "): return pd.DataFrame({c: [0] for c in rule.split()[1:]})
     made = {int: 1, float: .5, bool: True, str: "x", list: [], tuple: (), dict: {}, collections.abc.Sequence: [], collections.abc.Iterable: [], collections.abc.Mapping: {}, set: set(), collections.abc.Container: [], Path: Path("x"), torch.dtype: torch.float32, torch.device: torch.device("cpu"),
             np.ndarray: np.zeros((2, 2, 2, 2)), pd.DataFrame: pd.DataFrame()}
@@ -91,6 +93,7 @@ def breaks(rule):
     if rule.startswith("≥"): return (float(rule[1:]) - 1, math.nan)
     if rule.startswith(">"): return (float(rule[1:]), math.nan)
     if rule.startswith("at "): return (-1, 99)
+    if rule.startswith("one of "): return ("no such name",)
     if rule.startswith("columns "): return (pd.DataFrame(), pd.DataFrame({c: [0] for c in rule.split()[2:]}))
     if rule == "finite": return (math.inf, math.nan)
     if rule.startswith("in "):
@@ -132,6 +135,7 @@ def call_with(f, name, value):
     "Call with one argument replaced; the others are of the right kind."
     own, rules, hints = inspect.signature(f).parameters, f.__validated__, annotations_of(inspect.unwrap(f))
     given = {n: right(hints[n], rules.get(n, "")) if n in hints else None for n, p in own.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if "self" in own: given["self"] = types.SimpleNamespace(**{r.split()[1].removeprefix("self."): torch.zeros(2, 2) for r in rules.values() if r.startswith("at self.")})
     return f(**(given | {name: value}))
 
 def refused(f, name, value):
@@ -176,6 +180,7 @@ from memnet.tasks.mixed_questions import MixedQuestions
 from memnet.tasks.multi_query import MQAR, sample_excluding
 from memnet.tasks.rebinding import Rebinding
 from memnet.tasks.successor import PairedAssociates, SuccessorRecall
+from memnet.papers import agentfly, arcmemo, common as pc, halumem, hcam, hlop, mem_alpha, reality_check, spatially_aware
 from memnet.training import learners as le, prototype_edges as pe, prototype_memory as pm, prototype_slots as ps
 
 gen = lambda: torch.Generator().manual_seed(0)
@@ -247,6 +252,10 @@ TABLE = [
     *((lambda k=k, v=v: el.EventLog(**{k: v}), k) for k in ("n_rows", "read_threshold", "floor", "max_events", "record_every") for v in (True, -1, nan, "x", None, [1])),
     *((lambda f=f: f(el.EventLog()), m) for m, f in {"cause must": lambda l: l.sync(bank().empty_state(), "forgoten"), "state must": lambda l: l.sync(3), "clocks differ": lambda l: l.sync(bank().empty_state()), "before must": lambda l: l.add_consolidation(None, None),
         "after must": lambda l: l.add_consolidation(bank().empty_state(), 3), "info lacks": lambda l: l.add_call({}, None, bank().empty_state())}.items()), (lambda: logged(torch.nn.Linear(1, 1)), "0 in Linear"), (lambda: logged(bank(), 3), "log must be a EventLog"),
+    (lambda: agentfly.play_tasks("similarty", agentfly.CaseBank(3), [], 1, np.random.default_rng(0)), "did you mean 'similarity'"), (lambda: arcmemo.solve_stream("concepts", [], 9, 0), "did you mean 'concept'"), (lambda: hcam.compared_scores("two stage", 4), "did you mean 'two stages'"),
+    (lambda: halumem.gate_keeps("users", halumem.halu_user(0)[0]), "did you mean 'user'"), (lambda: mem_alpha.rule_memory([], "random"), "rule 'random'"), (lambda: mem_alpha.suits("write", mem_alpha.fact_stream(0, 3)[0], True), "op 'write'"),
+    (lambda: reality_check.split_universe(0, 0, "tets"), "did you mean 'test'"), (lambda: reality_check.scenarios("digit", "test", 0, reality_check.RealityConfig()), "did you mean 'digits'"), (lambda: reality_check.learn_stream({}, stream(), "ewc", 0), "learner 'ewc'"),
+    (lambda: hlop.learn_permutations(stream(), hlop.OrthogonalConfig(), 0, "hebbian"), "did you mean 'Hebbian'"), (lambda: spatially_aware.PlaceMemory(2, 1).read(2), "place must lie in 0 … 1"), (lambda: pc.seed_values(pd.DataFrame(), "m", "a"), "table lacks the column arm"),
     *((lambda c=c: c.from_dict(dict(mistyped=1)), "no field 'mistyped'") for c in TASKS), *((lambda c=c: c().sample(0, gen()), "batch_size must be ≥ 1") for c in TASKS), *((lambda c=c: c().sample(2, 5), "generator must be") for c in TASKS),
     *((lambda c=c, f=f, v=v: c(**{f: v}), f) for c in TASKS for f, kind in fields_of(c).items() if kind in (int, float) for v in (-1, "x", nan, [1], None)),
 ]

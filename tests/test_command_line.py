@@ -64,7 +64,7 @@ def planned(monkeypatch, command, *words):
     "The settings that would be run."
     found = []
     monkeypatch.setattr(command_line, "run_all", lambda runs, jobs=1, **kw: found.extend(r.config for r in runs) or [])
-    monkeypatch.setattr(command_line, "execute_report", lambda *a: None); monkeypatch.setattr(command_line, "_print_report", lambda *a: True); monkeypatch.setattr(command_line, "_print_overview", lambda *a: None)
+    monkeypatch.setattr(command_line, "execute_reports", lambda *a: []); monkeypatch.setattr(command_line, "_print_report", lambda *a: True); monkeypatch.setattr(command_line, "_print_overview", lambda *a: None)
     code, out = command(*words)
     assert code == 0, out
     return found

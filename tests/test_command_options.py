@@ -74,7 +74,7 @@ def started(*args, **kwargs): raise Started(args)
 def call(place, capsys, monkeypatch):
     "Exit code and what was printed, of a command that may not get as far as its work."
     monkeypatch.chdir(place)
-    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "benchmark_steps", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
+    for module, names in {command_line: ("run_all", "run_on_workers", "execute_report", "execute_reports", "verify_results", "collect_runs"), train_command: ("fit", "FabricProcesses"), package_commands: ("compile_kernels", "benchmark_memory", "benchmark_slots", "benchmark_steps", "run_soak"), card: ("score_unit", "_in_processes"), text_command: ("text_server", "recall_ablations")}.items():
         for name in names: monkeypatch.setattr(module, name, started)
     for name in text_command.MEASURES: monkeypatch.setitem(text_command.MEASURES, name, started)
     monkeypatch.setattr(command_line, "_parser", lambda: PARSER)   # it takes a while to make

@@ -2,7 +2,7 @@
 import json, re, shutil
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from memnet.papers.common import check_paper, check_papers, describe_claim, load_measurements, paper_chapters, paper_folder, read_claim, record_paper
+from memnet.papers.common import check_paper, check_papers, describe_claim, load_measurements, paper_chapters, paper_folder, papers_code, read_claim, record_paper
 from memnet.papers.index import papers_table, read_references
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +62,17 @@ def test_a_changed_record_is_named(tmp_path):
     assert check_papers(tmp_path) == []
     (place/"verdict.csv").unlink()
     assert "verdict.csv missing" in check_papers(tmp_path)[0]
+
+def test_checks_of_arguments_are_no_part_of_the_digest(tmp_path):
+    "So the digests that were recorded before calls were checked hold; any other decorator, and a check in the body, is seen."
+    for path in sorted((ROOT/"memnet"/"papers").glob("[!_]*.py")):
+        source = path.read_text()
+        assert "@validated(" in source or path.stem in ("index",), path
+        bare, without = tmp_path/path.name, re.sub(r"^ *@validated\(.*\)\n", "", source, flags=re.M)
+        bare.write_text(without)
+        assert "@validated(" not in without and papers_code(bare) == papers_code(path), path
+        bare.write_text(source.replace("@validated(", "@checked(", 1))
+        assert "@validated(" not in source or papers_code(bare) != papers_code(path), path
 
 def test_a_record_is_made_again_with_the_same_numbers(tmp_path):
     "What `make papers` calls, of the quickest chapter, into another folder, which is given as text."

@@ -7,7 +7,7 @@ from memnet.soundness.file_damage import try_mutations
 from memnet.training.checkpoint import previous_checkpoint, read_checkpoint, write_checkpoint
 from memnet.training.fit import TrainingInterrupted
 from memnet.training.schedule import TrainConfig
-from memnet.training.training_run import NonFiniteLoss
+from memnet.training.training_run import NonFiniteLoss, TrainingRun
 
 torch.set_num_threads(1)
 
@@ -153,6 +153,23 @@ def test_an_interrupt_before_the_first_step_waits_for_the_imports_and_says_that_
         with pytest.raises(TrainingInterrupted, match="before the first step; nothing was written") as e: fit(model, Sign(), CFG, tmp_path/"run", progress=False)
         assert not model.armed and e.value.result.steps_done == 0 and not (tmp_path/"run").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally: signal.signal(signal.SIGINT, old)
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_while_the_folder_is_taken_waits_for_it(tmp_path, whole, monkeypatch, begun):
+    if begun:
+        with pytest.raises(TrainingInterrupted): run(tmp_path/"run", task=Stop(22, KeyboardInterrupt()))
+    claim, old = TrainingRun.claim_folder, signal.signal(signal.SIGINT, signal.default_int_handler)
+    def interrupted(self, *args):
+        signal.raise_signal(signal.SIGINT)
+        claim(self, *args)
+    monkeypatch.setattr(TrainingRun, "claim_folder", interrupted)
+    try:
+        with pytest.raises(TrainingInterrupted, match=f"after step {22*begun} of 40, saved: call fit with the same arguments and resume=True") as e: run(tmp_path/"run")
+        assert e.value.result.steps_done == 22*begun and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally: signal.signal(signal.SIGINT, old)
+    monkeypatch.undo()
+    run(tmp_path/"run", 99 if begun else 0)
+    assert ended(tmp_path/"run") == whole
 
 def test_signals_that_the_program_handles_are_left_to_it(tmp_path):
     seen = []

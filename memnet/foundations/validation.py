@@ -164,7 +164,8 @@ def number_test(
 
 # %% ../../nbs/foundations/01_validation.ipynb #863fae72
 DTYPES:dict[str,Callable] = dict(   # word in a shape rule -> test of a dtype
-    bool=lambda t: str(t) == 'torch.bool', whole=lambda t: not t.is_floating_point and not t.is_complex and str(t) != 'torch.bool', float=lambda t: t.is_floating_point)
+    bool=lambda t: str(t) in ('torch.bool', 'bool'), whole=lambda t: t.kind in 'iu' if hasattr(t, 'kind') else not t.is_floating_point and not t.is_complex and str(t) != 'torch.bool',
+    float=lambda t: t.kind == 'f' if hasattr(t, 'kind') else t.is_floating_point)   # NumPy's dtypes have a kind
 
 @functools.cache
 def read_shape_rule(
@@ -177,7 +178,7 @@ def read_shape_rule(
 
 def require_shape(
     name:str,             # of the parameter
-    value:Any,            # a tensor
+    value:Any,            # a tensor or an array
     rule:str,             # such as "b h n", "bool b t", "... n", "b t|b t c"
     sizes:dict[str,int],  # letter -> size, of the arguments before; letters that are new are added
 )->None:
@@ -186,7 +187,7 @@ def require_shape(
     found = next((f for f in (fit_shape(tuple(value.shape), axes, sizes) for axes in forms) if f is not None), None)
     if found is None or dtype and not DTYPES[dtype](value.dtype):
         known = ', '.join(f"{l}={sizes[l]}" for l in dict.fromkeys(pattern.replace('|', ' ').split()) if l in sizes)
-        raise ValueError(f"{name} must be a {dtype + ' ' if dtype else ''}tensor of shape `{pattern}`{f' with {known}' if known else ''}, got {describe_value(value)}")
+        raise ValueError(f"{name} must be a {dtype + ' ' if dtype else ''}{'array' if type(value).__name__ == 'ndarray' else 'tensor'} of shape `{pattern}`{f' with {known}' if known else ''}, got {describe_value(value)}")
     sizes.update(found)
 
 def require_columns(
@@ -269,9 +270,10 @@ def validated(
                 if v is None or v is defaults[n]: continue
                 if obeys is not None:
                     if is_number(v) and not obeys(v): raise ValueError(f"{n} must be {rule}, got {n}={v!r}")
+                elif rule.startswith('one of '): require_known(v, rule[7:].split(' | '), n)
                 elif rule.startswith('columns '): require_columns(n, v, rule.split()[1:]) if hasattr(v, 'columns') else None
                 elif rule.startswith('at '): require_position(n, v, rule, given) if rule.split()[1].split('.')[0] in given else None   # else Python says what is missing
-                elif is_tensor(v): require_shape(n, v, rule, sizes)
+                elif is_tensor(v) or type(v).__name__ == 'ndarray': require_shape(n, v, rule, sizes)
             return f(*args, **kwargs)
         checked.__validated__ = dict(rules)   # type: ignore[attr-defined]
         return checked   # type: ignore[return-value]

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional, Sequence
 import numpy as np
 
 # %% ../../papers/a_mem.ipynb #d1673df9
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.bench import WordIndex
 from ..text.encoder import Encoder, encode_texts
@@ -30,6 +30,7 @@ class PetNotes(NamedTuple):
     questions:list[str]           # each names a person only
     pairs:list[tuple[int,int]]    # of each question: the note on the adoption, the note on the treatment
 
+@validated(seed="≥ 0", people="≥ 1", noise="≥ 0")
 def pet_notes(
     seed:int,        # of names, forms and order
     people:int=40,   # with an animal each
@@ -47,6 +48,7 @@ def pet_notes(
     texts, at = [(adopted + treated + talk)[i] for i in order], {i: k for k, i in enumerate(order)}
     return PetNotes(texts, [f'At which clinic was the dog that {p} adopted treated?' for p in persons], [(at[i], at[people + i]) for i in range(people)])
 
+@validated()
 def name_idf(
     names:Sequence[Sequence[str]],  # of each note
 )->dict[str,float]:                 # name -> log(n/n_m)
@@ -54,6 +56,7 @@ def name_idf(
     every = [m for ms in names for m in set(ms)]
     return {m: math.log(len(names)/every.count(m)) for m in set(every)}
 
+@validated()
 def shared_entity(
     a:Sequence[str],      # names of one note
     b:Sequence[str],      # and of another
@@ -62,6 +65,7 @@ def shared_entity(
     "eq-shared, left side."
     return sum(idf[m] for m in set(a) & set(b))
 
+@validated(tau="≥ 0")
 def link_notes(
     names:Sequence[Sequence[str]],     # of each note
     candidates:Sequence[Sequence[int]],# of each note
@@ -74,6 +78,7 @@ def link_notes(
             if shared_entity(names[i], names[j], idf) >= tau: links[i].add(j); links[j].add(i)     # eq-shared
     return [sorted(x) for x in links]
 
+@validated(budget="≥ 0")
 def expand_hits(
     order:Sequence[int],           # all notes, the best first
     links:Sequence[Sequence[int]], # of each note
@@ -87,6 +92,7 @@ def expand_hits(
             if len(out) < budget: out[j] = None
     return list(out)
 
+@validated(start="n", alpha="in [0, 1]")
 def spread_over(
     start:np.ndarray,              # >= 0, sums to 1, `n`
     links:Sequence[Sequence[int]], # of each note
@@ -100,6 +106,7 @@ def spread_over(
 
 class KeptVectors:
     "An encoder that encodes each text once."
+    @validated()
     def __init__(self,
         encoder:Encoder,  # of the texts
     ): self.encoder, self.id, self.dim, self.kept = encoder, encoder.id, encoder.dim, {}     # type: ignore[var-annotated]
@@ -112,6 +119,7 @@ class KeptVectors:
         if new: self.kept.update(zip(new, encode_texts(self.encoder, new)))
         return np.stack([self.kept[t] for t in texts])
 
+@validated(seed="≥ 0", people="≥ 1")
 def run_a_mem(
     seed:int,                       # of the notes
     encoder:Optional[Encoder]=None, # None = MiniLM, whose weights must be installed

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 # %% ../../papers/ad_memorability.ipynb #01f1fb07
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.consolidation import TextConsolidationConfig, propose_retention, retention
 from ..text.encoder import HashEncoder
@@ -24,6 +24,7 @@ from ..text.records import Record
 from ..text.text_memory import Details, TextMemory
 
 # %% ../../papers/ad_memorability.ipynb #5f27fe39
+@validated(a="n", b="n")
 def rank_correlation(
     a:np.ndarray,  # numbers, `n`
     b:np.ndarray,  # numbers, `n`
@@ -31,6 +32,7 @@ def rank_correlation(
     "Spearman's correlation; tied numbers share their mean rank."
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
+@validated(splits="≥ 1")
 def noise_ceiling(
     recalled:np.ndarray,             # who recalled what: 0 or 1, viewers × items
     rng:np.random.Generator,         # draws the halves
@@ -59,6 +61,7 @@ class ItemWorld(NamedTuple):
     centre:np.ndarray    # mean of the embeddings, `d`
     scale:tuple          # mean and standard deviation of the raw distinctiveness
 
+@validated(emb="n d")
 def distinctiveness(
     emb:np.ndarray,     # unit rows, `n d`
     world:ItemWorld,    # among whose items
@@ -66,6 +69,7 @@ def distinctiveness(
     "How little an item is like the others."
     return (1 - emb @ world.centre - world.scale[0])/world.scale[1]
 
+@validated(x="n 3", delay="in [0, inf)", viewer="finite")
 def recall_chance(
     x:np.ndarray,       # distinctiveness, familiarity, emotion, `n 3`
     delay:float,        # days
@@ -74,6 +78,7 @@ def recall_chance(
     "eq-memorability."
     return np.exp(-delay/(4*np.exp(.4*x[:, 2])))/(1 + np.exp(-(x @ WEIGHTS + BIAS + viewer)))
 
+@validated(emb="n d", feats="n 6")
 def true_causes(
     emb:np.ndarray,     # unit rows, `n d`
     feats:np.ndarray,   # as in a world, `n 6`
@@ -82,6 +87,7 @@ def true_causes(
     "What decides about recall."
     return np.column_stack([distinctiveness(emb, world), feats[:, 0], feats[:, 1]])
 
+@validated(seed="≥ 0", n="≥ 1", brands="≥ 1", dim="≥ 1", viewers="≥ 1")
 def item_world(
     seed:int,          # which world
     n:int=400,         # items
@@ -104,6 +110,7 @@ def item_world(
 # %% ../../papers/ad_memorability.ipynb #4a252b99
 class MemorabilityModel(nn.Module):
     "Predict the share of viewers who recall an item."
+    @validated(dim="≥ 0", n_feats="≥ 1", hidden="≥ 1")
     def __init__(self,
         dim:int,                    # width of the embeddings; 0 = none
         n_feats:int,                # features
@@ -115,12 +122,14 @@ class MemorabilityModel(nn.Module):
         with torch.no_grad():
             for w in self.parameters(): w.copy_(torch.randn(w.shape, generator=generator)/max(w.shape[-1], 1)**.5*(w.ndim > 1))
 
+    @validated(emb="n d", feats="n f")
     def forward(self,
         emb:Tensor,    # `n d`
         feats:Tensor,  # `n f`
     )->Tensor:         # in (0,1), `n`
         return torch.sigmoid(self.net(torch.cat([emb, feats], 1))[:, 0])
 
+@validated(emb="n d", feats="n f", share="n", steps="≥ 0")
 def fit_memorability(
     model:MemorabilityModel,  # fresh
     emb:Tensor,               # `n d`
@@ -139,6 +148,7 @@ def fit_memorability(
 
 class RetentionPolicy:
     "A predicted score as the right of a record to stay: the `value` of `propose_retention`."
+    @validated()
     def __init__(self,
         score:Callable[[Record],float],  # of a record
     ): self.score = score
@@ -151,6 +161,7 @@ class RetentionPolicy:
         return float(self.score(record))
 
 # %% ../../papers/ad_memorability.ipynb #7d078663
+@validated(items="n 3", capacity="≥ 1", per_day="≥ 1")
 def retention_hits(
     items:np.ndarray,     # distinctiveness, familiarity, emotion, in order of arrival, `n 3`
     score:np.ndarray,     # what a policy knows of each: `policy` gets the one of its record, `n`
@@ -181,6 +192,7 @@ class TemplatePolicy(NamedTuple):
     mean:np.ndarray  # `d`
     std:np.ndarray   # `d`
 
+    @validated(n="≥ 1")
     def sample(self,
         n:int,                    # how many
         rng:np.random.Generator,  # draws them
@@ -188,6 +200,7 @@ class TemplatePolicy(NamedTuple):
         "Settings of new items."
         return self.mean + self.std*rng.standard_normal((n, len(self.mean)))
 
+@validated(rounds="≥ 0", n="≥ 1")
 def self_reward_rounds(
     policy:TemplatePolicy,                      # at the start
     scorer:Callable[[np.ndarray],np.ndarray],   # settings `n d` -> scores `n`
@@ -204,6 +217,7 @@ def self_reward_rounds(
     return found
 
 # %% ../../papers/ad_memorability.ipynb #d3318dbd
+@validated(seed="≥ 0", n="≥ 1", steps="≥ 0", stream="≥ 1", capacity="≥ 1")
 def run_memorability(
     seed:int,          # of the world and everything drawn
     n:int=400,         # items; a smoke run takes fewer

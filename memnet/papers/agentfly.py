@@ -11,12 +11,13 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 # %% ../../papers/agentfly.ipynb #d1715c77
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/agentfly.ipynb #a93a4821
 N_ACTIONS = 6
 
+@validated(q="n", alpha="in (0, inf)")
 def soft_case_policy(
     q:np.ndarray,   # values of cases, `n`
     alpha:float,    # weight of the entropy, > 0
@@ -26,6 +27,7 @@ def soft_case_policy(
     e = np.exp((q - q.max())/alpha)
     return e/e.sum()
 
+@validated(right="≥ 0")
 def frozen_plan(
     right:int,                        # the right action
     cases:Sequence[tuple[int,int]],   # action and success of those that were read
@@ -39,6 +41,7 @@ def frozen_plan(
 
 class CaseBank:
     "Cases, read by similarity or by a learned value."
+    @validated(dim="≥ 1", seed="≥ 0")
     def __init__(self,
         dim:int,                   # width of the embeddings
         q:str='cosine',            # or 'kernel': learned, eq-case-value
@@ -51,6 +54,7 @@ class CaseBank:
         self.W, self.a, self.b = np.eye(dim), 4., 0.
         self.tried:list[tuple[np.ndarray,int,int]] = []          # state, case, success
 
+    @validated(state="d")
     def value(self,
         state:np.ndarray,  # unit vector, `d`
     )->np.ndarray:         # for each case, `n`
@@ -60,6 +64,7 @@ class CaseBank:
         cos = k @ x/np.maximum(np.linalg.norm(k, axis=1)*np.linalg.norm(x), 1e-9)
         return 1/(1 + np.exp(-self.a*cos*(2*self.reward - 1) - self.b))
 
+    @validated(state="d", k="≥ 0")
     def read(self,
         state:np.ndarray,  # unit vector, `d`
         k:int,             # how many
@@ -67,6 +72,7 @@ class CaseBank:
         "The cases of highest value."
         return np.argsort(-self.value(state), kind='stable')[:k]
 
+    @validated(state="d", alpha="in (0, inf)")
     def policy(self,
         state:np.ndarray,  # unit vector, `d`
         alpha:float,       # weight of the entropy
@@ -74,6 +80,7 @@ class CaseBank:
         "eq-soft-case."
         return soft_case_policy(self.value(state), alpha)
 
+    @validated(state="d", action="≥ 0", reward="in [0, 1]")
     def write(self,
         state:np.ndarray,  # unit vector, `d`
         action:int,        # what was done
@@ -86,6 +93,7 @@ class CaseBank:
             self.emb, self.action, self.reward = np.vstack([self.emb, state]), np.append(self.action, action), np.append(self.reward, reward)
         if self.q == 'kernel' and self.tried: self.learn(self.rng.integers(len(self.tried), size=min(64, len(self.tried))))
 
+    @validated(lr="in [0, inf)")
     def learn(self,
         rows:np.ndarray,   # which of what was tried
         lr:float=.3,       # size of the step
@@ -112,6 +120,7 @@ class CaseTask(NamedTuple):
     state:np.ndarray   # unit vector, `d`
     action:int         # the right one
 
+@validated(n="≥ 1", topics="t d", acts="6 d")
 def case_tasks(
     n:int,                     # how many
     topics:np.ndarray,         # unit rows, `t d`
@@ -128,6 +137,7 @@ def case_tasks(
 
 ARM_BANKS = {'none': None, 'similarity': dict(), 'successes only': dict(successes_only=True), 'learned value': dict(q='kernel'), 'shuffled': dict(), 'same action': dict()}
 
+@validated(arm=f"one of {' | '.join(ARM_BANKS)}", k="≥ 0")
 def play_tasks(
     arm:str,                     # one of `ARM_BANKS`
     bank:CaseBank,               # cases so far
@@ -149,6 +159,7 @@ def play_tasks(
         if write and arm != 'none': bank.write(task.state, action, int(right[-1]), used)
     return float(np.mean(right))
 
+@validated(seed="≥ 0", iterations="≥ 1", n="≥ 1", dim="≥ 1")
 def run_agentfly(
     seed:int,                               # of topics, tasks and actions
     iterations:int=5,                       # passes, each over fresh tasks

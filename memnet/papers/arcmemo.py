@@ -15,7 +15,7 @@ from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 import numpy as np
 
 # %% ../../papers/arcmemo.ipynb #442e9b1c
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.text_memory import Details, TextMemory
 
@@ -68,6 +68,7 @@ class Op(NamedTuple):
 
 Program = tuple[Op, ...]
 
+@validated()
 def apply_op(
     op:Op,     # what to do
     g:Grid,    # a grid
@@ -76,6 +77,7 @@ def apply_op(
     out = PLAIN[op.kind](g) if op.kind in PLAIN else COLOURED[op.kind][1](g, *op.colours)
     return out if max(out.shape) <= 16 else g
 
+@validated()
 def all_ops(
     palette:Sequence[int],  # colours that may be arguments
 )->list[Op]:                # in a fixed order that favours no routine
@@ -94,6 +96,7 @@ class GridTask(NamedTuple):
     test:tuple[Grid,Grid]         # held out
     hidden:Program                # what made the outputs
 
+@validated()
 def run_program(
     program:Program,  # operations
     g:Grid,           # input
@@ -102,6 +105,7 @@ def run_program(
     for op in program: g = apply_op(op, g)
     return g
 
+@validated()
 def solves(
     program:Program,                    # a candidate
     pairs:Sequence[tuple[Grid,Grid]],   # input, output
@@ -109,6 +113,7 @@ def solves(
     "Whether a program reproduces every pair."
     return all(np.array_equal(run_program(program, x), y) for x, y in pairs)
 
+@validated(motifs="≥ 1")
 def grid_task(
     rng:random.Random,  # draws it
     motifs:int,         # routines in a row, of two steps each
@@ -129,6 +134,7 @@ class SearchResult(NamedTuple):
     program:Optional[Program]  # reproduces the training pairs; None = nothing within the budget
     executions:int             # candidates that were executed
 
+@validated()
 def enumerate_programs(
     examples:Sequence[tuple[Grid,Grid]],            # input, output
     prior:Callable[[str,Sequence[Op]],np.ndarray],  # (kind before, operations) -> probabilities
@@ -154,6 +160,7 @@ def enumerate_programs(
         seen.add(mark)
         heapq.heappush(queue, (cost + step + children(op.kind)[0][0], next(ticket), cost + step, (*program, op), made, 0))
 
+@validated(budget="≥ 0")
 def guided_search(
     examples:Sequence[tuple[Grid,Grid]],            # input, output
     priors:Sequence[Callable[[str,Sequence[Op]],np.ndarray]],  # one enumeration for each, in turn
@@ -170,6 +177,7 @@ def guided_search(
         if right: return SearchResult(program, n)
     return SearchResult(None, n)
 
+@validated()
 def uniform_prior(
     kind:str,           # before
     ops:Sequence[Op],   # to choose from
@@ -180,6 +188,7 @@ def uniform_prior(
 # %% ../../papers/arcmemo.ipynb #d3f7eb87
 Cues = tuple[str, str, str]
 
+@validated()
 def task_cues(
     pairs:Sequence[tuple[Grid,Grid]],  # of a task
 )->Cues:                               # shape, palette, filled share
@@ -196,6 +205,7 @@ class Concept(NamedTuple):
     cues:tuple[Cues,...]       # of the tasks it comes from, each once
     used_in:tuple[int,...]     # solved tasks
 
+@validated(task="≥ 0")
 def abstract_program(
     program:Program,  # of a solved task
     cues:Cues,        # of the task
@@ -207,6 +217,7 @@ def abstract_program(
 
 class ConceptLibrary:
     "Concepts by name, and what they make likely."
+    @validated(epsilon="in [0, 1]")
     def __init__(self,
         use_cues:bool=True,   # solved tasks with the same cues count more
         epsilon:float=.2,     # share of the uniform prior
@@ -215,6 +226,7 @@ class ConceptLibrary:
         self.concepts:dict[str,Concept] = {}
         self.traces:list[tuple[Program,Cues]] = []
 
+    @validated()
     def add_trace(self,
         program:Program,  # reproduces the training pairs
         cues:Cues,        # of its task
@@ -225,6 +237,7 @@ class ConceptLibrary:
             self.concepts[c.name] = c if old is None else old._replace(cues=tuple(dict.fromkeys((*old.cues, cues))), used_in=tuple(dict.fromkeys((*old.used_in, *c.used_in))))
         self.traces.append((program, cues))
 
+    @validated()
     def weight(self,
         cues:Cues,   # of a solved task
         here:Cues,   # of the task at hand
@@ -232,6 +245,7 @@ class ConceptLibrary:
         "How much a solved task counts."
         return 4.**(sum(a == b for a, b in zip(cues, here)) - 3) if self.use_cues else 1.
 
+    @validated(k="≥ 1")
     def select(self,
         cues:Cues,  # of the task at hand
         k:int,      # how many
@@ -240,6 +254,7 @@ class ConceptLibrary:
         score = {n: sum(self.weight(self.traces[t][1], cues) for t in c.used_in) for n, c in self.concepts.items()}
         return [self.concepts[n] for n in sorted(score, key=lambda n: (-score[n], n))[:k]]
 
+    @validated()
     def prior(self,
         cues:Cues,  # of the task at hand
     )->Callable[[str,Sequence[Op]],np.ndarray]: # for `guided_search`
@@ -257,6 +272,7 @@ class ConceptLibrary:
             return (1 - self.epsilon)*np.array([next_.get(op.kind, 0.)/total/ways[op.kind] for op in ops]) + self.epsilon*uniform
         return chances
 
+@validated()
 def write_concepts(
     library:ConceptLibrary,  # filled
     mem:TextMemory,          # where to
@@ -273,6 +289,7 @@ def write_concepts(
 # %% ../../papers/arcmemo.ipynb #2a0d5ea8
 ARMS = ('none', 'instance', 'concept', 'no cues', 'frozen', 'shuffled')
 
+@validated(arm=f"one of {' | '.join(ARMS)}", budget="≥ 0", seed="≥ 0")
 def solve_stream(
     arm:str,                   # one of `ARMS`
     tasks:Sequence[GridTask],  # in order
@@ -296,6 +313,7 @@ def solve_stream(
     again = [] if arm in ('none', 'shuffled', 'no cues') else [attempt(i, arm != 'frozen') is not None for i in range(len(tasks)) if once[i] is None]
     return float(np.mean([n is not None for n in once])), sum(again)/len(tasks), once
 
+@validated(seed="≥ 0", n="≥ 1")
 def run_arcmemo(
     seed:int,                                          # of the tasks
     n:int=40,                                          # tasks

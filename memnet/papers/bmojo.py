@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 # %% ../../papers/bmojo.ipynb #0910f1fc
 from ..foundations.config import Config
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement, build_with_seed, train_steps
 from ..tasks.base import sample_distinct
 
@@ -45,6 +45,7 @@ class KeyValueStream(Config):
         require_positive(seq_len=self.seq_len, n_facts=self.n_facts, n_questions=self.n_questions, n_keys=self.n_keys, n_values=self.n_values)
         require(self.n_questions <= self.n_facts <= min(self.n_keys, self.seq_len), f"n_questions ≤ n_facts ≤ n_keys and seq_len must hold, got {self.n_questions}, {self.n_facts}, {self.n_keys}, {self.seq_len}")
 
+    @validated(batch_size="≥ 1")
     def sample(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -63,6 +64,7 @@ class KeyValueStream(Config):
         return StreamRows(fact, first, second, keys[:, :q], values[:, :q], place[:, :q])
 
 # %% ../../papers/bmojo.ipynb #ea9a41b0
+@validated(surprise="b t", window="≥ 0", k="≥ 0")
 def select_by_surprise(
     surprise:Tensor,  # of every token, `b t`
     window:int,       # of the last tokens, which are not selected
@@ -76,6 +78,7 @@ def select_by_surprise(
 
 class InnovationBuffer:
     "The most surprising tokens of a stream so far."
+    @validated(capacity="≥ 0")
     def __init__(self,
         capacity:int,  # tokens
     ):
@@ -83,6 +86,7 @@ class InnovationBuffer:
         self.capacity = capacity
         self.held:dict[int, float] = {}   # token -> its surprise
 
+    @validated(token="≥ 0", surprise="finite")
     def update(self,
         token:int,        # a name of its own, larger than those before
         surprise:float,   # of it
@@ -97,6 +101,7 @@ class InnovationBuffer:
 # %% ../../papers/bmojo.ipynb #4bae5cd2
 class TokenTable(nn.Module):
     "Embedding of the tokens of a stream."
+    @validated(dim="≥ 1")
     def __init__(self,
         stream:KeyValueStream,  # gives the alphabets
         dim:int,                # width
@@ -104,6 +109,7 @@ class TokenTable(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(n, dim) for n in (*stream.symbols, stream.n_keys, stream.n_values))
 
+    @validated()
     def forward(self,
         rows:StreamRows,  # of the stream
     )->Tensor:            # `b t d`
@@ -116,12 +122,14 @@ class TokenTable(nn.Module):
 
 class FadingState(nn.Module):
     "Running sums of the tokens with learned decays, a linear state-space model with a diagonal matrix."
+    @validated()
     def __init__(self,
         decays:tuple[float,...]=(.02, .5, .8, .95),  # at the start, in (0,1)
     ):
         super().__init__()
         self.logit = nn.Parameter(torch.tensor(decays).logit())
 
+    @validated(x="b t d")
     def forward(self,
         x:Tensor,   # tokens, `b t d`
     )->Tensor:      # states after each token, `b t k·d`
@@ -133,6 +141,7 @@ class FadingState(nn.Module):
 
 class SurprisePredictor(nn.Module):
     "Predicts a token from the state before it; its error is the surprise."
+    @validated(dim="≥ 1")
     def __init__(self,
         stream:KeyValueStream,  # gives the alphabets
         dim:int=24,             # width
@@ -142,6 +151,7 @@ class SurprisePredictor(nn.Module):
         self.sizes = [2, *stream.symbols, stream.n_keys, stream.n_values]
         self.head = nn.Linear(len(self.state.logit)*dim, sum(self.sizes))
 
+    @validated()
     def forward(self,
         rows:StreamRows,  # of the stream
     )->Tensor:            # surprise in nats, `b t`
@@ -154,6 +164,7 @@ class SurprisePredictor(nn.Module):
 
 class MemoryReader(nn.Module):
     "Answers questions by one attention over visible tokens, and the state if it has one."
+    @validated(dim="≥ 1")
     def __init__(self,
         stream:KeyValueStream,  # gives the alphabets
         fading:bool,            # see the state as well
@@ -165,6 +176,7 @@ class MemoryReader(nn.Module):
         self.key, self.value, self.from_state = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, stream.n_values))
 
+    @validated(visible="bool b t")
     def forward(self,
         rows:StreamRows,  # of the stream
         visible:Tensor,   # what attention may see, bool `b t`

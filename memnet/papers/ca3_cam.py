@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 # %% ../../papers/ca3_cam.ipynb #32914104
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/ca3_cam.ipynb #674969ed
+@validated(w="i j", trace_pre="i", trace_post="j", pre="i", post="j", w_max="in (0, inf)")
 def stdp_pair(
     w:Tensor,            # weights, `i j`
     trace_pre:Tensor,    # decayed spikes of the sources before this step, `i`
@@ -34,6 +35,7 @@ def stdp_pair(
 # %% ../../papers/ca3_cam.ipynb #2d92c6d3
 class SpikingCAM:
     "Cue and content neurons that bring back each other. Source: Casanueva-Morato et al. 2023."
+    @validated(n_cues="≥ 1", n_bits="≥ 1", tau="in (0, inf)", threshold="finite")
     def __init__(self,
         n_cues:int,          # addresses
         n_bits:int,          # of a content
@@ -44,6 +46,7 @@ class SpikingCAM:
         self.by_cue, self.by_content = torch.zeros(n_cues, n_bits), torch.zeros(n_bits, n_cues)   # synapses of both halves
         self.decay, self.threshold = torch.tensor(-1/tau).exp().item(), threshold
 
+    @validated(cues="t c", bits="t b")
     def run(self,
         cues:Tensor,      # input spikes, a row a millisecond, `t c`
         bits:Tensor,      # the same for the content, `t b`
@@ -69,6 +72,7 @@ class SpikingCAM:
         return torch.stack([c for c, _ in out]), torch.stack([b for _, b in out])
 
 # %% ../../papers/ca3_cam.ipynb #7714ed9e
+@validated(cue="≥ 0", bits="b")
 def write_memory(
     memory:SpikingCAM,   # learns
     cue:int,             # its address
@@ -81,6 +85,7 @@ def write_memory(
     held[:3, cue] = 1
     memory.run(held, (torch.arange(7) < 3).float().unsqueeze(1)*bits, learn=True)
 
+@validated(cue="≥ 0")
 def recall_by_cue(
     memory:SpikingCAM,  # left alone
     cue:int,            # an address
@@ -90,6 +95,7 @@ def recall_by_cue(
     pulse[0, cue] = 1
     return memory.run(pulse, torch.zeros(6, memory.by_cue.shape[1]))[1].amax(0)
 
+@validated(bits="b")
 def recall_by_content(
     memory:SpikingCAM,  # left alone
     bits:Tensor,        # a fragment, `b`
@@ -125,6 +131,7 @@ def _recalled(memory:SpikingCAM, x:Tensor, g:torch.Generator)->tuple[float, floa
     table = [((x*f).sum(1) > 0).float() for f in asked]      # the address table with its reverse index
     return sum(by_cue)/len(x), sum(torch.equal(a, t) for a, t in zip(answers, table))/len(x), sum(a.sum().item() for a in answers)/len(x)
 
+@validated(x="p n")
 def hopfield_recall(
     x:Tensor,                   # patterns of zeros and ones, `p n`
     generator:torch.Generator,  # which half of the bits is known
@@ -140,6 +147,7 @@ def hopfield_recall(
         right += int(torch.equal(now, v))
     return right/len(s)
 
+@validated(seed="≥ 0")
 def run_ca3(
     seed:int,                   # contents and fragments
     cfg:CamConfig=CamConfig(),  # sizes; a smoke run takes smaller ones

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..analysis.figure_style import condition_styles
 from ..analysis.statistics import student_interval
 from ..foundations.layers import Layer
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..foundations.files import write_json
 from ..runs.execution import run_environment
 from ..runs.records import read_record
@@ -43,6 +43,7 @@ class Claim(NamedTuple):
     replaced:str  # what stands here for what
     gives:str     # what MemNet has from it
 
+@validated()
 def read_claim(
     notebook:Path,  # a chapter
 )->Claim:
@@ -53,6 +54,7 @@ def read_claim(
     require(not lacking, f"{notebook.name}: the front matter (a raw cell) lacks {', '.join(lacking)}")
     return Claim(notebook.stem, *(str(fields[f]).strip() for f in Claim._fields[1:]))
 
+@validated()
 def paper_chapters(
     root:Path|str,       # the checkout
 )->list[Path]:       # notebooks, by name
@@ -60,6 +62,7 @@ def paper_chapters(
     return [p for p in sorted((Path(root)/"papers").glob("[!_.]*.ipynb")) if p.stem not in ("common", "index")]
 
 # %% ../../papers/common.ipynb #e369ffdb
+@validated()
 def describe_claim(
     claim:Claim,  # of a chapter
 )->str:           # markdown
@@ -75,6 +78,7 @@ class Measurement(NamedTuple):
     value:float       # the number
     x:float=math.nan  # for a point of a curve: where
 
+@validated()
 def measure_seeds(
     run:Callable[[int], Iterable[Measurement]],  # all arms for one seed
     seeds:Iterable[int],                         # which
@@ -84,6 +88,7 @@ def measure_seeds(
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "x", "value"])
 
 # %% ../../papers/common.ipynb #ff1e1bac
+@validated(table="columns arm seed metric x value")
 def seed_values(
     table:pd.DataFrame,  # of `measure_seeds`
     metric:str,          # a number that summarises
@@ -95,6 +100,7 @@ def seed_values(
     require(found["seed"].is_unique, f"{metric!r} of {arm!r} stands in the table more than once for a seed")
     return found.set_index("seed")["value"]
 
+@validated(table="columns arm seed metric x value")
 def arm_means(
     table:pd.DataFrame,   # of `measure_seeds`
     metrics:Sequence[str],# columns
@@ -117,6 +123,7 @@ class Criterion(NamedTuple):
     centre:str="mean"   # or "median"
     claimed:bool=True   # part of the paper's claim; else a condition on our setting
 
+@validated(table="columns arm seed metric x value")
 def judge_criterion(
     table:pd.DataFrame,   # of `measure_seeds`
     c:Criterion,          # one
@@ -134,6 +141,7 @@ def judge_criterion(
                 met=centre >= c.at_least and wins >= c.wins, claimed=c.claimed)
 
 # %% ../../papers/common.ipynb #ca8bb058
+@validated(table="columns arm seed metric x value")
 def judge_criteria(
     table:pd.DataFrame,            # of `measure_seeds`
     criteria:Sequence[Criterion],  # of a chapter
@@ -142,6 +150,7 @@ def judge_criteria(
     rows = pd.DataFrame([judge_criterion(table, c) for c in criteria])
     return rows.round({c: 4 for c in ("measured", "low", "high")})
 
+@validated(judged="columns met claimed")
 def overall_verdict(
     judged:pd.DataFrame,  # of `judge_criteria`
 )->str:                   # "holds", "partly" or "not at our scale"
@@ -150,6 +159,11 @@ def overall_verdict(
     return "holds" if met.all() else "partly" if met.any() else "not at our scale"
 
 # %% ../../papers/common.ipynb #cdbaf64b
+def _is_check(decorator:ast.expr)->bool:
+    "Whether a decorator refuses wrong calls and leaves every other one as it is."
+    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id in ("validated", "validated_methods")
+
+@validated()
 def papers_code(
     path:Path,  # `memnet/papers/<slug>.py`
 )->str:         # 16 hexadecimal digits
@@ -157,11 +171,13 @@ def papers_code(
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         for field in {"annotation", "returns"} & set(node._fields): setattr(node, field, None)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): node.decorator_list[:] = [d for d in node.decorator_list if not _is_check(d)]
         body = getattr(node, "body", None)
         if not isinstance(body, list): continue
         body[:] = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom)) and not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
+@validated()
 def paper_folder(
     slug:str,   # of a chapter
     root:Path|str,  # the checkout
@@ -176,6 +192,7 @@ def _write_table(table:pd.DataFrame, path:Path)->None:
     table.to_csv(new, index=False, float_format="%.6g", lineterminator="\n")
     os.replace(new, path)
 
+@validated()
 def load_measurements(
     slug:str,   # of a chapter
     root:Path|str,  # the checkout
@@ -185,6 +202,7 @@ def load_measurements(
     require(path.exists(), f"there is no results/papers/{slug}/metrics.csv: call make papers")
     return pd.read_csv(path)
 
+@validated()
 def record_paper(
     slug:str,   # of a chapter
     root:Path|str,  # the checkout
@@ -202,6 +220,7 @@ def record_paper(
     return overall_verdict(judged)
 
 # %% ../../papers/common.ipynb #baa9269b
+@validated()
 def check_paper(
     notebook:Path,  # a chapter
     root:Path|str,      # the checkout
@@ -221,6 +240,7 @@ def check_paper(
     if made.get("code") != papers_code(source): wrong.append(f"{place}: was measured by other code than {source.relative_to(root)}: call make papers")
     return wrong
 
+@validated()
 def check_papers(
     root:Path|str,     # the checkout
 )->list[str]:      # what does not agree
@@ -228,6 +248,7 @@ def check_papers(
     return [line for notebook in paper_chapters(root) for line in check_paper(notebook, root)]
 
 # %% ../../papers/common.ipynb #b1d0c0a2
+@validated(seed="in [-9e18, 9e18]")
 def build_with_seed(
     make:Callable[[], Layer],  # builds a network with PyTorch's own initial weights
     seed:int,                  # of the weights
@@ -237,6 +258,7 @@ def build_with_seed(
         torch.manual_seed(seed)
         return make()
 
+@validated(n_steps="≥ 0", lr="in (0, inf)")
 def train_steps(
     net:nn.Module,                  # its weights change
     loss_of:Callable[[], Tensor],   # draws rows and gives a scalar
@@ -257,6 +279,7 @@ def train_steps(
     return losses
 
 # %% ../../papers/common.ipynb #0d4076fd
+@validated(smoke="columns arm metric value", recorded="columns arm metric")
 def check_layout(
     smoke:pd.DataFrame,     # measured now
     recorded:pd.DataFrame,  # the committed table
@@ -266,6 +289,7 @@ def check_layout(
     require(names[0] == names[1], f"the smoke run and the record differ in {sorted(names[0] ^ names[1])}: call make papers")
     require(bool(smoke["value"].map(math.isfinite).all()), "the smoke run has values that are not finite")
 
+@validated(judged="columns criterion measured low high bound wins wanted met claimed")
 def describe_verdict(
     judged:pd.DataFrame,  # of `judge_criteria`
 )->str:                   # markdown
@@ -277,6 +301,7 @@ def describe_verdict(
     return "\n".join(rows) + f"\n\n**Verdict: {overall_verdict(judged)}**"
 
 # %% ../../papers/common.ipynb #b1d0c0a5
+@validated(table="columns arm seed metric x value")
 def draw_seed_curves(
     ax:Axes,             # axes to draw on
     table:pd.DataFrame,  # of `measure_seeds`

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
 # %% ../../papers/convomem.ipynb #aeeb4387
+from ..foundations.validation import validated
 from .common import Criterion, Measurement
 from ..text.bench import ConvoHistory, WordIndex, abstention_curve, all_evidence_recall, break_even, convo_cases
 from ..text.encoder import HashEncoder
@@ -31,6 +32,7 @@ class Encoded(NamedTuple):
     words:WordIndex        # their words
     seconds:float          # CPU time of both
 
+@validated()
 def encode_history(
     history:ConvoHistory,  # of `convo_cases`
 )->Encoded:
@@ -39,6 +41,7 @@ def encode_history(
     x, words = HashEncoder()(history.messages), WordIndex(history.messages)
     return Encoded(history, x, words, time.process_time() - start)
 
+@validated(at="b")
 def pair_features(
     e:Encoded,      # a history
     question:str,   # asked about it
@@ -48,6 +51,7 @@ def pair_features(
     q = HashEncoder()([question])
     return np.concatenate([q*e.x[at], np.abs(q - e.x[at]), e.words.scores(question)[at, None]/10], 1)
 
+@validated(negatives="≥ 1")
 def fit_relevance(
     histories:Iterable[Encoded],  # of other seeds
     rng:np.random.Generator,      # draws messages that are no evidence
@@ -62,6 +66,7 @@ def fit_relevance(
             x.append(pair_features(e, c.question, at)); y.append(np.isin(at, c.evidence))
     return LogisticRegression(max_iter=300).fit(np.concatenate(x), np.concatenate(y))
 
+@validated(k="≥ 0")
 def top_cosine(
     e:Encoded,     # a history
     question:str,  # asked about it
@@ -72,6 +77,7 @@ def top_cosine(
     scores = e.x[among] @ HashEncoder()([question])[0]
     return [int(i) + (among.start or 0) for i in np.argsort(-scores, kind='stable')[:k]]
 
+@validated()
 def fall(
     sizes:Sequence[float],   # in order
     values:Sequence[float],  # at each
@@ -79,6 +85,7 @@ def fall(
     "Rank correlation; ties count by their mean rank."
     return 0. if len(set(values)) == 1 else float(spearmanr(sizes, values).statistic)
 
+@validated()
 def retrievers_of(
     e:Encoded,                  # a history
     model:LogisticRegression,   # of `fit_relevance`
@@ -95,6 +102,7 @@ def retrievers_of(
             'block': lambda q: [i for at in range(0, len(e.x), block) for i in top_cosine(e, q, 3, slice(at, at + block))],
             'classifier': relevant, 'top-matched': lambda q: top_cosine(e, q, len(relevant(q)))}
 
+@validated(seed="≥ 0", sets="≥ 1")
 def run_convomem(
     seed:int,                     # of histories, training and negatives
     sizes:Sequence[int]=SIZES,    # conversations; a smoke run takes fewer
@@ -145,6 +153,7 @@ def run_convomem(
     found.append(Measurement('scan', 'break-even', min(meet, 1e6)))        # a million = the lines do not meet
     return found
 
+@validated()
 def found_value(
     found:Sequence[Measurement],  # so far
     arm:str,                      # whose

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/few_shot_cl.ipynb #411a8197
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from .ssd import diagonal_fisher
 
 # %% ../../papers/few_shot_cl.ipynb #ec5143fd
 class FastSlowWeights:
     "Two copies of a module's weights, eq-fast-slow."
+    @validated(beta="in [0, 1]", lam="in [0, inf)")
     def __init__(self,
         module:nn.Module,  # is trained as the fast copy
         beta:float=.9,     # what the slow weights keep at the end of a task, in [0, 1]
@@ -40,6 +41,7 @@ class FastSlowWeights:
         terms = [(o*(f - s).square()).sum() for o, f, s in zip(self.omega, self.fast.parameters(), self.slow.parameters())]
         return self.lam/2*torch.stack(terms).sum()
 
+    @validated()
     @torch.no_grad()
     def consolidate(self,
         fisher:list[Tensor]|None=None,  # importance on the task, one tensor a parameter; None = leave it
@@ -51,6 +53,7 @@ class FastSlowWeights:
             if fisher is not None: self.omega[i] += fisher[i]
 
 # %% ../../papers/few_shot_cl.ipynb #88fd7b0a
+@validated(x="b f")
 def sampled_fisher(
     model:nn.Module,            # inputs `b f` -> logits `b c`
     x:Tensor,                   # examples, `b f`
@@ -60,6 +63,7 @@ def sampled_fisher(
     with torch.no_grad(): y = torch.multinomial(model(x).softmax(-1), 1, generator=generator).squeeze(-1)
     return diagonal_fisher(model, list(zip(x.split(1), y.split(1))))
 
+@validated(features="n d", labels="whole n", queries="q d")
 def nearest_class_mean(
     features:Tensor,   # of known examples, `n d`
     labels:Tensor,     # their classes, from 0, each at least once, `n`
@@ -82,6 +86,7 @@ class FewShotConfig(NamedTuple):
 
 WAYS, NOISE = 5, .75   # classes of a task; spread of a class in its signal
 
+@validated(seed="≥ 0", n_classes="≥ 1", per_class="≥ 1", signal="≥ 1", nuisance="≥ 1", dim="≥ 1", noise="in [0, inf)")
 def class_universe(
     seed:int,          # draws map, classes and examples
     n_classes:int,     # how many
@@ -107,6 +112,7 @@ def _descend(parameters:list[Any], loss:Tensor, lr:float=.2)->None:
     grads = torch.autograd.grad(loss, parameters)
     with torch.no_grad(): torch._foreach_add_(parameters, grads, alpha=-lr)
 
+@validated(x="c s f")
 def train_base(
     x:Tensor,            # classes, `c s f`
     cfg:FewShotConfig,   # sizes
@@ -121,6 +127,7 @@ def train_base(
     return encoder
 
 # %% ../../papers/few_shot_cl.ipynb #8acd23f0
+@validated(x="c s f", seed="≥ 0")
 @torch.no_grad()
 def unseen_accuracy(
     encoder:nn.Module,   # `b f` -> `b d`
@@ -151,6 +158,7 @@ def _learn(fast:nn.Module|None, head:nn.Linear, features:Tensor, lr:float, steps
         loss = F.cross_entropy(head(fast(features) if fast else features), y)
         _descend(parameters, loss if weights is None or not weights.lam else loss + weights.penalty(), lr)
 
+@validated(seed="≥ 0")
 def run_few_shot(
     seed:int,                           # universe, weights, episodes
     cfg:FewShotConfig=FewShotConfig(),  # sizes; a smoke run takes smaller ones

@@ -11,7 +11,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 # %% ../../papers/g_memory.ipynb #a89db287
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.text_memory import Details, TextMemory
 
@@ -43,6 +43,7 @@ class MemorySlice(NamedTuple):
 
 class TieredMemory:
     "Queries, trajectories and insights."
+    @validated(dim="≥ 1")
     def __init__(self,
         dim:int,           # width of the vectors
         roles:bool=True,   # each role gets its own utterances; else both share one slice
@@ -51,6 +52,7 @@ class TieredMemory:
         self.insights:dict[int,TeamInsight] = {}
         self.next_insight, self.roles = 0, roles
 
+    @validated(k="≥ 1", hop="≥ 0")
     def nearby(self,
         vector:np.ndarray,  # of a query
         k:int,              # nearest queries
@@ -65,6 +67,7 @@ class TieredMemory:
             found |= dict.fromkeys(edge)
         return list(found)
 
+    @validated(k="≥ 1", hop="≥ 0", m="≥ 0")
     def read(self,
         vector:np.ndarray,  # of a query
         role:str,           # who reads
@@ -82,6 +85,7 @@ class TieredMemory:
         if self.roles: right = [u for u in right if u.role == role]
         return MemorySlice(chosen if role == 'planner' else [], [u for u in right[:m] if u.role == role], near)
 
+    @validated()
     def write(self,
         task:TeamTask,                        # done
         trajectory:Sequence[RoleUtterance],   # what was said
@@ -96,6 +100,7 @@ class TieredMemory:
         for u in trajectory:
             if u.role == 'planner' and u.reward: self.add_insight(task.kind, u.choice, (new,))
 
+    @validated(kind="≥ 0", station="≥ 0")
     def add_insight(self,
         kind:int,                   # of verb
         station:int,                # where to work
@@ -110,6 +115,7 @@ class TieredMemory:
         self.next_insight += 1
         return self.next_insight - 1
 
+    @validated(reward="in [0, 1]")
     def feedback(self,
         ids:Sequence[int],   # insights that were used
         reward:int,          # 1 = the role that read them was right
@@ -122,6 +128,7 @@ class TieredMemory:
             if self.insights[i].score <= 0: del self.insights[i]
 
 # %% ../../papers/g_memory.ipynb #c9e2cb8c
+@validated(seed="≥ 0", n="≥ 1", dim="≥ 1")
 def team_tasks(
     seed:int,       # of the world and the tasks
     n:int,          # tasks
@@ -139,6 +146,7 @@ def team_tasks(
         out.append(TeamTask(x/np.linalg.norm(x), named, (int(station[kind]), int(place[thing]))))
     return out
 
+@validated(n="≥ 1", right="≥ 0")
 def role_vote(
     n:int,                    # choices
     right:int,                # the right one
@@ -160,6 +168,7 @@ class TeamSetting(NamedTuple):
     roles:bool=True          # a slice for each role
     planted:int=0            # wrong insights that are put in a hundred tasks before the end
 
+@validated(seed="≥ 0")
 def run_team(
     tasks:Sequence[TeamTask],  # in order
     how:TeamSetting,           # use of the memory
@@ -190,6 +199,7 @@ def run_team(
 TEAM_ARMS = {'none': TeamSetting(insights=False, trajectories=False), 'insights': TeamSetting(trajectories=False), 'trajectories': TeamSetting(insights=False), 'both': TeamSetting()}
 TEAM_ARMS |= {f'hop {h}': TeamSetting(hop=h) for h in (0, 2, 3)} | {f'k {k}': TeamSetting(k=k) for k in (1, 5, 10)} | {'one slice': TeamSetting(roles=False), 'planted': TeamSetting(planted=20)}
 
+@validated(seed="≥ 0", n="≥ 1")
 def run_g_memory(
     seed:int,     # of the world, the tasks and the choices
     n:int=240,    # tasks
@@ -206,6 +216,7 @@ def run_g_memory(
     return [*found, Measurement('shuffled vectors', 'success', run_team(mixed, TeamSetting(), seed)[0])]
 
 # %% ../../papers/g_memory.ipynb #3e351897
+@validated()
 def write_tiers(
     tiers:TieredMemory,  # filled
     mem:TextMemory,      # where to

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/granet.ipynb #b1a6e1ed
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split
 
 # %% ../../papers/granet.ipynb #d7f901e4
+@validated(step="≥ 0", start="≥ 0", stop="≥ 1", initial="in [0, 1]", final="in [0, 1]")
 def cubic_sparsity(
     step:int,        # now
     start:int,       # first step of pruning
@@ -32,6 +33,7 @@ def cubic_sparsity(
     u = min(max((step - start)/(stop - start), 0.), 1.)
     return final + (initial - final)*(1 - u)**3
 
+@validated(density="in (0, 1]")
 def magnitude_mask(
     weights:Sequence[Tensor],  # of all layers
     masks:Sequence[Tensor],    # active weights now, bool
@@ -44,6 +46,7 @@ def magnitude_mask(
     keep = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, scores.topk(k).indices, True)
     return [part.view_as(w) for part, w in zip(keep.split([w.numel() for w in weights]), weights)]
 
+@validated(mask="bool", fraction="in [0, 1]")
 def regrow(
     mask:Tensor,      # active weights, bool
     weight:Tensor,    # zero where inactive
@@ -61,6 +64,7 @@ def regrow(
 # %% ../../papers/granet.ipynb #4a1dbff4
 class MaskedLinear(nn.Module):
     "A linear layer with few connections. Weights without connection are zero; their gradient is there, so that regrowth can see it."
+    @validated(n_in="≥ 1", n_out="≥ 1", density="in (0, 1]")
     def __init__(self,
         n_in:int,                   # inputs
         n_out:int,                  # outputs
@@ -77,6 +81,7 @@ class MaskedLinear(nn.Module):
         else: weight = (2*torch.rand(n_out, n_in, generator=generator) - 1)*n_in**-.5
         self.weight, self.bias = nn.Parameter(weight*self.mask), nn.Parameter(torch.zeros(n_out))
 
+    @validated(x="b i")
     def forward(self,
         x:Tensor,  # `b i`
     )->Tensor:     # `b o`
@@ -90,6 +95,7 @@ class MaskedLinear(nn.Module):
 
 class GradualPruner:
     "Prunes and regrows the layers of a network by eq-schedule."
+    @validated(final="in (0, 1]", regenerate="in [0, 1]")
     def __init__(self,
         layers:Sequence[MaskedLinear],  # changed in place
         final:float,                    # density at the end
@@ -106,6 +112,7 @@ class GradualPruner:
         "Share of connections that are there."
         return sum(int(l.mask.sum()) for l in self.layers)/sum(l.mask.numel() for l in self.layers)
 
+    @validated(step="≥ 0")
     @torch.no_grad()
     def update(self,
         step:int,                # now
@@ -141,6 +148,7 @@ PRUNE_ARMS = {"GMP, dense start": PruneArm(), "GraNet, dense start": PruneArm(re
         "random growth": PruneArm(.5, .5, random=True), "RigL": PruneArm(0., .5, False)}
 PLAIN_ARMS = {"GMP, plain first weights": PruneArm(.5, by_fan=False), "GraNet, plain first weights": PruneArm(.5, .5, by_fan=False)}
 
+@validated(density="in (0, 1]")
 def layer_densities(
     sizes:Sequence[tuple[int, int]],  # inputs and outputs of each layer
     density:float,                    # of all together
@@ -155,6 +163,7 @@ def layer_densities(
         if not over or density == 1: return [1. if k in full or density == 1 else scale*raw[k] for k in range(len(sizes))]
         full |= over
 
+@validated(seed="≥ 0", final="in (0, 1]")
 def train_sparse(
     seed:int,          # weights, order, growth
     final:float,       # density at the end
@@ -181,6 +190,7 @@ def train_sparse(
             torch._foreach_add_(params, speed, alpha=-.03/2*(1 + math.cos(math.pi*step/cfg.steps)))
     with torch.no_grad(): return (net(d.held_inputs).argmax(-1) == d.held_targets).float().mean().item(), pruner.density
 
+@validated(seed="≥ 0")
 def run_granet(
     seed:int,                       # all that is drawn
     cfg:PruneConfig=PruneConfig(),  # sizes; a smoke run takes fewer steps
@@ -207,6 +217,7 @@ CRITERIA = (
 )
 
 # %% ../../papers/granet.ipynb #f71a3e3b
+@validated(edges="b h n m", out_degree="≥ 0")
 def prune_edges(
     edges:Tensor,      # from i to j, `b h n m`
     out_degree:int,    # edges that may leave a slot

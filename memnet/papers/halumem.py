@@ -11,6 +11,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 # %% ../../papers/halumem.ipynb #15afe3b6
+from ..foundations.validation import validated
 from .common import Criterion, Measurement
 from ..text.probes import Clock, invented_names
 from ..text.text_memory import TextMemory
@@ -33,6 +34,7 @@ _FORMS = dict(
     suppose=['If my {0} was {1}, life would differ.', 'Maybe my {0} will be {1} one day.', 'I dreamt that my {0} is {1}.', 'Suppose my {0} is {1}.'],
     chat=['The weather in {1} is fine.', 'I read about {1} today.', 'Somebody mentioned {1}.', 'Have you heard of {1}?'])
 
+@validated(seed="≥ 0", sessions="≥ 1", chatter="≥ 0")
 def halu_user(
     seed:int,         # of the user
     sessions:int=6,   # conversations
@@ -55,6 +57,7 @@ def halu_user(
         out += said
     return out
 
+@validated(gate="one of all | user | assert")
 def gate_keeps(
     gate:str,          # 'all', 'user' or 'assert'
     p:Proposition,     # said
@@ -71,6 +74,7 @@ class HaluScores(NamedTuple):
     update_c:float; update_h:float; update_o:float                   # of updates
     answer_c:float; answer_h:float; answer_o:float                   # of answers
 
+@validated()
 def operation_scores(
     said:Sequence[Proposition],      # in order
     kept:Sequence[Proposition],      # those that a system kept
@@ -91,6 +95,7 @@ def operation_scores(
     return HaluScores(sum(p.value in keeps for p in gold)/len(gold), sum(p.importance for p in gold if p.value in keeps)/weight, float(np.mean([p.mood == 'assert' for p in kept])) if kept else 0.,
                       sum(p.value not in keeps for p in distractors)/len(distractors), sum(right)/n, (n - sum(right) - sum(missing))/n, sum(missing)/n, float(c), float(1 - c - o), float(o))
 
+@validated()
 def run_system(
     said:Sequence[Proposition],  # in order
     kept:Sequence[Proposition],  # what passes its gate
@@ -111,6 +116,7 @@ def run_system(
             answers[a] = values[hits[0].record.id].value if hits and values[hits[0].record.id].attribute == a else ''
     return operation_scores(said, kept, live, answers)
 
+@validated(seed="≥ 0", sessions="≥ 1")
 def run_halumem(
     seed:int,        # of the user
     sessions:int=6,  # conversations; a smoke run takes fewer

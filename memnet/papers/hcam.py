@@ -13,13 +13,14 @@ from torch import Tensor, nn
 __all__ = ['StepAttention', 'HierarchicalChunkAttention', 'Dances', 'sample_dances', 'read_dances', 'compared_scores']
 
 # %% ../../papers/hcam.ipynb #6cd1b9e6
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement
 from .mom import require_router_gradient
 
 # %% ../../papers/hcam.ipynb #787d3b1b
 class StepAttention(nn.Module):
     "Attention with several heads over remembered steps, which carry their place within a chunk."
+    @validated(d_model="≥ 1", n_heads="≥ 1", chunk_size="≥ 1")
     def __init__(self,
         d_model:int,     # width
         n_heads:int,     # heads
@@ -33,6 +34,7 @@ class StepAttention(nn.Module):
             self.key.weight.copy_(self.query.weight)      # what is alike finds each other from the start,
             self.query.bias.normal_(std=3.)               # and every head begins with a place that it prefers
 
+    @validated(x="... d", steps="... s d")
     def scores(self,
         x:Tensor,       # questions, `… d`
         steps:Tensor,   # a whole number of chunks for each, `… s d`
@@ -42,6 +44,7 @@ class StepAttention(nn.Module):
         q, k, v = (layer(y).unflatten(-1, (self.n_heads, -1)) for layer, y in ((self.query, x), (self.key, steps), (self.value, steps)))
         return torch.einsum("...he,...she->...hs", q, k)/k.shape[-1]**.5, v.transpose(-3, -2)
 
+    @validated(x="... d", steps="... s d")
     def forward(self,
         x:Tensor,       # questions, `… d`
         steps:Tensor,   # a whole number of chunks for each, `… s d`
@@ -52,6 +55,7 @@ class StepAttention(nn.Module):
 
 class HierarchicalChunkAttention(nn.Module):
     "Attention to the summaries of chunks, then within the best of them, eq-chunks. Source: Lampinen et al. 2021, and their code."
+    @validated(d_model="≥ 1", n_heads="≥ 1", chunk_size="≥ 1", top_k="≥ 1")
     def __init__(self,
         d_model:int,     # width
         n_heads:int,     # heads within a chunk
@@ -66,6 +70,7 @@ class HierarchicalChunkAttention(nn.Module):
         self.within = StepAttention(d_model, n_heads, chunk_size)
         with torch.no_grad(): self.key.weight.copy_(self.query.weight)
 
+    @validated(x="b q d", chunks="b m c d")
     def choose(self,
         x:Tensor,       # questions, `b q d`
         chunks:Tensor,  # `b m c d`
@@ -75,6 +80,7 @@ class HierarchicalChunkAttention(nn.Module):
         best, index = relevance.topk(min(self.top_k, chunks.shape[1]), -1)
         return best.softmax(-1), index
 
+    @validated(x="b q d", memory="b s d", index="b q k")
     def forward(self,
         x:Tensor,                   # questions, `b q d`
         memory:Tensor,              # steps in order, a whole number of chunks, `b s d`
@@ -96,6 +102,7 @@ class Dances(NamedTuple):
     shown:Tensor      # the same in each step, with noise, `b m c i`
     move:Tensor       # of each step, `b m c`
 
+@validated(batch_size="≥ 1", n_dancers="≥ 1", noise="in [0, inf)", dim="≥ 1", n_moves="≥ 1")
 def sample_dances(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -109,6 +116,7 @@ def sample_dances(
     shown = identity.unsqueeze(2) + noise*dim**-.5*torch.randn(batch_size, n_dancers, 4, dim, generator=generator)
     return Dances(identity, shown, torch.randint(n_moves, (batch_size, n_dancers, 4), generator=generator))
 
+@validated(sharpness="finite", n_moves="≥ 1")
 def read_dances(
     arm:str,                    # one of `ARMS`
     rows:Dances,                # rows
@@ -132,6 +140,7 @@ def read_dances(
     chosen = torch.zeros_like(relevance).scatter(-1, index, best.softmax(-1))
     return torch.einsum("bqm,pc,bmcv->bqpv", chosen, place.softmax(-1), moves)
 
+@validated(arm="one of two stages | one softmax | nearest step | all chunks | random chunks | last chunk", n_chunks="≥ 1")
 def compared_scores(
     arm:str,        # one of `ARMS`
     n_chunks:int,   # in memory, of four steps

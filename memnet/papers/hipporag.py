@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 # %% ../../papers/hipporag.ipynb #1fe8bc9d
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..memory.sparse_spreading import pagerank_sparse, row_normalise
 from .common import Criterion, Measurement
 
@@ -25,6 +25,7 @@ class PassageGraph(NamedTuple):
     questions:np.ndarray   # nodes that each question names, questions × names
     gold:np.ndarray        # passages that answer it, questions × 2
 
+@validated()
 def node_specificity(
     incidence:np.ndarray,  # how often a passage holds a node, passages × nodes
 )->np.ndarray:             # one for each node, 0 for a node in no passage
@@ -35,6 +36,7 @@ def node_specificity(
 # %% ../../papers/hipporag.ipynb #c224bd79
 def _unit(x:np.ndarray)->np.ndarray: return x/np.linalg.norm(x, axis=-1, keepdims=True)
 
+@validated(n_people="≥ 1", n_places="≥ 1", dim="≥ 1")
 def make_passages(
     rng:np.random.Generator,  # the only source of randomness
     hub:bool=False,           # whether one name stands in many passages and in every question
@@ -62,6 +64,7 @@ def make_passages(
     return PassageGraph(incidence, edges + edges.T, embedding, np.stack(asked, 1), np.stack([2*np.arange(n_people), 2*np.arange(n_people) + 1], 1))
 
 # %% ../../papers/hipporag.ipynb #80fed429
+@validated(used="bool", threshold="in [-1, 1]")
 def synonym_edges(
     embedding:np.ndarray,    # unit rows
     used:np.ndarray,         # nodes that stand in a passage, bool
@@ -72,6 +75,7 @@ def synonym_edges(
     np.fill_diagonal(cosine, 0)
     return np.where(cosine > threshold, cosine, 0)
 
+@validated(noise="in [0, inf)")
 def restart_weights(
     graph:PassageGraph,         # whose questions are asked
     rng:np.random.Generator,    # noise of the names in the question
@@ -88,6 +92,7 @@ def restart_weights(
     return w/w.sum(1, keepdims=True)
 
 # %% ../../papers/hipporag.ipynb #7a99687c
+@validated(k="≥ 1")
 def recall_at(
     score:np.ndarray,  # of each passage, questions × passages
     gold:np.ndarray,   # passages that answer, questions × 2
@@ -98,6 +103,7 @@ def recall_at(
     found = (gold[:, :, None] == best[:, None]).any(-1)
     return float(found.mean()), float(found.all(1).mean())
 
+@validated(rounds="≥ 1")
 def dense_scores(
     graph:PassageGraph,       # passages and questions
     rng:np.random.Generator,  # noise of the encoders
@@ -113,6 +119,7 @@ def dense_scores(
     return score
 
 # %% ../../papers/hipporag.ipynb #c7726cdf
+@validated()
 def shuffled_symmetric(
     edges:np.ndarray,         # symmetric
     rng:np.random.Generator,  # deals them out
@@ -127,6 +134,7 @@ def shuffled_symmetric(
     np.add.at(out, (two, one), 1.)
     return out
 
+@validated(seed="≥ 0", n_people="≥ 1")
 def run_hipporag(
     seed:int,          # of passages, embeddings and noise
     n_people:int=200,  # professors; a smoke run takes fewer

@@ -14,11 +14,12 @@ from torch import Tensor
 
 # %% ../../papers/hlop.ipynb #817ae227
 from ..analysis.continual_metrics import average_accuracy, backward_transfer, learning_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import Stream, join_experiences, permuted_digits, stream_batches
 
 # %% ../../papers/hlop.ipynb #bf5ed3eb
+@validated(rows="r f")
 def span_basis(
     rows:Tensor,  # not more than features, `r f`
 )->Tensor:        # orthonormal columns, `f r`
@@ -27,6 +28,7 @@ def span_basis(
 
 class OjaSubspace:
     "Lateral neurons that learn the principal subspace of what passes, eq-oja. Source: Oja 1989."
+    @validated(n_features="≥ 1", lr="in (0, inf)", momentum="in [0, 1)")
     def __init__(self,
         n_features:int,     # width of the activity
         lr:float=.05,       # rate
@@ -36,6 +38,7 @@ class OjaSubspace:
         self.lr, self.momentum, self.n_frozen = lr, momentum, 0
         self.basis = torch.zeros(n_features, 0)   # orthonormal, of what the frozen rows span
 
+    @validated(k="≥ 1")
     def grow(self,
         k:int,                      # neurons to add
         generator:torch.Generator,  # of their first weights
@@ -48,6 +51,7 @@ class OjaSubspace:
         new = new - new @ old @ old.mT
         self.rows, self.speed = torch.cat([self.rows, torch.linalg.qr(new.mT).Q.mT]), torch.zeros(k, n)
 
+    @validated(x="b f")
     def fit(self,
         x:Tensor,  # activity, `b f`
     )->None:
@@ -61,12 +65,14 @@ class OjaSubspace:
         "At the end of a task: no row changes any more."
         self.n_frozen, self.basis = len(self.rows), span_basis(self.rows)
 
+    @validated(x="b f")
     def project(self,
         x:Tensor,  # activity, `b f`
     )->Tensor:     # `b f`
         "The part outside what the frozen rows span, eq-outside."
         return x - x @ self.basis @ self.basis.mT
 
+    @validated(x="b f")
     def explained(self,
         x:Tensor,  # activity, `b f`
     )->float:      # between 0 and 1
@@ -84,6 +90,7 @@ class _ProjectedLinear(torch.autograd.Function):
         weight, outside = ctx.saved_tensors
         return grad @ weight, grad.mT @ outside, None    # eq-outside
 
+@validated(x="b i", weight="o i")
 def projected_linear(
     x:Tensor,              # `b i`
     weight:Tensor,         # `o i`
@@ -114,6 +121,7 @@ class _Spike(torch.autograd.Function):
 
 class ProjectedNet:
     "Two hidden layers, no biases, a subspace of each layer's input."
+    @validated(hidden="≥ 1", time="≥ 0")
     def __init__(self,
         hidden:int,                 # width of both hidden layers
         generator:torch.Generator,  # of the weights
@@ -141,6 +149,7 @@ class ProjectedNet:
                     u[i] = u[i] - .5*h
         return total/max(1, self.time), [t/max(1, self.time) for t in traces]
 
+@validated(x="b f", share="in (0, 1]")
 def singular_rows(
     space:OjaSubspace,  # with what is protected already; gets more frozen rows
     x:Tensor,           # activity, `b f`
@@ -155,6 +164,7 @@ def singular_rows(
     space.freeze()
 
 # %% ../../papers/hlop.ipynb #b434871f
+@validated(seed="≥ 0", time="≥ 0", protect="one of Hebbian | SVD | random")
 def learn_permutations(
     stream:Stream,         # one experience a task
     cfg:OrthogonalConfig,  # sizes
@@ -193,6 +203,7 @@ def learn_permutations(
     end()
     return torch.tensor(rows), held
 
+@validated(seed="≥ 0")
 def run_hlop(
     seed:int,                                 # permutations, weights, order
     cfg:OrthogonalConfig=OrthogonalConfig(),  # sizes; a smoke run takes smaller ones

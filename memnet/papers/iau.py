@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/iau.ipynb #c9c6a149
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split
 from ..training.prototype_memory import make_mlp
 
 # %% ../../papers/iau.ipynb #3bd1692f
+@validated(hessian="p p", grad="p")
 def influence_step(
     hessian:Tensor,  # of the mean loss over all examples, `p p`
     grad:Tensor,     # mean over all examples of the gradient where they are to be forgotten, zero elsewhere, `p`
@@ -27,6 +28,7 @@ def influence_step(
     "Where retraining would lead, to first order, eq-influence. Source: Koh and Liang 2017."
     return torch.linalg.solve(hessian, grad)
 
+@validated(alpha="in [0, inf)")
 def gradient_restriction(
     loss:Tensor,              # a scalar with its graph
     params:Sequence[Tensor],  # of the model
@@ -39,6 +41,7 @@ def gradient_restriction(
 
 Examples = tuple[Tensor, Tensor]
 
+@validated(lr="in (0, inf)")
 def influence_unlearn(
     model:nn.Module,           # changed in place
     retain:Examples|None,      # inputs and classes that stay; None = no correction, going uphill alone
@@ -67,6 +70,7 @@ class InfluenceConfig(NamedTuple):
 
 def _objective(w:Tensor, x:Tensor, y:Tensor, l2:float)->Tensor: return F.cross_entropy(x @ w.view(-1, 10), y) + l2/2*w.square().sum()
 
+@validated(x="b f", y="whole b")
 def train_convex(
     x:Tensor,              # inputs, double, `b f`
     y:Tensor,              # classes, `b`
@@ -159,6 +163,7 @@ def _network(seed:int, cfg:InfluenceConfig)->list[Measurement]:
     norms = largest(trained), largest(restricted)
     return found + [Measurement("restricted", "largest norm, relative", norms[1]/norms[0]), Measurement("network", "largest norm, relative", 1.)]
 
+@validated(seed="≥ 0")
 def run_iau(
     seed:int,                               # classes, choice, weights
     cfg:InfluenceConfig=InfluenceConfig(),  # sizes; a smoke run takes smaller ones

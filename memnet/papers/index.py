@@ -13,11 +13,12 @@ from pathlib import Path
 import nbformat
 
 # %% ../../papers/index.ipynb #d021a73a
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import paper_chapters, paper_folder, read_claim
 from ..runs.execution import read_record
 
 # %% ../../papers/index.ipynb #ba049fee
+@validated()
 def read_references(
     path:Path,         # a BibTeX file of ours: a field a line
 )->dict[str, dict]:    # key -> field -> text
@@ -27,6 +28,7 @@ def read_references(
     require(len(keys) == len(set(keys)), f"{path.name} has a key twice: {sorted({k for k in keys if keys.count(k) > 1})}")
     return {key: dict(re.findall(r"^ +(\w+) *= *\{(.*)\},?$", body, re.M)) for key, body in entries}
 
+@validated()
 def papers_table(
     root:Path,  # the checkout
 )->str:         # markdown

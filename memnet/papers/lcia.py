@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 # %% ../../papers/lcia.ipynb #51f0b3e3
 from ..analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import permuted_digits
 from ..training.prototype_memory import make_mlp
@@ -26,6 +26,7 @@ from ..training.prototype_memory import make_mlp
 # %% ../../papers/lcia.ipynb #7cf77112
 class AdaptiveEMA:
     "A moving average whose share follows from gradient and distance, eq-adaptive."
+    @validated(fallback="in [0, 1]", scale="in [0, inf)")
     def __init__(self,
         params:Sequence[Tensor],  # raw weights, left alone
         fallback:float=.01,       # share where the rule gives none
@@ -36,6 +37,7 @@ class AdaptiveEMA:
         self.average = [p.detach().clone() for p in self.params]
         self.last:list[Tensor]|None = None
 
+    @validated()
     @torch.no_grad()
     def update(self,
         grads:Sequence[Tensor],  # at the raw weights, one a tensor
@@ -52,6 +54,7 @@ class AdaptiveEMA:
             shares.append(share)
         return shares
 
+    @validated()
     @torch.no_grad()
     def copy_to(self,
         params:Sequence[Tensor],  # changed in place
@@ -62,6 +65,7 @@ class AdaptiveEMA:
 # %% ../../papers/lcia.ipynb #54eed410
 class InstructionRouter:
     "An adapter for each family of instructions, by the similarity of their words. Source: Qiao et al. 2024."
+    @validated(threshold="in [0, 1]")
     def __init__(self,
         threshold:float=.3,  # least mean similarity to join a family
     ):
@@ -69,6 +73,7 @@ class InstructionRouter:
         self.threshold = threshold
         self.families:list[list[str]] = []
 
+    @validated()
     def route(self,
         text:str,          # an instruction
         train:bool=True,   # open a new family where none is similar, and remember the text
@@ -104,6 +109,7 @@ class AverageArm(NamedTuple):
     fallback:float=1.   # share of the new weights; 1 = no average
     scale:float=0.      # of the adaptive rule
 
+@validated(seed="≥ 0", steps="≥ 0", n_tasks="≥ 1")
 def learn_averaged(
     seed:int,                              # stream, weights, order
     steps:int,                             # of a task
@@ -143,6 +149,7 @@ def _joint(seed:int, steps:int, n_tasks:int)->float:
         optimizer.step()
     with torch.no_grad(): return sum((net(a).argmax(-1) == b).float().mean().item() for a, b in stream.test_sets)/n_tasks
 
+@validated(seed="≥ 0")
 def run_lcia(
     seed:int,                           # all that is drawn
     cfg:AverageConfig=AverageConfig(),  # sizes; a smoke run takes smaller ones

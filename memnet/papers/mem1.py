@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 # %% ../../papers/mem1.ipynb #02dc8fcd
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/mem1.ipynb #109d9af4
@@ -30,6 +30,7 @@ class Trajectory(NamedTuple):
     grad_mask:Tensor  # written by the agent: these have a loss, `s`
     turn:Tensor       # number of the turn, `s`
 
+@validated()
 def masked_trajectory(
     turns:Sequence[Turn],  # in order
     copies:bool=True,      # the exact form; else the economical one
@@ -53,6 +54,7 @@ def masked_trajectory(
 
 class TinyDecoder(nn.Module):
     "A decoder with two layers, with positions and a mask from outside."
+    @validated(vocab="≥ 1", width="≥ 1", n_pos="≥ 1")
     def __init__(self,
         generator:torch.Generator,  # of the weights
         vocab:int=13,               # tokens
@@ -66,6 +68,7 @@ class TinyDecoder(nn.Module):
         with torch.no_grad():
             for w in self.parameters(): w.copy_(torch.randn(w.shape, generator=generator)*(.5 if w.ndim > 1 else .1))
 
+    @validated(ids="whole s", pos="s", mask="s s")
     def forward(self,
         ids:Tensor,   # `s`
         pos:Tensor,   # `s`
@@ -78,6 +81,7 @@ class TinyDecoder(nn.Module):
             x = x + torch.tanh(mlp(x))
         return self.head(x).log_softmax(-1)
 
+@validated()
 def turn_logps(
     model:TinyDecoder,  # any
     tr:Trajectory,      # stitched
@@ -104,6 +108,7 @@ def _near(direction:Tensor, cosine:Tensor, noise:Tensor)->Tensor:
     rest = noise - (noise*direction).sum(-1, keepdim=True)*direction
     return cosine*direction + (1 - cosine.square()).sqrt()*rest/rest.norm(dim=-1, keepdim=True)
 
+@validated(n_goals="≥ 1", batch="≥ 1", dim="≥ 1")
 def compose_objectives(
     n_goals:int,                # questions of a task, and turns
     batch:int,                  # tasks
@@ -123,6 +128,7 @@ def compose_objectives(
     where = torch.arange(n_goals)*PER_TURN + place[..., 0]
     return Objectives(goals, s.flatten(1, 2), torch.zeros_like(order).scatter_(1, order, where))
 
+@validated(held="b m")
 def success(
     task:Objectives,  # what is asked
     held:Tensor,      # sentences that the reader is given, `b m`
@@ -134,6 +140,7 @@ def success(
 
 class KeepPolicy(nn.Module):
     "Keep or drop a sentence."
+    @validated(hidden="≥ 1")
     def __init__(self,
         generator:torch.Generator,  # of the first weights
         hidden:int=16,              # units
@@ -143,6 +150,7 @@ class KeepPolicy(nn.Module):
         with torch.no_grad():
             for w in self.parameters(): w.copy_(torch.randn(w.shape, generator=generator)/max(w.shape[-1], 1)**.5*(w.ndim > 1))
 
+    @validated(x="b m 4")
     def forward(self,
         x:Tensor,  # features of sentences, `b m 4`
     )->Tensor:     # logit of keeping, `b m`
@@ -150,6 +158,7 @@ class KeepPolicy(nn.Module):
 
 class BoundedState:
     "Sentences that are held, at most so many."
+    @validated(capacity="≥ 1")
     def __init__(self,
         task:Objectives,                             # what is asked, and what comes back
         capacity:int,                                # sentences
@@ -160,6 +169,7 @@ class BoundedState:
         self.sims = task.goals @ task.sentences.mT
         self.held, self.peak, self.turn = torch.zeros(task.sentences.shape[:2], dtype=torch.bool), 0, 0
 
+    @validated(candidates="b m")
     def features(self,
         candidates:Tensor,  # held or new, `b m`
     )->Tensor:              # `b m 4`
@@ -190,6 +200,7 @@ class BoundedState:
         self.turn += 1
         return (logp*seen).sum(1), (entropy*seen).sum(1)
 
+@validated()
 def run_turns(
     state:BoundedState,  # at the start
 )->tuple[Tensor,Tensor]: # sums over all turns: log-probability, entropy, `b`
@@ -197,6 +208,7 @@ def run_turns(
     found = [state.step() for _ in range(state.task.goals.shape[1])]
     return torch.stack([f[0] for f in found]).sum(0), torch.stack([f[1] for f in found]).sum(0)
 
+@validated(seed="≥ 0", updates="≥ 0", n_goals="≥ 1", tasks="≥ 1", group="≥ 1")
 def train_keeping(
     seed:int,          # of weights, tasks and decisions
     updates:int=400,   # of the policy
@@ -218,6 +230,7 @@ def train_keeping(
     return policy
 
 # %% ../../papers/mem1.ipynb #1a37d8b0
+@validated(seed="≥ 0", updates="≥ 0", batch="≥ 1")
 def run_mem1(
     seed:int,                                # of everything drawn
     updates:int=400,                         # of the policy

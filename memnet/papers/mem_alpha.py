@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor, nn
 
 # %% ../../papers/mem_alpha.ipynb #62ff575e
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from .mllm_ctbench import group_advantages, grpo_loss
 from ..text.encoder import HashEncoder
@@ -30,6 +30,7 @@ class Chunk(NamedTuple):
 
 ATTRIBUTES = ('city', 'drink', 'job', 'hobby', 'car', 'pet')
 
+@validated(n="≥ 1")
 def fact_stream(
     seed:int,   # which stream
     n:int,      # chunks
@@ -55,12 +56,14 @@ class WriterMemory:
     "Two pools of chunks, and how they came about."
     def __init__(self): self.pools, self.log = {'semantic': [], 'episodic': []}, []
 
+    @validated()
     def find(self,
         c:Chunk,      # read now
     )->Optional[int]: # position in the semantic pool
         "The newest semantic record about the same."
         return next((i for i in reversed(range(len(self.pools['semantic']))) if self.pools['semantic'][i].about == c.about), None)
 
+    @validated()
     def write(self,
         op:str,    # one of `WRITES`
         c:Chunk,   # read now
@@ -76,6 +79,7 @@ class WriterMemory:
 
     def __len__(self)->int: return len(self.pools['semantic']) + len(self.pools['episodic'])
 
+@validated()
 def answer_share(
     mem:WriterMemory,         # at the end
     stream:Sequence[Chunk],   # what was read
@@ -90,6 +94,7 @@ def answer_share(
         found.append(same.count(value)/len(same) if same else 0.)
     return float(np.mean(found))
 
+@validated(answers="in [0, 1]", executed="t", mem_len="≥ 0", stream_len="≥ 1", valid="t", beta="finite", gamma="finite")
 def memory_reward(
     answers:float,      # r1: share of right answers
     executed:Tensor,    # r2: 1 or 0 for each step, `t`
@@ -103,6 +108,7 @@ def memory_reward(
     return answers + executed + beta*(1 - mem_len/stream_len) + gamma*valid
 
 # %% ../../papers/mem_alpha.ipynb #c271cf79
+@validated(op=f"one of {' | '.join(WRITES)}")
 def suits(
     op:str,            # one of `WRITES`
     c:Chunk,           # read now
@@ -122,6 +128,7 @@ class Rollout(NamedTuple):
 
 class GRPOMemoryWriter(nn.Module):
     "Choose an operation for each chunk."
+    @validated(dim="≥ 1", hidden="≥ 1")
     def __init__(self,
         generator:torch.Generator,  # of first weights and of actions
         dim:int=64,                 # width of the embedding
@@ -133,11 +140,13 @@ class GRPOMemoryWriter(nn.Module):
         with torch.no_grad():
             for w in self.parameters(): w.copy_(torch.randn(w.shape, generator=generator)/max(w.shape[-1], 1)**.5*(w.ndim > 1))
 
+    @validated(x="... f")
     def forward(self,
         x:Tensor,  # `… f`
     )->Tensor:     # log-probabilities of the operations, `… 4`
         return self.net(x).log_softmax(-1)
 
+    @validated(group="≥ 1")
     @torch.no_grad()
     def rollout(self,
         stream:Sequence[Chunk],  # what is read
@@ -161,6 +170,7 @@ class GRPOMemoryWriter(nn.Module):
             xs.append(x); actions.append(a); logps.append(logp.gather(1, a[:, None])[:, 0])
         return Rollout(torch.stack(xs, 1), torch.stack(actions, 1), torch.stack(logps, 1), torch.tensor(executed).float().T, torch.tensor(valid).float().T, mems)
 
+    @validated(group="≥ 1", beta="finite", gamma="finite")
     def fit(self,
         streams:Sequence[Sequence[Chunk]],  # one for each iteration
         group:int=8,                        # attempts at each
@@ -180,6 +190,7 @@ class GRPOMemoryWriter(nn.Module):
                 opt.zero_grad(); (loss - .01*entropy).backward(); opt.step()
         return self
 
+    @validated()
     def operations(self,
         log:Sequence[tuple],  # of a `WriterMemory`
     )->list[MemoryOp]:        # for `TextMemory.apply`; records are numbered from 1
@@ -194,6 +205,7 @@ class GRPOMemoryWriter(nn.Module):
         return out
 
 # %% ../../papers/mem_alpha.ipynb #6efd0b52
+@validated(rule="one of store all | oracle | random share", share="in [0, 1]", seed="≥ 0")
 def rule_memory(
     stream:Sequence[Chunk],  # what is read
     rule:str,                # 'store all', 'oracle' or 'random share'
@@ -208,6 +220,7 @@ def rule_memory(
         elif rule == 'store all' or rng.random() < share: mem.write('episodic' if c.kind == 'event' else 'semantic', c)
     return mem
 
+@validated(seed="≥ 0", iters="≥ 0", n="≥ 1", tests="≥ 1")
 def run_mem_alpha(
     seed:int,                             # of streams, weights and actions
     iters:int=90,                         # groups in training

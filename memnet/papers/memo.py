@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 # %% ../../papers/memo.ipynb #38d1304e
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/memo.ipynb #1d6283b1
@@ -26,6 +26,7 @@ class HostStore:
         self.tensors:dict[int,Tensor] = {}
         self.recomputed = 0
 
+    @validated()
     def put(self,
         t:Tensor,  # to be copied
     )->int:        # its number
@@ -47,6 +48,7 @@ def _saved(fn:nn.Module, x:Tensor)->list[Tensor]:
     return found
 
 # %% ../../papers/memo.ipynb #c7bad6e5
+@validated(alpha="in [0, 1]")
 def offload_tokens(
     fn:nn.Module,     # works on each token alone
     x:Tensor,         # its input, tokens × width
@@ -84,6 +86,7 @@ class LayerCost(NamedTuple):
     host:float=187e9          # bytes of the host for one device
     rest:int=30               # bytes a token and unit of width, beside input and attention output, which take 4
 
+@validated(tokens="≥ 1")
 def layer_seconds(
     tokens:int,      # length of the sequence
     cost:LayerCost,  # constants
@@ -91,6 +94,7 @@ def layer_seconds(
     "Time of one layer's forward pass: projections grow with the length, causal attention with its square."
     return (24*cost.width**2*tokens + 2*cost.width*tokens**2)/(cost.devices*cost.flops)
 
+@validated(tokens="≥ 1", alpha="in [0, 1]")
 def swap_fits(
     tokens:int,      # length of the sequence
     alpha:float,     # share of the tokens
@@ -100,6 +104,7 @@ def swap_fits(
     moved = (4 + alpha*cost.rest)*tokens*cost.width/cost.devices
     return moved <= cost.bandwidth*layer_seconds(tokens, cost) and (cost.layers - 2)*moved <= cost.host
 
+@validated(tokens="≥ 1")
 def swap_fraction(
     tokens:int,                  # length of the sequence
     cost:LayerCost=LayerCost(),  # constants
@@ -115,6 +120,7 @@ class MemoryPlan(NamedTuple):
     offsets:list[int]  # address of each tensor
     peak:int           # end of the highest
 
+@validated()
 def live_bound(
     sizes:Sequence[int],  # of the tensors
     start:Sequence[int],  # first step of each
@@ -123,6 +129,7 @@ def live_bound(
     "The largest sum of sizes in use at one time: no plan needs less."
     return max(sum(s for s, a, b in zip(sizes, start, end) if a <= t < b) for t in start)
 
+@validated()
 def plan_offsets(
     sizes:Sequence[int],  # of the tensors, ≥ 1
     start:Sequence[int],  # first step of each
@@ -147,6 +154,7 @@ def plan_offsets(
     return MemoryPlan(offsets, max(a + s for a, s in zip(offsets, sizes)))
 
 # %% ../../papers/memo.ipynb #75d6ccd6
+@validated()
 def plan_largest_first(
     sizes:Sequence[int],  # of the tensors
     start:Sequence[int],  # first step of each
@@ -162,6 +170,7 @@ def plan_largest_first(
         offsets[i] = address
     return MemoryPlan([offsets[i] for i in range(len(sizes))], max(offsets[i] + s for i, s in enumerate(sizes)))
 
+@validated()
 def caching_reserve(
     sizes:Sequence[int],  # of the tensors
     start:Sequence[int],  # first step of each
@@ -230,6 +239,7 @@ def _difference(a:list[Tensor], b:list[Tensor])->float:
     "Largest difference of two lists of tensors."
     return max(float((s - t).abs().max()) for s, t in zip(a, b))
 
+@validated(seed="≥ 0", tokens="≥ 1", traces="≥ 1")
 def run_memo(
     seed:int,                         # of weights, tokens and traces
     tokens:int=64,                    # of the sequence

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 # %% ../../papers/memory_agent_bench.ipynb #ef6b4964
+from ..foundations.validation import validated
 from .common import Criterion, Measurement
 from ..text.competencies import SUITE_TASKS, MemoryAgent, RecallAgent, SuiteQuestion, WindowAgent, competency_suite, run_suite
 from ..text.recall import RecallConfig
@@ -25,6 +26,7 @@ SEARCHES = ('words', 'vectors', 'hybrid', 'hybrid, by time')
 
 class OtherAnswer:
     "Knows the questions, and gives the answer of another one."
+    @validated(seed="≥ 0")
     def __init__(self,
         questions:Sequence[SuiteQuestion],  # of a task
         seed:int,                           # of the order
@@ -32,17 +34,20 @@ class OtherAnswer:
         order = np.random.default_rng(seed).permutation(len(questions))
         self.said = {questions[i].text: questions[j].answer for i, j in zip(order, np.roll(order, 1))}
 
+    @validated()
     def ingest(self,
         chunk:str,  # the next sentence
     )->None:
         "Keep nothing."
 
+    @validated()
     def answer(self,
         q:SuiteQuestion,  # after the last chunk
     )->str:               # of another question
         "The answer of another question."
         return self.said[q.text]
 
+@validated(seed="≥ 0", scale="≥ 1")
 def run_memory_agent_bench(
     seed:int,                              # of the suite
     scale:int=12,                          # of each task

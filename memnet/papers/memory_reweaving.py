@@ -14,11 +14,12 @@ from torch import Tensor, nn
 __all__ = ['select_past', 'LatentStateBuffer', 'WindowBlock', 'ReweavingNet']
 
 # %% ../../papers/memory_reweaving.ipynb #d28afece
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .bmojo import KeyValueStream, StreamRows, TokenTable
 from .common import Criterion, Measurement, build_with_seed, train_steps
 
 # %% ../../papers/memory_reweaving.ipynb #8d562c1c
+@validated(relevance="b t", capacity="≥ 0")
 def select_past(
     relevance:Tensor,  # of every position, `b t`
     capacity:int,      # positions that are kept
@@ -33,6 +34,7 @@ def select_past(
 
 class LatentStateBuffer(nn.Module):
     "Keeps the most relevant past states of several layers, and lets every position attend to them, eq-reweave."
+    @validated(d_model="≥ 1", n_layers="≥ 1", capacity="≥ 0")
     def __init__(self,
         d_model:int,       # width
         n_layers:int,      # layers whose states are kept
@@ -45,6 +47,7 @@ class LatentStateBuffer(nn.Module):
         make = lambda width: nn.ModuleList(nn.Linear(d_model, width) for _ in range(n_layers))
         self.score, self.gate, self.query, self.key, self.value = make(1), make(1), make(d_model), make(d_model), make(d_model)
 
+    @validated(x="b t d", priority="b t")
     def forward(self,
         x:Tensor,                       # features before the last layer, `b t d`
         states:Sequence[Tensor],        # of the layers, each `b t d`
@@ -64,6 +67,7 @@ class LatentStateBuffer(nn.Module):
 # %% ../../papers/memory_reweaving.ipynb #e807b28b
 class WindowBlock(nn.Module):
     "Attention to the last positions, and a two-layer net."
+    @validated(dim="≥ 1", window="≥ 1")
     def __init__(self,
         dim:int,     # width
         window:int,  # positions that are seen, the own one among them
@@ -72,6 +76,7 @@ class WindowBlock(nn.Module):
         self.window, self.norms = window, nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.qkv, self.out, self.net = nn.Linear(dim, 3*dim), nn.Linear(dim, dim), nn.Sequential(nn.Linear(dim, 2*dim), nn.GELU(), nn.Linear(2*dim, dim))
 
+    @validated(x="b t d")
     def forward(self,
         x:Tensor,   # `b t d`
     )->Tensor:      # `b t d`
@@ -84,6 +89,7 @@ class WindowBlock(nn.Module):
 
 class ReweavingNet(nn.Module):
     "Two blocks with a window; between them, states of the embedding and of the first block may be read from a buffer."
+    @validated(window="≥ 1", capacity="≥ 0", dim="≥ 1")
     def __init__(self,
         stream:KeyValueStream,        # gives the alphabets
         window:int,                   # of the blocks
@@ -97,6 +103,7 @@ class ReweavingNet(nn.Module):
         self.buffer = LatentStateBuffer(dim, len(layers), capacity) if layers else None
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, stream.n_values))
 
+    @validated()
     def forward(self,
         rows:StreamRows,              # of the stream
         priority:Tensor|None=None,    # see `LatentStateBuffer`

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/memory_vla.ipynb #36bbf5b2
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement, build_with_seed, train_steps
 from ..tasks.base import sample_distinct
 
 # %% ../../papers/memory_vla.ipynb #32b9d6c9
+@validated(bank="b n d", times="b n", capacity="≥ 1")
 def merge_adjacent(
     bank:Tensor,     # entries in order of time, `b n d`
     times:Tensor,    # of the entries, `b n`
@@ -30,6 +31,7 @@ def merge_adjacent(
         bank, times = join_neighbours(bank, times, first)
     return bank, times
 
+@validated(bank="b n d", times="b n", first="b")
 def join_neighbours(
     bank:Tensor,     # entries, `b n d`
     times:Tensor,    # of the entries, `b n`
@@ -45,12 +47,14 @@ def join_neighbours(
 
 class GatedFusion(nn.Module):
     "A gate for each feature between the present and what was retrieved."
+    @validated(dim="≥ 1")
     def __init__(self,
         dim:int,   # width
     ):
         super().__init__()
         self.gate = nn.Linear(2*dim, dim)
 
+    @validated(x="... d", retrieved="... d")
     def forward(self,
         x:Tensor,          # present, `b d`
         retrieved:Tensor,  # from memory, `b d`
@@ -66,6 +70,7 @@ class ButtonRows(NamedTuple):
     at:Tensor       # frames of the presses, in order, `b 3`
     button:Tensor   # which, `b 3`
 
+@validated(batch_size="≥ 1", steps="≥ 1", dim="≥ 1")
 def sample_buttons(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -84,6 +89,7 @@ def sample_buttons(
 
 class BankReader(nn.Module):
     "Which button was pressed first, second, third? Attention over a bank, fused with the present frame."
+    @validated(dim="≥ 1", width="≥ 1")
     def __init__(self,
         fusion:str="gate",  # "gate", or "none": no memory
         dim:int=24,         # features of a frame
@@ -97,6 +103,7 @@ class BankReader(nn.Module):
         self.key, self.value, self.gated = nn.Linear(width, width), nn.Linear(width, width), GatedFusion(width)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
 
+    @validated(now="b d", bank="b n d", times="b n")
     def forward(self,
         now:Tensor,     # the last frame, `b d`
         bank:Tensor,    # entries, `b n d`

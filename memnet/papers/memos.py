@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor
 
 # %% ../../papers/memos.ipynb #4a10d584
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..models.attention_baselines import FullAttentionTransformer
 from ..models.controller import ControllerState
 from ..models.memnet import MemNetConfig
@@ -27,6 +27,7 @@ from ..text.text_memory import TextMemory
 LIFECYCLE = {('generated', 'read'): 'activated', ('activated', 'read'): 'activated', **{(s, 'replace'): 'merged' for s in ('generated', 'activated')},
              **{(s, 'archive'): 'archived' for s in ('generated', 'activated', 'merged')}, **{(s, 'expire'): 'expired' for s in ('generated', 'activated', 'merged')}, ('archived', 'restore'): 'generated', ('expired', 'restore'): 'generated'}
 
+@validated()
 def lifecycle_step(
     state:str,            # of a record
     event:str,            # that happens to it
@@ -39,6 +40,7 @@ def lifecycle_step(
 
 class HotSet:
     "Keeps the records at hand that score highest after each request, eq-schedule."
+    @validated(vectors="n d", capacity="≥ 1", rate="in [0, 1]")
     def __init__(self,
         vectors:np.ndarray,    # of the records, unit rows, `n d`
         capacity:int,          # records at hand
@@ -48,6 +50,7 @@ class HotSet:
         self.x, self.capacity, self.weights, self.rate, self.uses = vectors, capacity, weights, rate, np.zeros(len(vectors))
         self.hot:set[int] = set()
 
+    @validated(record="at self.x")
     def touch(self,
         record:int,  # that is asked for
     )->bool:         # whether it was at hand
@@ -62,12 +65,14 @@ class HotSet:
 
 class PrefixMemory:
     "A text that is read once, as what attention keeps of it."
+    @validated()
     def __init__(self,
         model:FullAttentionTransformer,  # with a window for text, question and one token more
     ):
         self.model = model.eval()
         self.state:Optional[ControllerState] = None
 
+    @validated(ids="whole b t")
     @torch.no_grad()
     def build(self,
         ids:Tensor,  # tokens of the text, `b t`
@@ -76,6 +81,7 @@ class PrefixMemory:
         self.state = self.model(ids).state
         return self
 
+    @validated(query="b s")
     @torch.no_grad()
     def logits(self,
         query:Tensor,  # tokens of the question, `b s`
@@ -84,6 +90,7 @@ class PrefixMemory:
         require(self.state is not None, "no text was read: call build first")
         return self.model(query, self.state).logits
 
+@validated()
 def joined_prefix(
     a:ControllerState,  # of one text
     b:ControllerState,  # of another one, read apart
@@ -101,6 +108,7 @@ PROMISES = ('as of a time', 'rollback', 'frozen', 'namespaces', 'undone', 'no tr
 
 def _texts(records)->set[tuple[int,str]]: return {(r.id, r.text) for r in records}
 
+@validated(seed="≥ 0", steps="≥ 0")
 def check_promises(
     seed:int,       # of the operations
     steps:int=25,   # how many
@@ -146,6 +154,7 @@ def check_promises(
     return kept
 
 # %% ../../papers/memos.ipynb #0fb5d33d
+@validated(seed="≥ 0", n="≥ 1", records="≥ 1")
 def request_stream(
     seed:int,          # of vectors and requests
     n:int=3_000,       # requests
@@ -167,6 +176,7 @@ def request_stream(
     p /= p.sum(1, keepdims=True)
     return x/np.linalg.norm(x, axis=1, keepdims=True), np.array([rng.choice(records, p=row) for row in p]), p
 
+@validated(seed="≥ 0", n="≥ 1", capacity="≥ 1")
 def hit_rates(
     seed:int,          # of the stream
     n:int=3_000,       # requests
@@ -185,6 +195,7 @@ def hit_rates(
         for name, s in sets.items(): hits[name] = hits.get(name, 0) + s.touch(r)
     return {name: h/n for name, h in hits.items()}
 
+@validated(seed="≥ 0", repeats="≥ 1", dim="≥ 1")
 def prefix_times(
     seed:int,                            # of weights and tokens
     lengths:Sequence[int]=(128, 512, 1024), # tokens of the text
@@ -208,6 +219,7 @@ def prefix_times(
         out.append((n, float(whole), float(kept), gap))
     return out
 
+@validated(seed="≥ 0", programs="≥ 1", requests="≥ 1")
 def run_memos(
     seed:int,                                # of everything
     programs:int=40,                         # a smoke run takes fewer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, cross_entropy
 
 # %% ../../papers/memos_mag.ipynb #a2e6684b
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.probes import Clock
 from ..text.records import Record
@@ -26,6 +26,7 @@ N_KEYS, N_VALUES, BLOCK = 24, 16, 8
 
 class LookupDecoder(nn.Module):
     "Two layers of attention and perceptron; states of a prefix can be given, and patches."
+    @validated(width="≥ 1")
     def __init__(self,
         generator:torch.Generator,  # of the first weights
         width:int=32,               # of the hidden vectors
@@ -38,6 +39,7 @@ class LookupDecoder(nn.Module):
         with torch.no_grad():
             for w in self.parameters(): w.copy_(torch.randn(w.shape, generator=generator)/w.shape[-1]**.5)
 
+    @validated(x="b s d")
     def forward(self,
         x:Tensor,                        # embedded positions, `b s d`
         past:Optional[list]=None,        # keys and values of a prefix, for each layer
@@ -59,6 +61,7 @@ class LookupDecoder(nn.Module):
             if last: x = x + h @ patch[2] @ patch[3]  # type: ignore[index]
         return self.head(x[:, -1]), states
 
+    @validated(keys="... s", values="... s")
     def facts(self,
         keys:Tensor,    # `b s`
         values:Tensor,  # `b s`
@@ -66,12 +69,14 @@ class LookupDecoder(nn.Module):
         "Facts as positions."
         return self.key(keys) + self.val(values)
 
+    @validated(keys="b")
     def question(self,
         keys:Tensor,  # `b`
     )->Tensor:        # `b 1 d`
         "Questions as positions."
         return (self.key(keys) + self.ask)[:, None]
 
+@validated(n="≥ 1")
 def random_blocks(
     n:int,                      # how many
     generator:torch.Generator,  # draws them
@@ -79,6 +84,7 @@ def random_blocks(
     "Blocks of facts."
     return torch.rand(n, N_KEYS, generator=generator).argsort(1)[:, :BLOCK], torch.randint(N_VALUES, (n, BLOCK), generator=generator)
 
+@validated(seed="≥ 0", steps="≥ 0")
 def train_lookup(
     seed:int,         # of weights and blocks
     steps:int=800,    # of Adam
@@ -102,6 +108,7 @@ class MemoryCube(NamedTuple):
     form:str       # 'text', 'kv' or 'patch'
     payload:Any    # keys and values; states; or factors
 
+@validated(keys="8", values="8", asked="q")
 def text_logits(
     model:LookupDecoder,  # frozen
     keys:Tensor,          # of the block, `8`
@@ -114,6 +121,7 @@ def text_logits(
 
 class LowRankPatch(nn.Module):
     "A change of two projections, of low rank; it begins as no change."
+    @validated(width="≥ 1", rank="≥ 0")
     def __init__(self,
         width:int,                  # of the model
         rank:int,                   # of the change
@@ -127,6 +135,7 @@ class LowRankPatch(nn.Module):
         "The four factors."
         return self.a, self.b, self.c, self.d
 
+@validated(keys="8", target="8 v", steps="≥ 0")
 def distil(
     model:LookupDecoder,  # frozen
     patch:LowRankPatch,   # fresh
@@ -142,6 +151,7 @@ def distil(
         opt.zero_grad(); loss.backward(); opt.step()
     return patch
 
+@validated(rank="≥ 0", steps="≥ 0")
 def promote_cube(
     record:Record,        # with keys and values in its meta
     model:LookupDecoder,  # frozen
@@ -159,6 +169,7 @@ def promote_cube(
         payload = tuple(f.detach() for f in distil(model, patch, keys, text_logits(model, keys, values, keys), steps).factors())
     return MemoryCube(record.entry, record.version, to, payload)
 
+@validated(asked="q")
 def cube_logits(
     cube:MemoryCube,            # any form
     model:LookupDecoder,        # frozen
@@ -170,6 +181,7 @@ def cube_logits(
     if cube.form == 'text': return text_logits(model, *cube.payload, asked)  # type: ignore[call-arg]
     return model(model.question(asked), past=cube.payload)[0] if cube.form == 'kv' else model(model.question(asked), patch=cube.payload)[0]
 
+@validated()
 def demote_cube(
     cube:MemoryCube,  # any form
     mem:TextMemory,   # where its record is
@@ -180,6 +192,7 @@ def demote_cube(
 # %% ../../papers/memos_mag.ipynb #74ff5660
 FORMS = ('text', 'kv', 'patch')
 
+@validated(width="≥ 1", rank="≥ 0", steps="≥ 0")
 def form_costs(
     width:int=32,    # of the model
     rank:int=4,      # of a patch
@@ -191,6 +204,7 @@ def form_costs(
     bare, beside = position(1), position(BLOCK + 1)
     return {'text': (0, prefix + beside), 'kv': (prefix, beside), 'patch': (BLOCK*(prefix + beside) + steps*3*BLOCK*(bare + patch), bare + patch)}
 
+@validated()
 def crossover(
     first:tuple[float,float],   # cost to write, to read
     second:tuple[float,float],  # dearer to write, cheaper to read
@@ -198,6 +212,7 @@ def crossover(
     "eq-crossover."
     return (second[0] - first[0])/(first[1] - second[1])
 
+@validated(uses="in [0, inf)")
 def cost_form(
     uses:float,                            # expected, before the next edit
     costs:Mapping[str,tuple[float,float]], # form -> cost to write, to read
@@ -205,6 +220,7 @@ def cost_form(
     "Which form pays."
     return min(costs, key=lambda f: costs[f][0] + uses*costs[f][1])
 
+@validated(n_blocks="≥ 1")
 def workload_cost(
     policy:str,                          # a form, or 'scheduler'
     uses:Sequence[int],                  # blocks in the order they are asked for
@@ -229,6 +245,7 @@ def workload_cost(
         count[block] += 1
     return total
 
+@validated(seed="≥ 0", steps="≥ 0", patch_steps="≥ 1", blocks="≥ 1", queries="≥ 0")
 def run_memos_mag(
     seed:int,           # of the model, the blocks and the workload
     steps:int=800,      # of training the model

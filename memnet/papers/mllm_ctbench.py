@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 # %% ../../papers/mllm_ctbench.ipynb #46e5d548
 from ..analysis.continual_metrics import average_accuracy, backward_transfer, learning_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement, build_with_seed
 
 # %% ../../papers/mllm_ctbench.ipynb #4dddfabd
+@validated()
 def kl_k3(
     logp:Tensor,      # log-probability of each drawn token
     logp_ref:Tensor,  # the same under the reference
@@ -30,6 +31,7 @@ def kl_k3(
     gap = logp_ref - logp
     return gap.expm1() - gap
 
+@validated(group_size="≥ 1", eps="in [0, inf)")
 def group_advantages(
     rewards:Tensor,    # those of a group side by side, `(p g) ...`
     group_size:int,    # outputs for each prompt
@@ -40,6 +42,7 @@ def group_advantages(
     r = rewards.unflatten(0, (-1, group_size))
     return ((r - r.mean(1, keepdim=True))/(r.std(1, unbiased=False, keepdim=True) + eps)).flatten(0, 1)
 
+@validated(clip="in [0, inf)", beta="in [0, inf)")
 def grpo_loss(
     logp:Tensor,                    # log-probability of each drawn token, with gradient
     logp_old:Tensor,                # the same when it was drawn
@@ -59,6 +62,7 @@ def grpo_loss(
 N_TASKS, BASE = 4, 7   # tasks; numbers and tokens are 0 ... 6
 PER_TASK = BASE*BASE   # prompts of a task
 
+@validated()
 def draw_solutions(
     generator:torch.Generator,  # of the linear forms
 )->Tensor:                      # two reasoning tokens and the answer for every prompt of every task, `p 3`
@@ -74,6 +78,7 @@ class StepwisePolicy(nn.Module):
     "Write two reasoning tokens and an answer, each seen by the next."
     steps = (BASE + 1, 1, 0)   # what writing a token adds to the number of a context: there are 8 by 8 for a prompt, 0 = not yet written
 
+    @validated(hidden="≥ 1")
     def __init__(self,
         hidden:int=256,  # width of both hidden layers
     ):
@@ -84,12 +89,14 @@ class StepwisePolicy(nn.Module):
         self.inputs:Tensor   # of every context
         self.register_buffer("inputs", torch.cat(parts, -1).flatten(0, -2).float(), persistent=False)
 
+    @validated()
     def forward(self,
         contexts:Tensor,  # numbers, `...`
     )->Tensor:            # log-probabilities of the next token, `... 7`
         seen, back = contexts.unique(return_inverse=True)   # outputs of a group share most contexts
         return self.net(self.inputs[seen]).log_softmax(-1)[back]
 
+    @validated(prompts="b", tokens="whole b 3")
     def teacher_forced(self,
         prompts:Tensor,  # numbers, `b`
         tokens:Tensor,   # written, `b 3`
@@ -98,6 +105,7 @@ class StepwisePolicy(nn.Module):
         written = (tokens + 1)*torch.tensor(self.steps)
         return self((prompts*(BASE + 1)**2).unsqueeze(1) + written.cumsum(1) - written)
 
+    @validated(prompts="b", tokens="whole b 3")
     def logp(self,
         prompts:Tensor,  # numbers, `b`
         tokens:Tensor,   # written, `b 3`
@@ -105,6 +113,7 @@ class StepwisePolicy(nn.Module):
         "How likely what was written is."
         return self.teacher_forced(prompts, tokens).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
+    @validated(prompts="b")
     @torch.no_grad()
     def write(self,
         prompts:Tensor,                            # numbers, `b`
@@ -127,6 +136,7 @@ class TuningMethod(NamedTuple):
 
 GROUP, PROMPTS, INNER = 8, 32, 2   # outputs for a prompt; prompts in a batch; steps on each batch of outputs
 
+@validated(tokens="whole b 3", solution="... 3")
 def solution_reward(
     tokens:Tensor,    # written, `b 3`
     solution:Tensor,  # what is right, `b 3`
@@ -134,6 +144,7 @@ def solution_reward(
     "1 for the right answer, and .25 for each right reasoning token."
     return (tokens == solution).float() @ torch.tensor([.25, .25, 1.])
 
+@validated(prompts="b", solutions="p 3")
 def batch_losses(
     policy:StepwisePolicy,      # is tuned
     reference:StepwisePolicy,   # at the start of the task
@@ -161,6 +172,7 @@ def batch_losses(
         old = logp.detach() if old is None else old
         yield grpo_loss(logp, old, advantages, logp_ref=ref, beta=method.beta)
 
+@validated(solutions="p 3")
 def shares_right(
     policy:StepwisePolicy,  # to be tested
     solutions:Tensor,       # of all prompts, `p 3`
@@ -169,6 +181,7 @@ def shares_right(
     right = (policy.write(torch.arange(len(solutions))) == solutions).float().view(N_TASKS, PER_TASK, 3).mean(1)
     return torch.stack([right[:, 2], right[:, :2].mean(1)])
 
+@validated(solutions="p 3", seed="≥ 0", most="≥ 0", level="in [0, inf)", size="≥ 1")
 def tune_until(
     policy:StepwisePolicy,      # its weights change
     prompts:Tensor,             # of the task, numbers
@@ -205,6 +218,7 @@ FIXED_SEEDS = 3   # under the fixed budget: the first three seeds, for time
 METHODS = {"SFT": TuningMethod(False, 1e-3), "SFT, slow": TuningMethod(False, 3e-4), "SFT, penalty": TuningMethod(False, 1e-3, .3)}
 METHODS |= {"GRPO 0": TuningMethod(True, 3e-4), "GRPO .04": TuningMethod(True, 3e-4, .04), "GRPO .3": TuningMethod(True, 3e-4, .3), "GRPO 1": TuningMethod(True, 3e-4, 1.)}
 
+@validated(solutions="p 3", level="in [0, inf)", hidden="≥ 1", seed="≥ 0")
 def train_joint_base(
     solutions:Tensor,  # of all prompts, `p 3`
     level:float,       # answers to be right
@@ -216,6 +230,7 @@ def train_joint_base(
     tune_until(policy, torch.arange(len(solutions)), solutions, METHODS["SFT"], seed, 2000, level, 2*PROMPTS)
     return policy
 
+@validated(solutions="p 3", seed="≥ 0", most="≥ 0", level="in [0, inf)")
 def tune_in_turn(
     base:StepwisePolicy,   # is left as it is
     solutions:Tensor,      # of all prompts, `p 3`
@@ -232,6 +247,7 @@ def tune_in_turn(
         rows.append(shares_right(policy, solutions)[:, list(order)])
     return torch.stack(rows, 1), taken
 
+@validated(taken="≥ 0")
 def summarise(
     arm:str,          # its name
     right:Tensor,     # of `tune_in_turn`
@@ -243,6 +259,7 @@ def summarise(
     found["reasoning less answers"] = found["reasoning bwt"] - found["bwt"]
     return [Measurement(arm, k, v) for k, v in found.items()]
 
+@validated(seed="≥ 0")
 def run_mllm_ctbench(
     seed:int,                      # tasks, weights, batches, outputs
     cfg:BenchConfig=BenchConfig(), # sizes; a smoke run takes smaller ones

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/mlp_memory.ipynb #02195189
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement, build_with_seed
 
 # %% ../../papers/mlp_memory.ipynb #accc382d
+@validated(keys="n c", values="n", n_vocab="≥ 1", k="≥ 1", tau="in (0, inf)", queries="q c")
 def knn_lm_targets(
     keys:Tensor,                # hidden states of the datastore, `n c`
     values:Tensor,              # the tokens that follow, `n`
@@ -41,6 +42,7 @@ def knn_lm_targets(
 
 class MLPMemory(nn.Module):
     "Two hidden layers from a state to the logarithms of a vote."
+    @validated(d_in="≥ 1", hidden="≥ 1", n_vocab="≥ 1")
     def __init__(self,
         d_in:int,     # width of a hidden state
         hidden:int,   # width of both layers
@@ -50,12 +52,14 @@ class MLPMemory(nn.Module):
         require(min(d_in, hidden, n_vocab) >= 1, f"sizes must be >= 1, got d_in={d_in}, hidden={hidden}, n_vocab={n_vocab}")
         self.net = nn.Sequential(nn.Linear(d_in, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, n_vocab))
 
+    @validated(h="... c")
     def forward(self,
         h:Tensor,  # hidden states, `... c`
     )->Tensor:     # log probabilities, `... v`
         "What the search would say, without a search."
         return self.net(h).log_softmax(-1)
 
+@validated(logp="... v", logp_mem="... v", lmbda="in [0, 1]")
 def interpolate(
     logp:Tensor,      # of the base, `... v`
     logp_mem:Tensor,  # of the memory, `... v`
@@ -82,6 +86,7 @@ class FactWorld(NamedTuple):
     chain:Tensor    # probabilities of the next filler symbol, `f f`
     objects:Tensor  # of a subject and a relation, `s r`
 
+@validated()
 def build_fact_world(
     generator:torch.Generator,  # draws it
 )->FactWorld:
@@ -89,6 +94,7 @@ def build_fact_world(
     chain = torch.rand(FILLER, FILLER, generator=generator).pow(12)
     return FactWorld(chain/chain.sum(1, keepdim=True), torch.randint(OBJECTS, (SUBJECTS, RELATIONS), generator=generator))
 
+@validated(n_rows="≥ 1", length="≥ 1")
 def draw_fact_text(
     world:FactWorld,            # chain and facts
     n_rows:int,                 # to draw
@@ -113,12 +119,14 @@ def draw_fact_text(
 
 class FactModel(nn.Module):
     "Predicts the next token from the last four."
+    @validated(width="≥ 1")
     def __init__(self,
         width:int,  # hidden units
     ):
         super().__init__()
         self.embed, self.hidden, self.head = nn.Embedding(N_TOKENS + 1, 24), nn.Linear(4*24, width), nn.Linear(width, N_TOKENS)
 
+    @validated(x="b t")
     def states(self,
         x:Tensor,  # tokens, `b t`
     )->tuple[Tensor, Tensor]:  # hidden units before the next tokens, and these, `b*(t-1) c` and `b*(t-1)`
@@ -126,6 +134,7 @@ class FactModel(nn.Module):
         windows = F.pad(x, (3, 0), value=N_TOKENS).unfold(1, 4, 1)[:, :-1]
         return self.hidden(self.embed(windows).flatten(2)).tanh().flatten(0, 1), x[:, 1:].flatten()
 
+    @validated(x="b t")
     def forward(self,
         x:Tensor,  # tokens, `b t`
     )->Tensor:     # loss in nats
@@ -133,6 +142,7 @@ class FactModel(nn.Module):
         h, y = self.states(x)
         return F.cross_entropy(self.head(h), y)
 
+@validated(width="≥ 1", n_steps="≥ 0", seed="≥ 0")
 def train_fact_model(
     width:int,                  # hidden units
     train:Tensor,               # rows
@@ -154,6 +164,7 @@ def train_fact_model(
             if now < best: best, kept = now, copy.deepcopy(net)
     return net, kept
 
+@validated(h="n c", y="whole n", alpha="in [0, 1]", epochs="≥ 0", seed="≥ 0")
 def train_mlp_memory(
     h:Tensor,        # hidden states, `n c`
     y:Tensor,        # the tokens that follow, `n`
@@ -210,6 +221,7 @@ class _Frozen:
         net = train_mlp_memory(self.keys, self.values, targets, alpha, epochs, seed)
         with torch.no_grad(): return self.mixed((net(self.h[0]), net(self.h[1])))[1:]
 
+@validated(n_entries="≥ 1", width="≥ 1", hidden="≥ 1")
 def multiply_adds(
     n_entries:int,    # of the datastore
     width:int,        # of a hidden state
@@ -218,6 +230,7 @@ def multiply_adds(
     "What one query costs: all distances, or three layers."
     return n_entries*width, width*hidden + hidden*hidden + hidden*N_TOKENS
 
+@validated(seed="≥ 0")
 def run_mlp_memory(
     seed:int,                             # world, text, weights
     cfg:FactTextConfig=FactTextConfig(),  # sizes; a smoke run takes smaller ones

@@ -14,11 +14,12 @@ __all__ = ['mix_memories', 'Routes', 'MixtureOfMemories', 'load_balancing_loss',
            'sample_routed_rows', 'read_rows']
 
 # %% ../../papers/mom.ipynb #a1724b88
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement
 from ..tasks.base import sample_distinct
 
 # %% ../../papers/mom.ipynb #3d0b32a4
+@validated(q="b t k", k="b m t k", v="b m t d", gates="b t m", routed="b t m", keep="in [0, 1]", state="b m k d")
 def mix_memories(
     q:Tensor,          # questions, `b t k`
     k:Tensor,          # keys for each memory, `b m t k`
@@ -44,6 +45,7 @@ class Routes(NamedTuple):
 
 class MixtureOfMemories(nn.Module):
     "Several outer-product memories, of which each token writes to few, beside a shared one that takes every token. Source: Du et al. 2025, and their code."
+    @validated(d_model="≥ 1", d_key="≥ 1", n_memories="≥ 0", top_k="≥ 1", keep="in (0, 1]")
     def __init__(self,
         d_model:int,                  # width of the features
         d_key:int,                    # width of keys and questions
@@ -67,6 +69,7 @@ class MixtureOfMemories(nn.Module):
         self.write_gate = nn.Linear(d_model, 1) if write_gate else None
         self.state_size = n*d_key*d_model
 
+    @validated(x="b t d")
     def route(self,
         x:Tensor,   # features, `b t d`
     )->Routes:
@@ -78,6 +81,7 @@ class MixtureOfMemories(nn.Module):
         gates = gates + routed*(1 - gates).detach() if self.straight_through else gates/gates.sum(-1, keepdim=True)
         return Routes(p, routed, gates)
 
+    @validated(x="b t d", state="b m k d", writes="b t")
     def forward(self,
         x:Tensor,                   # features, `b t d`
         state:Tensor|None=None,     # memories before, `b m k d`; None = zero
@@ -95,6 +99,7 @@ class MixtureOfMemories(nn.Module):
         if state is None: state = x.new_zeros(len(x), n, k.shape[-1], v.shape[-1])
         return mix_memories(q, F.normalize(k, dim=-1), v, gates, routed, self.keep, state)
 
+@validated()
 def load_balancing_loss(
     routes:Routes,   # of a batch
 )->Tensor:           # a scalar, 1 where all memories are used alike
@@ -102,6 +107,7 @@ def load_balancing_loss(
     share = routes.routed.flatten(0, 1).mean(0)
     return routes.probabilities.shape[-1]*(share/share.sum() @ routes.probabilities.flatten(0, 1).mean(0))
 
+@validated(top_k="≥ 1")
 def require_router_gradient(
     top_k:int,               # choices that are kept
     straight_through:bool,   # whether the gradient passes anyway
@@ -116,6 +122,7 @@ class RoutedRows(NamedTuple):
     value:Tensor    # of each token, `b t`
     fact:Tensor     # which tokens are asked for, bool `b t`
 
+@validated(batch_size="≥ 1", n_facts="≥ 1", n_distractors="≥ 0", dim="≥ 1", n_values="≥ 1")
 def sample_routed_rows(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -129,6 +136,7 @@ def sample_routed_rows(
     order = sample_distinct(batch_size, n, n, generator)
     return RoutedRows(torch.randn(batch_size, n, dim, generator=generator), torch.randint(n_values, (batch_size, n), generator=generator), order < n_facts)
 
+@validated(routed="b t m", gates="b t m", keep="in [0, 1]", projection="d k", n_values="≥ 1")
 def read_rows(
     rows:RoutedRows,            # rows
     routed:Tensor,              # how much of each token each memory takes, `b t m`

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/pmi.ipynb #10db8dd1
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement, build_with_seed, train_steps
 from ..tasks.base import sample_distinct
 
 # %% ../../papers/pmi.ipynb #5086cca7
 class CompetitiveWrite(nn.Module):
     "Slots attend to the tokens of a segment, the strongest tokens win, and gates decide what is kept. Source: Zeng et al. 2023, and their code."
+    @validated(dim="≥ 1", top_k="≥ 1")
     def __init__(self,
         dim:int,      # width of tokens and slots
         top_k:int,    # tokens that a slot takes
@@ -29,6 +30,7 @@ class CompetitiveWrite(nn.Module):
         self.query, self.key, self.value, self.gates = (nn.Linear(dim, n*dim) for n in (1, 1, 1, 2))
         self.mix = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
+    @validated(slots="b n d", x="b s d")
     def forward(self,
         slots:Tensor,   # working memory, `b n d`
         x:Tensor,       # tokens of a segment, `b s d`
@@ -40,6 +42,7 @@ class CompetitiveWrite(nn.Module):
         i, f = self.gates(written).chunk(2, -1)
         return i.sigmoid()*written.tanh() + (f + 1).sigmoid()*slots, written
 
+@validated(w="... s", top_k="≥ 1")
 def keep_strongest(
     w:Tensor,     # weights, `… s`
     top_k:int,    # that are kept
@@ -50,6 +53,7 @@ def keep_strongest(
 
 class OuterProductMemory:
     "A sum of outer products of keys of unit length and values, eq-outer."
+    @validated(batch_size="≥ 1", d_key="≥ 1", d_value="≥ 1")
     def __init__(self,
         batch_size:int,  # rows
         d_key:int,       # width of a key
@@ -57,6 +61,7 @@ class OuterProductMemory:
     ):
         self.matrix = torch.zeros(batch_size, d_key, d_value)
 
+    @validated(k="b n k", v="b n v")
     def write(self,
         k:Tensor,   # keys, `b n k`
         v:Tensor,   # values, `b n v`
@@ -65,12 +70,14 @@ class OuterProductMemory:
         require(k.shape[-1] == self.matrix.shape[1] and v.shape[-1] == self.matrix.shape[2], f"keys and values must have widths {tuple(self.matrix.shape[1:])}, got {k.shape[-1]} and {v.shape[-1]}")
         self.matrix = self.matrix + F.normalize(k, dim=-1).transpose(1, 2) @ v
 
+    @validated(q="b q k")
     def read(self,
         q:Tensor,   # questions, `b q k`
     )->Tensor:      # `b q v`
         "What the matrix gives for them."
         return F.normalize(q, dim=-1) @ self.matrix
 
+@validated(long="b m n d", written="b n d")
 def contract_slots(
     long:Tensor,     # long-term slots, `b m n d`
     written:Tensor,  # what was written, `b n d`
@@ -84,6 +91,7 @@ class Story(NamedTuple):
     key:Tensor     # `b segments facts`
     value:Tensor   # `b segments facts`
 
+@validated(batch_size="≥ 1", n_segments="≥ 1", n_facts="≥ 1", n_keys="≥ 1", n_values="≥ 1")
 def sample_story(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -100,6 +108,7 @@ def sample_story(
 
 class StoryReader(nn.Module):
     "Reads a story segment by segment and answers from one kind of memory."
+    @validated(n_slots="≥ 1", n_keys="≥ 1", n_values="≥ 1", dim="≥ 1")
     def __init__(self,
         kind:str,        # "working", "contracted", "outer", "segment" or "all"
         n_slots:int=2,   # of the working memory
@@ -115,6 +124,7 @@ class StoryReader(nn.Module):
         self.to_key, self.to_value = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.norm, self.head = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, n_values))
 
+    @validated()
     def forward(self,
         story:Story,  # rows
     )->Tensor:        # logits, `b n v`

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 # %% ../../papers/power_law.ipynb #88db152c
 from ..analysis.continual_metrics import average_accuracy, average_forgetting, learning_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from .ssd import diagonal_fisher
 from ..tasks.streams import Stream, permuted_digits
 from ..training.prototype_memory import make_mlp
 
 # %% ../../papers/power_law.ipynb #785330da
+@validated(alpha="in [0, inf)", offset="> -1", tau="in (0, inf)")
 def rehearsal_weights(
     age:Tensor,         # of each old task, ≥ 1
     kind:str="power",   # "power", "exponential", "uniform" or "recent"
@@ -37,6 +38,7 @@ def rehearsal_weights(
     w = laws[kind]()
     return w/w.sum()
 
+@validated(budget="≥ 0")
 def rehearsal_counts(
     weights:Tensor,  # of `rehearsal_weights`
     budget:int,      # examples to share
@@ -65,6 +67,7 @@ def _penalty(net:nn.Module, anchors:list[tuple[dict[str, Tensor], dict[str, Tens
     named = dict(net.named_parameters())
     return sum((strength/2*(f[k]*(named[k] - old[k]).square()).sum() for f, old in anchors for k in named), torch.zeros(()))
 
+@validated(seed="≥ 0", ewc="in [0, inf)")
 def learn_phases(
     stream:Stream,                                  # permuted digits
     cfg:RehearsalConfig,                            # sizes
@@ -97,6 +100,7 @@ def learn_phases(
         with torch.no_grad(): rows.append([(net(a).argmax(-1) == b).float().mean().item() for a, b in stream.test_sets[:cfg.n_tasks]])
     return torch.tensor(rows), total
 
+@validated(seed="≥ 0")
 def run_power_law(
     seed:int,                               # permutations, weights, order
     cfg:RehearsalConfig=RehearsalConfig(),  # sizes; a smoke run takes smaller ones

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 
 # %% ../../papers/reality_check.ipynb #791cfe79
 from ..analysis.continual_metrics import average_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from .few_shot_cl import class_universe
 from ..tasks.streams import Experience, Stream, split_digits
@@ -34,6 +34,7 @@ class TwoPhaseResult(NamedTuple):
     optimistic:float         # the best accuracy of any settings there: the usual number
     rank_correlation:float   # of the settings between both kinds of scenarios; NaN where one of them ranks nothing
 
+@validated(n_trials="≥ 1")
 def draw_settings(
     space:Mapping[str, Sequence|tuple],  # name -> list of choices, or (low, high) for a number that is drawn evenly in its logarithm
     n_trials:int,                        # how many
@@ -47,6 +48,7 @@ def draw_settings(
         return values[0]*(values[1]/values[0])**u
     return [{k: draw(v) for k, v in space.items()} for _ in range(n_trials)]
 
+@validated(n_trials="≥ 1")
 def two_phase_evaluation(
     run:Callable[[Mapping[str, Any], Any], float],  # settings, scenario -> accuracy
     space:Mapping[str, Sequence|tuple],             # see `draw_settings`
@@ -75,6 +77,7 @@ LEARNERS:dict[str, dict[str, Any]] = {"replay": dict(), "DER++": dict(distill=(.
 PAIRS = {"synthetic 1 → digits": "dissimilar", "digits → synthetic 1": "dissimilar", "synthetic 1 → synthetic 2": "similar",
          "digits → digits": "same data", "synthetic 1 → synthetic 1": "same data"}
 
+@validated(held="one of valid | test", seed="≥ 0", order="≥ 0", shown="≥ 1")
 def split_universe(
     seed:int,            # of the universe
     order:int,           # of its classes
@@ -89,6 +92,7 @@ def split_universe(
     experiences = tuple(Experience(*part(x[:, :shown], c), torch.full((2*shown,), t)) for t, c in enumerate(groups))
     return Stream("synthetic", experiences, tuple(part(tested, c) for c in groups))
 
+@validated(name="one of digits | synthetic 1 | synthetic 2", held="one of valid | test", seed="≥ 0")
 def scenarios(
     name:str,            # "digits", "synthetic 1" or "synthetic 2"
     held:str,            # "valid" for choosing, "test" for reporting
@@ -100,6 +104,7 @@ def scenarios(
     if name == "digits": return [split_digits(o, held) for o in orders]
     return [split_universe(100*seed + int(name[-1]), o, held, cfg.shown) for o in orders]
 
+@validated(learner=f"one of {' | '.join(LEARNERS)}", seed="≥ 0")
 def learn_stream(
     settings:Mapping[str, Any],  # of `NetConfig`, and `epochs`
     stream:Stream,               # any
@@ -112,6 +117,7 @@ def learn_stream(
     result = run_stream(net, replace(stream, epochs=settings["epochs"], batch_size=32), torch.Generator().manual_seed(seed))
     return average_accuracy(result.accuracies)
 
+@validated(seed="≥ 0")
 def run_reality(
     seed:int,                           # universes, orders, settings, weights
     cfg:RealityConfig=RealityConfig(),  # sizes; a smoke run takes smaller ones

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../papers/recognition_recall.ipynb #2ce07800
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from ..models.attention_baselines import FullAttentionTransformer
 from ..models.memnet import MemNetConfig
 from .common import Criterion, Measurement
 
 # %% ../../papers/recognition_recall.ipynb #e991915c
+@validated(nll_seen="n", nll_foil="m")
 def recognition_accuracy(
     nll_seen:Tensor,  # loss of each studied item, `n`
     nll_foil:Tensor,  # loss of each foil, `m`
@@ -29,6 +30,7 @@ def recognition_accuracy(
     difference = nll_foil.double().unsqueeze(0) - nll_seen.double().unsqueeze(1)
     return ((difference > 0).double() + .5*(difference == 0)).mean().item()
 
+@validated(sequences="n t", cue="≥ 0")
 def recall_accuracy(
     complete:Callable[[Tensor, int], Tensor],  # (beginnings `n k`, length) -> sequences `n length`
     sequences:Tensor,                          # studied, `n t`
@@ -39,6 +41,7 @@ def recall_accuracy(
     done = complete(sequences[:, :cue], sequences.shape[1])
     return (done[:, cue:] == sequences[:, cue:]).double().mean().item()
 
+@validated()
 def retention_curve(
     probe:Callable[[], Any],       # measures the learner
     update:Callable[[], object],   # one update on something new
@@ -57,6 +60,7 @@ class MarkovLanguage(NamedTuple):
     "Sentences of a random chain."
     transition:Tensor  # probability of the next word, `v v`
 
+    @validated(n="≥ 1", length="≥ 1")
     def sample(self,
         n:int,                      # sentences
         length:int,                 # words
@@ -67,12 +71,14 @@ class MarkovLanguage(NamedTuple):
         for _ in range(length - 1): words.append(torch.multinomial(self.transition[words[-1]], 1, generator=generator).squeeze(1))
         return torch.stack(words, 1)
 
+    @validated(sentences="n t")
     def nll(self,
         sentences:Tensor,  # `n t`
     )->Tensor:             # mean over words, `n`
         "Loss of the chain's own model."
         return -self.transition[sentences[:, :-1], sentences[:, 1:]].log().mean(1)
 
+@validated(n_words="≥ 1", n_successors="≥ 1")
 def make_language(
     generator:torch.Generator,  # draws the chain
     n_words:int=64,             # vocabulary
@@ -88,12 +94,14 @@ def _nll(model:torch.nn.Module, x:Tensor)->Tensor: return F.cross_entropy(model(
 
 class WeightLearner:
     "A Transformer that is trained on what it reads."
+    @validated(lr="in (0, inf)")
     def __init__(self,
         model:FullAttentionTransformer,  # trained in place
         lr:float=2.5e-3,                 # of Adam, one optimiser throughout
     ):
         self.model, self.optimizer = model, torch.optim.Adam(model.parameters(), lr)
 
+    @validated(x="n t")
     def read(self,
         x:Tensor,  # sentences, `n t`
     )->None:
@@ -102,6 +110,7 @@ class WeightLearner:
         _nll(self.model, x).mean().backward()
         self.optimizer.step()
 
+    @validated(x="n t")
     @torch.no_grad()
     def nll(self,
         x:Tensor,  # sentences, `n t`
@@ -109,6 +118,7 @@ class WeightLearner:
         "Mean loss of each sentence."
         return _nll(self.model, x)
 
+    @validated(beginning="n k", length="≥ 1")
     @torch.no_grad()
     def complete(self,
         beginning:Tensor,  # `n k`
@@ -120,11 +130,13 @@ class WeightLearner:
 
 class SlotLearner:
     "A store of sentences, the first in is the first out."
+    @validated(capacity="≥ 1")
     def __init__(self,
         capacity:int,  # sentences
     ):
         self.capacity, self.held = capacity, torch.zeros(0, 0, dtype=torch.long)
 
+    @validated(x="n t")
     def read(self,
         x:Tensor,  # sentences, `n t`
     )->None:
@@ -133,12 +145,14 @@ class SlotLearner:
         new = ~(x.unsqueeze(1) == self.held).all(-1).any(1)
         self.held = torch.cat([self.held, x[new]])[-self.capacity:]
 
+    @validated(x="n t")
     def nll(self,
         x:Tensor,  # sentences, `n t`
     )->Tensor:     # `n`
         "0 for what is held, 1 for the rest."
         return 1. - (x.unsqueeze(1) == self.held).all(-1).any(1).float() if len(self.held) else torch.ones(len(x))
 
+    @validated(beginning="n k", length="≥ 1")
     def complete(self,
         beginning:Tensor,  # `n k`
         length:int,        # words of a whole sentence
@@ -160,6 +174,7 @@ class StudyConfig(NamedTuple):
     exposures:tuple[int, ...]=(0, 1, 2, 3, 6, 10)     # probed after so many passes
     updates:tuple[int, ...]=(0, 1, 3, 10, 30, 100, 300)  # and then after so many updates on new sentences
 
+@validated()
 def pretrained(
     language:MarkovLanguage,    # what is learned
     cfg:StudyConfig,            # sizes
@@ -199,6 +214,7 @@ def _study(arm:str, learner:WeightLearner|SlotLearner, sets:dict[str, Tensor], f
     if arm == "sentences": rows.append(Measurement("not studied", "deviation", max(abs(unread["recognition"] - .5) for curve in curves for _, unread in curve.values())))
     return rows + [Measurement(arm, k, v) for k, v in scalars.items()]
 
+@validated(seed="≥ 0")
 def run_recognition_recall(
     seed:int,                       # language, weights, sentences
     cfg:StudyConfig=StudyConfig(),  # sizes; a smoke run takes smaller ones

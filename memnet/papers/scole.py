@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../papers/scole.ipynb #5c7dc1a2
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import Experience, Stream, StreamBatch, join_experiences, recurring_digits
 from ..training.prototype_memory import make_mlp
 from ..training.run_stream import run_stream
 
 # %% ../../papers/scole.ipynb #3671fc56
+@validated(logits="b c", targets="whole b")
 def group_masked_cross_entropy(
     logits:Tensor,   # `b c`
     targets:Tensor,  # `b`
@@ -33,6 +34,7 @@ def group_masked_cross_entropy(
 # %% ../../papers/scole.ipynb #07804b53
 class DescentLearner:
     "An MLP and plain stochastic gradient descent."
+    @validated(momentum="in [0, 1)", lr="in (0, inf)")
     def __init__(self,
         generator:torch.Generator,  # of the weights
         masked:bool=True,           # leave absent classes out of the loss
@@ -42,6 +44,7 @@ class DescentLearner:
         self.net, self.masked = make_mlp(64, 128, 10, generator), masked
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr, momentum=momentum)
 
+    @validated()
     def observe(self,
         batch:StreamBatch,  # of which it uses inputs and targets
     )->None:
@@ -52,6 +55,7 @@ class DescentLearner:
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 10.)
         self.optimizer.step()
 
+    @validated(inputs="b f")
     @torch.no_grad()
     def predict(self,
         inputs:Tensor,  # `b f`
@@ -60,6 +64,7 @@ class DescentLearner:
         return self.net(inputs).softmax(-1)
 
 # %% ../../papers/scole.ipynb #6d64b911
+@validated(least="≥ 1")
 def frequency_replay(
     stream:Stream,                          # one experience a task
     rule:str="rare",                        # "rare", or "random": any class seen before
@@ -86,6 +91,7 @@ def frequency_replay(
     return replace(stream, experiences=tuple(experiences))
 
 # %% ../../papers/scole.ipynb #9ccc7fe4
+@validated(seed="≥ 0")
 def uneven_probabilities(
     seed:int,       # which classes are rare
 )->list[float]:     # one a class
@@ -111,6 +117,7 @@ def _curves(arm:str, right:Tensor, tasks:Sequence[set[int]], rare:Tensor)->list[
                    lost_at_first=sum(kept[:10])/max(1, len(kept[:10])), lost_at_last=sum(kept[-50:])/max(1, len(kept[-50:])))
     return [Measurement(arm, k, x) for k, x in scalars.items()] + [Measurement(arm, "all classes", smooth(i - 1), i) for i in marks]
 
+@validated(seed="≥ 0", n_tasks="≥ 1")
 def run_scole(
     seed:int,         # stream, order, weights
     n_tasks:int=400,  # of a stream; a smoke run takes fewer

@@ -13,11 +13,12 @@ from scipy.special import betainc
 from scipy.stats import hypergeom
 
 # %% ../../papers/sdr.ipynb #7be2d193
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split
 
 # %% ../../papers/sdr.ipynb #61777b6c
+@validated(n="≥ 1", a="≥ 0", s="≥ 0", b="≥ 0")
 def overlap_count(
     n:int,  # cells
     a:int,  # active cells
@@ -27,6 +28,7 @@ def overlap_count(
     "Patterns with this overlap, eq-false-match."
     return math.comb(s, b)*math.comb(n - s, a - b) if 0 <= b <= a else 0
 
+@validated(n="≥ 1", a="≥ 0", s="≥ 0", theta="≥ 0")
 def sdr_false_match_probability(
     n:int,      # cells
     a:int,      # active cells
@@ -44,6 +46,7 @@ def _ratio(n:int, a:int, s:int, theta:int)->float:
     return math.ldexp((matches << shift)//total, -shift)
 
 # %% ../../papers/sdr.ipynb #29cdbba7
+@validated(a="≥ 0", s="≥ 0", theta="≥ 0", noise="in [0, 1]")
 def sdr_miss_probability(
     a:int,        # active cells
     s:int,        # synapses
@@ -53,6 +56,7 @@ def sdr_miss_probability(
     "Probability that a noisy copy of the stored pattern is missed. Source: Ahmad and Hawkins 2016, section on robustness."
     return float(hypergeom.cdf(theta - 1, a, math.floor((1 - noise)*a + 1e-9), s))
 
+@validated(n="≥ 1", a="≥ 0", s="≥ 0", theta="≥ 0", m="≥ 1")
 def sdr_union_false_match(
     n:int,      # cells
     a:int,      # active cells
@@ -64,6 +68,7 @@ def sdr_union_false_match(
     used = round(n*(1 - (1 - s/n)**m))
     return sdr_false_match_probability(n, a, used, min(theta, used))
 
+@validated(n="≥ 1", a="≥ 0", s="≥ 0", m="≥ 1", noise="in [0, 1]")
 def optimal_threshold(
     n:int,        # cells
     a:int,        # active cells
@@ -75,6 +80,7 @@ def optimal_threshold(
     return min(range(1, s + 1), key=lambda theta: sdr_miss_probability(a, s, theta, noise) + sdr_union_false_match(n, a, s, theta, m))
 
 # %% ../../papers/sdr.ipynb #424edbaf
+@validated(d_key="≥ 2", match="in [0, 1)")
 def key_collision_probability(
     d_key:int,    # width of a key, ≥ 2
     match:float,  # cosine above which two keys are one, in [0, 1)
@@ -83,6 +89,7 @@ def key_collision_probability(
     require(d_key >= 2 and 0 <= match < 1, f"d_key >= 2 and 0 <= match < 1 are needed, got d_key={d_key}, match={match}")
     return .5*float(betainc((d_key - 1)/2, .5, 1 - match**2))
 
+@validated(d_key="≥ 2", match="in [0, 1)", collisions="in (0, inf)")
 def key_capacity(
     d_key:int,             # width of a key
     match:float,           # cosine above which two keys are one
@@ -103,6 +110,7 @@ def _z(hits:np.ndarray, p:float)->float:
     "Distance from a probability in binomial standard errors."
     return abs(float(hits.mean()) - p)/math.sqrt(p*(1 - p)/hits.size)
 
+@validated(a="≥ 0")
 def digit_patterns(
     a:int,        # active pixels
 )->np.ndarray:    # bool, digits × 64
@@ -112,6 +120,7 @@ def digit_patterns(
     np.put_along_axis(out, np.argsort(-x, 1, kind="stable")[:, :a], True, 1)
     return out
 
+@validated(seed="≥ 0", rows="≥ 1")
 def run_sdr(
     seed:int,         # of the draws
     rows:int=4000,    # patterns; a smoke run takes fewer

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../papers/sharp.ipynb #d0251963
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from .granet import MaskedLinear
 from ..tasks.streams import Experience, split_digits
@@ -22,6 +22,7 @@ from ..training.learners import NetConfig, NetLearner
 from ..training.run_stream import run_stream
 
 # %% ../../papers/sharp.ipynb #f2418876
+@validated(activations="n", fraction="in (0, 1]")
 def select_active_units(
     activations:Tensor,  # summed over examples, at least 0, `n`
     fraction:float,      # share of the whole that the chosen must carry, in (0, 1]
@@ -33,6 +34,7 @@ def select_active_units(
     chosen = (before < fraction*value.sum() - 1e-6*value.sum()) & (value > 0)
     return torch.zeros(len(value), dtype=torch.bool).index_put((order,), chosen)
 
+@validated(features="b d", labels="whole b", temperature="in (0, inf)")
 def supervised_contrastive_loss(
     features:Tensor,        # `b d`
     labels:Tensor,          # classes, `b`
@@ -50,6 +52,7 @@ def supervised_contrastive_loss(
 # %% ../../papers/sharp.ipynb #1990f5fc
 class ActivationReplay:
     "Activations of the last episodes in few bits."
+    @validated(per_class="≥ 1", episodes="≥ 0", bits="in [1, 8]")
     def __init__(self,
         per_class:int=25,   # examples kept of a class
         episodes:int=1,     # of the past that are replayed
@@ -59,6 +62,7 @@ class ActivationReplay:
         self.per_class, self.episodes, self.levels = per_class, episodes, 2**bits - 1
         self.kept:list[tuple[Tensor, float, float, Tensor]] = []
 
+    @validated(hidden="b d", labels="whole b")
     def store(self,
         hidden:Tensor,               # activations of an episode, `b d`
         labels:Tensor,               # classes, `b`
@@ -71,6 +75,7 @@ class ActivationReplay:
         step = (high - low)/self.levels or 1.                        # all equal: any step is right
         self.kept = (self.kept + [(((hidden[at] - low)/step).round().to(torch.uint8), low, step, labels[at])])[-self.episodes:] if self.episodes else []
 
+    @validated(n="≥ 1")
     def sample(self,
         n:int,                       # examples
         generator:torch.Generator,   # draws them
@@ -84,6 +89,7 @@ class ActivationReplay:
 # %% ../../papers/sharp.ipynb #1bc38dae
 class SharpNet:
     "One early and one late layer with few connections, and an age for every unit."
+    @validated(density="in (0, 1]")
     def __init__(self,
         sizes:tuple[int, int, int],   # inputs, early and late units
         density:float,                # of connections
@@ -92,18 +98,21 @@ class SharpNet:
         self.layers = [MaskedLinear(i, o, density, generator) for i, o in zip(sizes, sizes[1:])]
         self.ages, self.generator = [torch.zeros(n, dtype=torch.long) for n in sizes[1:]], generator
 
+    @validated(x="b i")
     def early(self,
         x:Tensor,  # `b i`
     )->Tensor:     # `b h`
         "What is replayed; unused units say nothing."
         return self.layers[0](x).relu()*(self.ages[0] > 0)
 
+    @validated(hidden="b h")
     def late(self,
         hidden:Tensor,  # `b h`
     )->Tensor:          # features, `b d`
         "What is read out."
         return self.layers[1](hidden).relu()*(self.ages[1] > 0)
 
+    @validated(x="b i", fraction="in (0, 1]")
     @torch.no_grad()
     def choose(self,
         x:Tensor,         # examples of the episode, `b i`
@@ -115,6 +124,7 @@ class SharpNet:
             age[free] = select_active_units(x.sum(0)[free], fraction).long()
             x = x*(age > 0)
 
+    @validated()
     @torch.no_grad()
     def rewire(self,
         frozen:list[Tensor],   # units whose incoming connections may not change, by layer
@@ -131,6 +141,7 @@ class SharpNet:
             layer.enforce()
             source = used
 
+    @validated()
     def frozen(self,
         limits:tuple[float, float],   # age above which a layer's units are frozen
     )->list[Tensor]:                  # bool, by layer
@@ -193,6 +204,7 @@ def _learn_phase(net:SharpNet, e:Experience, arm:SharpArm, replay:ActivationRepl
                     p.sub_(.05*v*free)
                 for l in net.layers: l.enforce()
 
+@validated(seed="≥ 0")
 def learn_episodes(
     seed:int,          # classes, weights, order
     arm:SharpArm,      # what is on
@@ -229,6 +241,7 @@ def learn_episodes(
     with torch.no_grad(): drift = (net.late(net.early(stream.test_sets[0][0])) - anchor)[:, old_units].abs().max().item()
     return accuracies, drift, (net.ages[1] == 0).float().mean().item()
 
+@validated(seed="≥ 0")
 def run_sharp(
     seed:int,                       # all that is drawn
     cfg:SharpConfig=SharpConfig(),  # sizes; a smoke run takes smaller ones

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 # %% ../../papers/sort.ipynb #361c2ceb
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/sort.ipynb #13a8a238
+@validated(A="n n", gain="in (0, 1)")
 def reach_matrix(
     A:np.ndarray,      # edges, >= 0, `n n`
     gain:float=.8,     # of a step, in (0,1)
@@ -24,6 +25,7 @@ def reach_matrix(
     scaled = np.divide(A, rows, out=np.zeros_like(A), where=rows > 0)
     return np.linalg.inv(np.eye(len(A)) - gain*scaled) - np.eye(len(A))
 
+@validated(A="n n", first="q", second="q", gain="in (0, 1)")
 def order_from_graph(
     A:np.ndarray,       # edges, >= 0, `n n`
     first:np.ndarray,   # events, `q`
@@ -34,6 +36,7 @@ def order_from_graph(
     R = reach_matrix(A, gain)
     return R[first, second] - R[second, first]
 
+@validated(n_items="≥ 1")
 def sort_pairs(
     n_items:int,                            # events
     bins:tuple[tuple[int,int],...],         # distances, from and below
@@ -57,6 +60,7 @@ BINS = ((2, 10), (10, 40), (40, 120), (120, 380))
 
 class TemporalContext:
     "A state that drifts with time and is bound to what happens. Source: Howard and Kahana 2002."
+    @validated(dim="≥ 1", rho="in (0, 1)")
     def __init__(self,
         dim:int,                   # width
         rho:float,                 # what is left of it after a step, in (0,1)
@@ -69,6 +73,7 @@ class TemporalContext:
         self.now = self.rho*self.now + np.sqrt(1 - self.rho**2)*self.rng.standard_normal(len(self.now))/np.sqrt(len(self.now))
         return self.now
 
+@validated(n_items="≥ 1", lam="in [0, 1)", deleted="in [0, 1]", repeated="in [0, 1]", noise="in [0, inf)")
 def event_graph(
     n_items:int,               # events
     rng:np.random.Generator,   # of repetitions, deletions and noise
@@ -90,6 +95,7 @@ def event_graph(
     A = np.where(linked & (rng.random(A.shape) >= deleted), A + noise*rng.standard_normal(A.shape), 0)
     return A.clip(0)
 
+@validated(seed="≥ 0", n_items="≥ 1", n="≥ 1")
 def run_sort(
     seed:int,            # of stream, pairs and noise
     n_items:int=400,     # events; a smoke run takes fewer

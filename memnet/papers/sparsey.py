@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 # %% ../../papers/sparsey.ipynb #59e194a6
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split
 
 # %% ../../papers/sparsey.ipynb #42bcf7cb
 class SparseyMemory:
     "One field of winner-take-all modules with binary weights, eq-select. Source: Rinkus and Leveille 2017."
+    @validated(n_inputs="≥ 1", n_modules="≥ 1", n_units="≥ 2", n_active="≥ 1")
     def __init__(self,
         n_inputs:int,           # input bits
         n_modules:int=60,       # winner-take-all modules
@@ -29,18 +30,21 @@ class SparseyMemory:
         require(selection in ("code", "random", "best"), f"selection must be 'code', 'random' or 'best', got {selection!r}")
         self.weights, self.n_active, self.selection = torch.zeros(n_inputs, n_modules, n_units, dtype=torch.bool), n_active, selection
 
+    @validated(x="d")
     def support(self,
         x:Tensor,  # input bits, `d`
     )->Tensor:     # `q k`
         "Support of each unit, eq-familiarity."
         return (self.weights[x.bool()].sum(0)/self.n_active).clamp(max=1).square()
 
+    @validated(x="d")
     def familiarity(self,
         x:Tensor,  # input bits, `d`
     )->float:      # between 0 and 1
         "How well the best units know the input, eq-familiarity."
         return self.support(x).amax(-1).mean().item()
 
+    @validated(x="d")
     def probabilities(self,
         x:Tensor,  # input bits, `d`
     )->Tensor:     # `q k`, each row sums to one
@@ -51,6 +55,7 @@ class SparseyMemory:
         mu = 1 + 50*v.shape[1]*known**2*(20*(v - .5)).sigmoid()
         return mu/mu.sum(-1, keepdim=True)
 
+    @validated(x="d")
     def learn(self,
         x:Tensor,                   # input bits, `d`
         generator:torch.Generator,  # draws the winners
@@ -60,12 +65,14 @@ class SparseyMemory:
         self.weights[x.bool().nonzero(), torch.arange(len(code)), code] = True
         return code
 
+    @validated(x="d")
     def recall(self,
         x:Tensor,  # input bits, `d`
     )->Tensor:     # winner in each module, `q`
         "The best supported units; nothing is learned."
         return self.support(x).argmax(-1)
 
+@validated(a="... q", b="... q")
 def code_overlap(
     a:Tensor,  # codes, `... q`
     b:Tensor,  # others, `... q`
@@ -96,6 +103,7 @@ def _identified(memory:SparseyMemory, inputs:Tensor, codes:Tensor)->float:
     own, other = near.diagonal(), near.masked_fill(torch.eye(len(codes), dtype=torch.bool), -1).amax(-1)
     return (own > other).float().mean().item()
 
+@validated(seed="≥ 0")
 def run_sparsey(
     seed:int,                           # patterns and winners
     cfg:SparseyConfig=SparseyConfig(),  # sizes; a smoke run takes smaller ones

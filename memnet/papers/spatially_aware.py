@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/spatially_aware.ipynb #09ac9244
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement, build_with_seed, train_steps
 
 # %% ../../papers/spatially_aware.ipynb #77716cd5
+@validated()
 def fifo(
     times:Sequence[int],   # when each entry was stored
     visits:Sequence[int],  # visits so far of the place of each entry
@@ -26,6 +27,7 @@ def fifo(
     "Evict the oldest."
     return min(range(len(times)), key=lambda i: times[i])
 
+@validated()
 def lifo(
     times:Sequence[int],   # when each entry was stored
     visits:Sequence[int],  # visits so far of the place of each entry
@@ -33,6 +35,7 @@ def lifo(
     "Evict the newest."
     return max(range(len(times)), key=lambda i: times[i])
 
+@validated()
 def least_visited(
     times:Sequence[int],   # when each entry was stored
     visits:Sequence[int],  # visits so far of the place of each entry
@@ -40,6 +43,7 @@ def least_visited(
     "Evict from the place that was visited least, the oldest entry first."
     return min(range(len(times)), key=lambda i: (visits[i], times[i]))
 
+@validated()
 def most_visited(
     times:Sequence[int],   # when each entry was stored
     visits:Sequence[int],  # visits so far of the place of each entry
@@ -49,6 +53,7 @@ def most_visited(
 
 RULES = dict(fifo=fifo, lifo=lifo, least_visited=least_visited, most_visited=most_visited)
 
+@validated(capacity="≥ 1")
 def play_visits(
     places:Sequence[int],                                   # visited, in order
     capacity:int,                                           # entries
@@ -67,6 +72,7 @@ def play_visits(
 # %% ../../papers/spatially_aware.ipynb #ebe3938e
 class PlaceMemory:
     "The latest entries of every place."
+    @validated(n_places="≥ 1", per_place="≥ 1")
     def __init__(self,
         n_places:int,   # places
         per_place:int,  # entries of each
@@ -74,6 +80,7 @@ class PlaceMemory:
         require_positive(n_places=n_places, per_place=per_place)
         self.n_places, self.held = n_places, [deque[Any](maxlen=per_place) for _ in range(n_places)]
 
+    @validated(place="≥ 0")
     def write(self,
         place:int,   # where
         entry:Any,   # what
@@ -82,12 +89,14 @@ class PlaceMemory:
         require(0 <= place < self.n_places, f"place must lie in 0 … {self.n_places - 1}, got {place}")
         self.held[place].append(entry)
 
+    @validated(place="at self.held")
     def read(self,
         place:int,   # where
     )->list:         # its entries, the oldest first
         "Entries of a place."
         return list(self.held[place])
 
+@validated(place="b t", per_place="≥ 1")
 def latest_of_each(
     place:Tensor,    # of every step, `b t`
     per_place:int,   # entries of each
@@ -99,6 +108,7 @@ def latest_of_each(
 # %% ../../papers/spatially_aware.ipynb #c2f15b20
 class MemoryAllocator:
     "A bandit with context: which rule suits which task? eq-bandit."
+    @validated(n_contexts="≥ 1", n_policies="≥ 1", lr="in (0, inf)", optimism="finite")
     def __init__(self,
         n_contexts:int,      # tasks
         n_policies:int,      # rules
@@ -108,6 +118,7 @@ class MemoryAllocator:
         require_positive(n_contexts=n_contexts, n_policies=n_policies)
         self.values, self.lr = torch.full((n_contexts, n_policies), optimism), lr
 
+    @validated(context="at self.values", epsilon="in [0, 1]")
     def choose(self,
         context:int,                # task
         generator:torch.Generator,  # for exploration
@@ -117,6 +128,7 @@ class MemoryAllocator:
         explores = epsilon > 0 and torch.rand((), generator=generator).item() < epsilon
         return int(torch.randint(self.values.shape[1], (), generator=generator)) if explores else int(self.values[context].argmax())
 
+    @validated(context="at self.values", policy="at self.values 1", reward="finite")
     def learn(self,
         context:int,   # task
         policy:int,    # rule that was used
@@ -133,6 +145,7 @@ class WalkRows(NamedTuple):
     asked:Tensor   # a visited place, `b`
     answer:Tensor  # its item, `b`
 
+@validated(batch_size="≥ 1", steps="≥ 1", side="≥ 1", n_items="≥ 1")
 def sample_grid_walks(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -153,6 +166,7 @@ def sample_grid_walks(
 
 class PlaceReader(nn.Module):
     "One attention over kept entries."
+    @validated(n_places="≥ 1", n_items="≥ 1", dim="≥ 1")
     def __init__(self,
         spatial:bool,    # entries say where they were stored
         n_places:int=16, # of the grid
@@ -163,6 +177,7 @@ class PlaceReader(nn.Module):
         self.item, self.place, self.question = nn.Embedding(n_items, dim), nn.Embedding(n_places, dim) if spatial else None, nn.Embedding(n_places, dim)
         self.key, self.value, self.head = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, n_items)
 
+    @validated(kept="bool b t")
     def forward(self,
         rows:WalkRows,  # walks
         kept:Tensor,    # entries that are left, bool `b t`

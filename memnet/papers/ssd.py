@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/ssd.ipynb #65e19af1
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split
 from ..training.prototype_memory import make_mlp
 
 # %% ../../papers/ssd.ipynb #b84e1807
+@validated()
 def diagonal_fisher(
     model:nn.Module,                           # in evaluation mode
     batches:Iterable[tuple[Tensor, Tensor]],   # inputs and classes
@@ -33,6 +34,7 @@ def diagonal_fisher(
     require(count > 0, "diagonal_fisher needs at least one batch")
     return {k: f/count for k, f in fisher.items()}
 
+@validated(alpha="≥ 0", lam="> 0")
 @torch.no_grad()
 def selective_synaptic_dampening(
     model:nn.Module,                   # changed in place
@@ -59,6 +61,7 @@ class ForgetConfig(NamedTuple):
     alpha:float=5.     # how far a weight must stand out
     fisher_batch:int=8 # examples of a batch of the importance
 
+@validated(y="whole", epochs="≥ 0", seed="≥ 0")
 def train_digits(
     x:Tensor,          # inputs
     y:Tensor,          # classes
@@ -89,6 +92,7 @@ def _deal_out(net:nn.Module, factors:dict[str, Tensor], generator:torch.Generato
         f = factors[k].flatten()
         p.mul_(f[torch.randperm(len(f), generator=generator)].view_as(p))
 
+@validated(forget="bool")
 def dampened(
     net:nn.Module,                     # trained; left alone
     data:tuple[Tensor, Tensor],        # all training examples
@@ -101,6 +105,7 @@ def dampened(
     every, some = (diagonal_fisher(net, _batches(a, b, cfg.fisher_batch)) for a, b in ((x, y), (x[forget], y[forget])))
     return out, selective_synaptic_dampening(out, every, some, alpha=cfg.alpha)
 
+@validated(seed="≥ 0")
 def run_ssd(
     seed:int,                         # weights and order; seed i forgets digit i
     cfg:ForgetConfig=ForgetConfig(),  # sizes; a smoke run trains less

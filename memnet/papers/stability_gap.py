@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 # %% ../../papers/stability_gap.ipynb #ddec90a1
 from ..analysis.continual_metrics import average_accuracy, windowed_forgetting, windowed_plasticity, worst_case_accuracy
+from ..foundations.validation import validated
 from .common import Criterion, Measurement
 from ..tasks.streams import StreamBatch, load_digit_split, rotate_images
 from ..training.prototype_memory import PrototypeConfig, PrototypeMemory, make_mlp
 
 # %% ../../papers/stability_gap.ipynb #99ca8205
+@validated()
 def gradient_norms(
     net:nn.Module,                  # at the switch
     new:tuple[Tensor, Tensor],      # examples and classes of the new task
@@ -45,6 +47,7 @@ def _descend(net:nn.Module, loss:Tensor, lr:float)->None:
         for p, g in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters()))): p.sub_(lr*g)
 
 # %% ../../papers/stability_gap.ipynb #c87b4484
+@validated(seed="≥ 0", angle="finite", replay="≥ 0", lr="in (0, inf)", batch="≥ 1")
 def switch_task(
     seed:int,            # weights, order, replayed examples
     angle:float,         # of the second task, in degrees
@@ -74,6 +77,7 @@ def switch_task(
     return torch.tensor(rows), plasticity, stability
 
 # %% ../../papers/stability_gap.ipynb #aaac216c
+@validated(seed="≥ 0", angle="finite", dream_every="≥ 0", batch="≥ 1")
 def switch_task_slots(
     seed:int,          # as in `switch_task`
     angle:float,       # of the second task, in degrees
@@ -106,6 +110,7 @@ def _measure(arm:str, acc:Tensor, end:int)->list[Measurement]:
     curve = [Measurement(arm, "old task", float(old[i]), i) for i in range(len(old)) if i <= 20 or i % 10 == 0]
     return [Measurement(arm, k, v) for k, v in found.items()] + curve
 
+@validated(seed="≥ 0")
 def run_stability_gap(
     seed:int,                          # of weights, order and replay
     steps:tuple[int, int]=(400, 300),  # of the two tasks; a smoke run takes fewer

@@ -15,11 +15,12 @@ __all__ = ['read_matrix', 'write_matrix', 'add_outer_products', 'FastWeights', '
            'sample_binding_rows', 'count_values', 'BindingNet']
 
 # %% ../../papers/synaptic_resonance.ipynb #c46ad5ba
-from ..foundations.validation import require, require_positive
+from ..foundations.validation import require, require_positive, validated
 from .common import Criterion, Measurement, build_with_seed, train_steps
 from ..tasks.base import sample_distinct
 
 # %% ../../papers/synaptic_resonance.ipynb #932358dc
+@validated(W="b k d", q="b k")
 def read_matrix(
     W:Tensor,   # the matrix, `b k d`
     q:Tensor,   # a question, `b k`
@@ -27,6 +28,7 @@ def read_matrix(
     "What the matrix gives."
     return torch.bmm(q.unsqueeze(1), W).squeeze(1)
 
+@validated(W="b k d", k="b k", v="b d", rate="b")
 def write_matrix(
     W:Tensor,           # the matrix, `b k d`
     k:Tensor,           # a key, `b k`
@@ -37,6 +39,7 @@ def write_matrix(
     "Fade, and add an outer product, eq-resonance."
     return torch.baddbmm(keep*W, (rate.unsqueeze(-1)*k).unsqueeze(2), v.unsqueeze(1))
 
+@validated(q="b t k", k="b t k", v="b t d", W="b k d")
 def add_outer_products(
     q:Tensor,           # questions, `b t k`
     k:Tensor,           # keys, `b t k`
@@ -59,6 +62,7 @@ class FastWeights(NamedTuple):
 
 class GatedFastWeights(nn.Module):
     "A matrix that every token writes to while the net runs, weighed by how it agrees with what the matrix expects, eq-resonance."
+    @validated(d_model="≥ 1", d_key="≥ 1")
     def __init__(self,
         d_model:int,         # width of the features
         d_key:int,           # width of the addresses
@@ -74,6 +78,7 @@ class GatedFastWeights(nn.Module):
         self.relevance = nn.Linear(2*d_model + 1, 1) if gate else None
         self.lam, self.eta = nn.Parameter(torch.tensor(-4.)), nn.Parameter(torch.tensor(0.))   # a logit, and a logarithm
 
+    @validated(x="b t d")
     def forward(self,
         x:Tensor,                      # features, `b t d`
         state:FastWeights|None=None,   # what came before; None = nothing
@@ -92,6 +97,7 @@ class GatedFastWeights(nn.Module):
             read = torch.stack(reads, 1)
         return x + self.out(torch.cat([x, read], -1)).tanh(), FastWeights(W, q[:, -1])
 
+    @validated(expected="b d", value="b d")
     def agreement(self,
         expected:Tensor,   # what the matrix gives for the key, `b d`
         value:Tensor,      # what the token brings, `b d`
@@ -108,6 +114,7 @@ class BindingRows(NamedTuple):
     value:Tensor    # bound to it, `b t`
     shown:Tensor    # the value that is shown after the step: a wrong one now and then, `b t`
 
+@validated(batch_size="≥ 1", n_keys="≥ 1", n_values="≥ 1", n_bound="≥ 1", n_repeats="≥ 0")
 def sample_binding_rows(
     batch_size:int,             # rows
     generator:torch.Generator,  # the only source of randomness
@@ -126,6 +133,7 @@ def sample_binding_rows(
     wrong = torch.rand(value.shape, generator=generator) < torch.as_tensor(noise).view(-1, 1)
     return BindingRows(keys.gather(1, which), value, torch.where(wrong, torch.randint(n_values, value.shape, generator=generator), value))
 
+@validated(noise="in [0, 1)", n_values="≥ 1")
 def count_values(
     rows:BindingRows,   # rows
     noise:float,        # how much there is, in [0,1)
@@ -139,6 +147,7 @@ def count_values(
 # %% ../../papers/synaptic_resonance.ipynb #d938866a
 class BindingNet(nn.Module):
     "A GRU, with or without fast weights on top, that says the value of each key before it is shown."
+    @validated(dim="≥ 1", n_keys="≥ 1", n_values="≥ 1")
     def __init__(self,
         memory:GatedFastWeights|None,   # on top of the GRU; None = the GRU alone
         dim:int=40,                     # width
@@ -149,6 +158,7 @@ class BindingNet(nn.Module):
         self.key, self.shown = nn.Embedding(n_keys, dim), nn.Embedding(n_values + 1, dim)
         self.gru, self.memory, self.head, self.n_values = nn.GRU(dim, dim, batch_first=True), memory, nn.Linear(dim, n_values), n_values
 
+    @validated()
     def forward(self,
         rows:BindingRows,  # rows
     )->Tensor:             # logits of the value of each step, `b t v`

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/synthetic_gradients.ipynb #a8b01e30
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement, build_with_seed
 
 # %% ../../papers/synthetic_gradients.ipynb #02b52dae
 class SyntheticGradient(nn.Module):
     "Predicts the gradient with respect to a state; zero at first, eq-slow. Source: Jaderberg et al. 2017."
+    @validated(state_dim="≥ 1", context_dim="≥ 0", hidden="≥ 1")
     def __init__(self,
         state_dim:int,      # width of a state
         context_dim:int=0,  # of what else is seen
@@ -38,6 +39,7 @@ class SyntheticGradient(nn.Module):
         "Root mean square of the gradients seen so far."
         return self.square.sqrt()
 
+    @validated(state="b c", context="b x")
     def forward(self,
         state:Tensor,    # `b c`
         context:Tensor,  # `b x`
@@ -45,6 +47,7 @@ class SyntheticGradient(nn.Module):
         "In units of the scale."
         return self.net(torch.cat([state, context], 1))
 
+    @validated(state="b c", context="b x", target="b c")
     def fit_loss(self,
         state:Tensor,    # `b c`
         context:Tensor,  # `b x`
@@ -57,6 +60,7 @@ class SyntheticGradient(nn.Module):
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+@validated(state="b c", lam="in [0, 1]")
 def backward_by_chunks(
     step:Step,                               # a piece of input and a state → output of its end, and the new state
     state:Tensor,                            # at the start, `b c`
@@ -97,6 +101,7 @@ class BorderConfig(NamedTuple):
 
 BORDER_ARMS = ("truncated", "conditional", "unconditional", "occasional", "whole")
 
+@validated(n_rows="≥ 1", distractors="≥ 0")
 def draw_symbol_rows(
     n_rows:int,                 # to draw
     distractors:int,            # after the symbol
@@ -123,6 +128,7 @@ def _agreement(net:_Recall, predict:Callable[[Tensor, int, Tensor], Tensor], cfg
     true = torch.autograd.grad(F.cross_entropy(net.step(x[:, cfg.chunk:], s)[0], y), s)[0]
     return F.cosine_similarity(predict(s.detach(), 1, y), true, dim=1).mean().item()
 
+@validated(seed="≥ 0")
 def train_across_borders(
     arm:str,                          # of `BORDER_ARMS`
     seed:int,                         # weights and rows
@@ -162,6 +168,7 @@ def train_across_borders(
     found += [Measurement(arm, "final accuracy", curve[-1]), Measurement(arm, "speed", sum(curve)/len(curve))]
     return found + ([Measurement(arm, "agreement", _agreement(net, predict, cfg, g))] if arm.endswith("conditional") else [])
 
+@validated(seed="≥ 0")
 def run_synthetic_gradients(
     seed:int,                         # weights and rows
     cfg:BorderConfig=BorderConfig(),  # sizes; a smoke run takes smaller ones

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 # %% ../../papers/think_in_memory.ipynb #575cdb38
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..text.encoder import Encoder, encode_texts
 from ..text.minilm import MiniLMEncoder
@@ -35,6 +35,7 @@ _FORMS = dict(
     music=(['{0} plays the {1}.', '{0} practises the {1} every day.', '{0} is learning the {1}.'], 'Which instrument does {0} make music with?', 'violin piano flute drums harp guitar cello trumpet'))
 _READ = [(r, re.compile(re.escape(form).replace(r'\{0\}', r'(?P<h>\w+)').replace(r'\{1\}', r'(?P<t>\w+)') + '$')) for r, (forms, _, _) in _FORMS.items() for form in forms]
 
+@validated()
 def read_triple(
     text:str,  # one sentence
 )->Optional[Thought]: # None = it has none of the forms
@@ -42,6 +43,7 @@ def read_triple(
     found = next(((r, m) for r, pattern in _READ if (m := pattern.match(text))), None)
     return None if found is None else Thought(found[1]['h'], found[0], found[1]['t'], text)
 
+@validated()
 def post_think(
     turn:str,                                          # what was said
     extractor:Callable[[str],Optional[Thought]]=read_triple, # sentence -> thought, if it holds one
@@ -50,6 +52,7 @@ def post_think(
     sentences = re.findall(r'[^.!?]+[.!?]', turn)
     return [t for t in (extractor(s.strip()) for s in sentences) if t is not None]
 
+@validated()
 def merge_thoughts(
     thoughts:Iterable[Thought],  # in order
     policy:str='newest',         # of several with one head and relation: 'newest' or 'union'
@@ -62,6 +65,7 @@ def merge_thoughts(
 
 class LSHIndex:
     "Vectors in the groups of one or several hashes. Source: Andoni et al. 2015, for the hash; one table is the paper's."
+    @validated(dim="≥ 1", groups="≥ 2", tables="≥ 1", seed="≥ 0")
     def __init__(self,
         dim:int,       # width of a vector
         groups:int,    # of a table, even
@@ -75,6 +79,7 @@ class LSHIndex:
         self.groups:list[dict[int,set[int]]] = [{} for _ in range(tables)]
         self.compared = 0    # vectors that the last search looked at
 
+    @validated(x="b d")
     def codes(self,
         x:np.ndarray,  # vectors, `b d`
     )->np.ndarray:     # group in each table, `tables b`
@@ -82,6 +87,7 @@ class LSHIndex:
         xR = np.asarray(x, np.float32) @ self.R
         return np.concatenate([xR, -xR], -1).argmax(-1)
 
+    @validated(x="b d")
     def add(self,
         ids:Sequence[int],  # of records
         x:np.ndarray,       # unit rows, `b d`
@@ -91,6 +97,7 @@ class LSHIndex:
             for i, c in zip(ids, codes.tolist()): table.setdefault(c, set()).add(i)
         self.x.update(zip(ids, np.asarray(x, np.float32)))
 
+    @validated()
     def remove(self,
         ids:Sequence[int],  # of records; those that are not there are passed over
     )->None:
@@ -100,6 +107,7 @@ class LSHIndex:
             for table in self.groups:
                 for members in table.values(): members.discard(i)
 
+    @validated(q="d", k="≥ 1")
     def search(self,
         q:np.ndarray,    # unit vector, `d`
         k:int,           # how many
@@ -117,6 +125,7 @@ class LSHIndex:
 # %% ../../papers/think_in_memory.ipynb #67880988
 GROUPS_TRIED, MANY_TABLES = (4, 8, 16, 32, 64), 6
 
+@validated(seed="≥ 0", people="≥ 1")
 def thought_stream(
     seed:int,       # of names, forms and values
     people:int=48,  # with five thoughts each
@@ -128,6 +137,7 @@ def thought_stream(
     rng.shuffle(told)
     return [think(p, r, v[0]) for p, r, v in told], [_FORMS[r][1].format(p) for p, r, _ in told], [think(p, r, v[1]) for p, r, v in told[:len(told)//2]]
 
+@validated(p="in [0, 1]", values="≥ 1", facts="≥ 1")
 def consistency(
     p:float,                   # chance that a derivation errs
     values:int,                # possible answers
@@ -139,6 +149,7 @@ def consistency(
     first, second = derive(), derive()
     return dict(agree_raw=float((first == second).mean()), agree_stored=1., accuracy_raw=float((second == 0).mean()), accuracy_stored=float((first == 0).mean()))
 
+@validated(seed="≥ 0", people="≥ 1")
 def run_think_in_memory(
     seed:int,                        # of everything
     encoder:Optional[Encoder]=None,  # None = MiniLM, whose weights must be installed

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 # %% ../../papers/unified_cl.ipynb #d95b44d0
 from ..analysis.continual_metrics import average_accuracy, backward_transfer, learning_accuracy
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import split_digits, stream_batches
 from ..training.prototype_memory import make_mlp
 
 # %% ../../papers/unified_cl.ipynb #306389af
+@validated(p="... f", q="... f")
 def bregman_divergence(
     phi:Callable[[Tensor], Tensor],  # convex, `b f` -> `b`
     p:Tensor,                        # `b f`
@@ -38,6 +39,7 @@ class DivergenceTerm(NamedTuple):
     p:Tensor                         # outputs or weights now, `b f`
     q:Tensor                         # what they should stay near, `b f`
 
+@validated(logits="b c", y="whole b")
 def unified_cl_loss(
     logits:Tensor,                        # of the current batch, `b c`
     y:Tensor,                             # its classes, `b`
@@ -48,6 +50,7 @@ def unified_cl_loss(
     for t in terms: loss = loss + t.weight*bregman_divergence(t.phi, t.p, t.q).mean()
     return loss
 
+@validated(gamma="finite", noise="in [0, inf)")
 def refresh_step(
     params:Sequence[Tensor],               # changed in place
     loss_fn:Callable[[], Tensor],          # loss of the current batch at the present weights
@@ -81,6 +84,7 @@ class RefreshArm(NamedTuple):
 REFRESH_ARMS = {"DER++": RefreshArm(), "refreshed": RefreshArm(.001), "refreshed, weakly": RefreshArm(.0003), "reweighted .7": RefreshArm(weight=.7), "reweighted .5": RefreshArm(weight=.5),
         "replay alone": RefreshArm(distill=0.), "none": RefreshArm(replay=False)}
 
+@validated(seed="≥ 0")
 def learn_refreshed(
     seed:int,            # stream, weights, order, buffer
     arm:RefreshArm,      # the method
@@ -115,6 +119,7 @@ def learn_refreshed(
                 seen += 1
     return torch.tensor(rows + [evaluate()])
 
+@validated(seed="≥ 0")
 def run_unified(
     seed:int,                           # all that is drawn
     cfg:RefreshConfig=RefreshConfig(),  # sizes; a smoke run takes smaller ones

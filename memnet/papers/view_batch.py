@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 # %% ../../papers/view_batch.ipynb #e05e6c20
 from ..analysis.continual_metrics import average_accuracy, average_forgetting
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 from ..tasks.streams import load_digit_split, permuted_digits, split_digits
 from ..training.prototype_memory import make_mlp
@@ -23,6 +23,7 @@ from ..training.prototype_memory import make_mlp
 # %% ../../papers/view_batch.ipynb #8ba3af32
 class ViewBatchSampler(Sampler[list[int]]):
     "Batches in which every example stands `n_views` times in a row; one pass is a sweep, eq-interval."
+    @validated(n="≥ 1", batch_size="≥ 1", n_views="≥ 1")
     def __init__(self,
         n:int,                                  # examples
         batch_size:int,                         # rows of a batch, a multiple of `n_views`
@@ -43,6 +44,7 @@ class ViewBatchSampler(Sampler[list[int]]):
         row = torch.randperm(self.n, generator=self.generator).repeat_interleave(self.n_views)
         for at in row.split(self.batch_size): yield at.tolist()
 
+@validated(logits="b c", n_views="≥ 2")
 def view_consistency_loss(
     logits:Tensor,  # views of an example stand in a row, `b c`
     n_views:int,    # of each example, ≥ 2
@@ -63,6 +65,7 @@ class RestConfig(NamedTuple):
 
 TIMES = (1, 2, 5, 10, 20, 50, 100, 200)
 
+@validated(x="b 64")
 def shifted_digits(
     x:Tensor,  # 8×8 images, `b 64`
 )->Tensor:     # the image itself first, then its eight shifts by a pixel, `9 b 64`
@@ -74,6 +77,7 @@ def shifted_digits(
 def _accuracy(net:nn.Module, x:Tensor, y:Tensor)->float:
     with torch.no_grad(): return (net(x).argmax(-1) == y).float().mean().item()
 
+@validated(bank="9 n f", y="whole n", steps="≥ 0")
 def train_views(
     net:nn.Module,             # changed in place
     bank:Tensor,               # views, `9 n f`
@@ -137,6 +141,7 @@ def _class_incremental(seed:int, views:int, cfg:RestConfig)->Tensor:
         rows.append([_accuracy(net, *t) for t in stream.test_sets])
     return torch.tensor(rows)
 
+@validated(seed="≥ 0")
 def run_view_batch(
     seed:int,                     # weights, order, views, permutation
     cfg:RestConfig=RestConfig(),  # sizes; a smoke run takes smaller ones

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/wise.ipynb #06744f6e
-from ..foundations.validation import require
+from ..foundations.validation import require, validated
 from .common import Criterion, Measurement
 
 # %% ../../papers/wise.ipynb #48922f87
+@validated(score_other="b")
 def routing_margin_loss(
     score_edit:Tensor,   # of an input that is edited, a scalar or `b`
     score_other:Tensor,  # of inputs that must not change, `b`
@@ -28,6 +29,7 @@ def routing_margin_loss(
     alpha, beta, gamma = margins
     return ((score_other - alpha).relu() + (beta - score_edit).relu() + (gamma - (score_edit - score_other)).relu()).mean()
 
+@validated(density="in (0, 1]")
 def ties_merge(
     base:Tensor,         # weights before, of any shape
     deltas:Tensor,       # changes, one for each shard, `k ...`
@@ -44,6 +46,7 @@ def ties_merge(
 # %% ../../papers/wise.ipynb #4f26ac2e
 class SideMemoryLinear(nn.Module):
     "A frozen matrix, edited copies of it, and a router, eq-route."
+    @validated(n_shards="≥ 1", mask_ratio="in (0, 1]")
     def __init__(self,
         linear:nn.Linear,           # the matrix; its bias is not used
         n_shards:int,               # copies
@@ -58,12 +61,14 @@ class SideMemoryLinear(nn.Module):
         self.threshold = torch.full((n_shards,), math.inf)
         self.keys:list[list[Tensor]] = [[] for _ in range(n_shards)]    # activations of the edits, for the thresholds
 
+    @validated(a="b c")
     def score(self,
         a:Tensor,  # activations, `b c`
     )->Tensor:     # `b k`
         "How differently each copy answers, eq-route."
         return torch.einsum("bc,koc->bko", a, self.side - self.base).norm(dim=-1)
 
+    @validated(shard="at self.mask", a="c", other="b c", lr="in (0, inf)", n_steps="≥ 0")
     def edit(self,
         shard:int,                          # copy that takes it
         a:Tensor,                           # activation of the edit, `c`
@@ -94,6 +99,7 @@ class SideMemoryLinear(nn.Module):
         if one.keys[0]: one.threshold = .88*one.score(torch.stack(one.keys[0])).quantile(.02, dim=0)
         return one
 
+    @validated(a="b c")
     def forward(self,
         a:Tensor,  # activations, `b c`
     )->Tensor:     # `b o`
@@ -122,6 +128,7 @@ class FactModelWorld(NamedTuple):
     expand:Tensor     # fixed, `c x`
     objects:Tensor    # unit rows, `o d`
 
+    @validated(template="in [0, 1]")
     def prompts(self,
         facts:Tensor,               # numbers of facts; three share a subject
         template:int,               # 0 or 1
@@ -133,12 +140,14 @@ class FactModelWorld(NamedTuple):
         top = pre.topk(40, 1)
         return torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
 
+    @validated(out="... d")
     def answer(self,
         out:Tensor,  # of the memory, `... d`
     )->Tensor:       # logits, `... o`
         "Compare with all objects."
         return out @ self.objects.mT
 
+@validated(n_facts="≥ 1")
 def build_fact_model_world(
     n_facts:int,                # a multiple of 3
     generator:torch.Generator,  # draws it
@@ -147,6 +156,7 @@ def build_fact_model_world(
     def draw(n:int)->Tensor: return torch.randn(n, 64, generator=generator)
     return FactModelWorld(draw(n_facts//3), draw(3), draw(2), draw(1024)/8, F.normalize(draw(N_OBJECTS)[:, :32], dim=1))
 
+@validated(objects="f", n_steps="≥ 0")
 def train_linear_memory(
     world:FactModelWorld,       # prompts and answers
     objects:Tensor,             # of each fact, `f`
@@ -178,6 +188,7 @@ class _Exam:
         v = {"reliability": share(self.edited, self.new), "generalisation": share(self.reworded, self.new), "locality": share(self.local, self.before)}
         return v | {"score": sum(v.values())/3}
 
+@validated(a="b c", keys="e c", values="e d", base="d c", radius="in [0, inf)")
 def codebook_answer(
     a:Tensor,       # activations, `b c`
     keys:Tensor,    # of the edits, `e c`
@@ -189,6 +200,7 @@ def codebook_answer(
     near, which = torch.cdist(a, keys).min(1)
     return torch.where((near < radius).unsqueeze(1), values[which], a @ base.mT)
 
+@validated(seed="≥ 0")
 def run_wise(
     seed:int,                   # facts, edits, masks, noise
     cfg:EditConfig=EditConfig(),# sizes; a smoke run takes smaller ones

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../papers/worm.ipynb #497c13c9
-from ..foundations.validation import IGNORE_INDEX, require, require_positive
+from ..foundations.validation import IGNORE_INDEX, require, require_positive, validated
 from ..models.attention_baselines import FullAttentionTransformer
 from ..models.memnet import MemNet
 from ..models.memnet_config import MemNetConfig
@@ -52,6 +52,7 @@ class SerialRecallTask(Task):
         "Items, then new and old."
         return range(self.n_items + 2)
 
+    @validated(batch_size="≥ 1")
     def sample_rows(self,
         batch_size:int,             # rows
         generator:torch.Generator,  # the only source of randomness
@@ -73,6 +74,7 @@ class SerialRecallTask(Task):
         put = lambda v, empty=-1: scatter_to_row(at.unsqueeze(1), v.long().unsqueeze(1), self.seq_len, empty)
         return Batch(x, put(y, IGNORE_INDEX), None, dict(length=put(length), position=put(place), recognition=put(recognition)))
 
+    @validated()
     def solve(self,
         row:list,     # tokens of one row, as lists
     )->list[int]:     # the answer, `IGNORE_INDEX` elsewhere
@@ -99,6 +101,7 @@ class SerialRecallTask(Task):
         return token_letter(i) if i < self.n_items else str(i - self.n_items + 1)
 
 # %% ../../papers/worm.ipynb #414b49c4
+@validated(correct="n", length="n")
 def set_size_curve(
     correct:Tensor,   # 1 where the answer was right, `n`
     length:Tensor,    # of the list, `n`
@@ -107,6 +110,7 @@ def set_size_curve(
     require(correct.shape == length.shape and correct.ndim == 1, f"correct and length must be one number a trial, got {tuple(correct.shape)} and {tuple(length.shape)}")
     return {int(L): correct[length == L].double().mean().item() for L in length.unique()}
 
+@validated(correct="n", position="n", length="n", at="≥ 0")
 def serial_position_curve(
     correct:Tensor,   # 1 where the answer was right, `n`
     position:Tensor,  # of the item that was asked for, from 0, `n`
@@ -120,6 +124,7 @@ def serial_position_curve(
     require(at > 0 and not empty, f"lists of length {at} have no trial at position {empty[0] if empty else 0}")
     return torch.stack([correct[h].double().mean() for h in here])
 
+@validated()
 def primacy_recency(
     curve:Tensor,               # accuracy at every position, at least 5 of them
 )->tuple[float, float]:         # primacy, recency
@@ -129,6 +134,7 @@ def primacy_recency(
     middle = curve[start:start + 3].mean()
     return (curve[0] - middle).item(), (curve[-1] - middle).item()
 
+@validated(accuracy="in [0, 1]", length="≥ 1")
 def capacity_of(
     accuracy:float,  # of old/new answers, in [0,1]
     length:int,      # of the list

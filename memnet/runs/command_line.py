@@ -27,7 +27,7 @@ from .package_commands import add_package_commands, needs_no_checkout
 from .parameters import as_setting, flat_config, model_fields_text, parse_overrides
 from .planning import PROFILES, PlannedRun, plan_runs, recorded_configs, results_folder, runs_folder
 from .records import run_status
-from .reports import execute_report, markdown_outputs, select_runs
+from .reports import execute_report, execute_reports, markdown_outputs, select_runs
 from .scheduler import run_on_workers, scheduler_argument
 from .tables import collect_runs, current_program, survey_runs
 from .verification import provenance_notes, verify_results
@@ -204,13 +204,12 @@ def _run(
     if profile == "full":
         for exp in exps: collect_runs(exp)
         for note in provenance_notes(exps): _console.say(f"note: {note}")
+    made = {exp: [r.folder.name for r in runs if r.exp.name == exp.name and run_status(r.folder) == "complete"] for exp in exps}
     reports = []
-    for exp in exps:
-        made = [r.folder.name for r in runs if r.exp.name == exp.name and run_status(r.folder) == "complete"]
-        if args.p and not made: continue
-        reports.append(execute_report(exp, select_runs(exp, made) if args.p else profile, args.threads))
-        ok = _print_report(reports[-1], 40 if len(exps) == 1 else 0) and ok
-    _print_overview(done, reports, root)
+    for outcome in execute_reports([(exp, select_runs(exp, names) if args.p else profile) for exp, names in made.items() if names or not args.p], args.threads, args.jobs or 1):
+        reports.append(outcome)
+        ok = _print_report(outcome, 40 if len(exps) == 1 else 0) and ok
+    _print_overview(done, sorted(reports, key=lambda o: exps.index(o.run.exp)), root)
     return 0 if ok else 1
 
 def _sweep(

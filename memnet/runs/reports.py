@@ -5,11 +5,12 @@
 # %% ../../nbs/runs/06_reports.ipynb #36a7d52b
 from __future__ import annotations
 import hashlib, os, shutil, subprocess, sys, time
+from collections import deque
 from pathlib import Path
-from typing import Optional
+from typing import Iterable, Iterator, Optional
 
 # %% auto #0
-__all__ = ['figure_note', 'execute_report', 'select_runs', 'markdown_outputs']
+__all__ = ['figure_note', 'execute_report', 'execute_reports', 'select_runs', 'markdown_outputs']
 
 # %% ../../nbs/runs/06_reports.ipynb #8c546f34
 import nbformat
@@ -55,6 +56,44 @@ def figure_note(
     text = next(iter(texts), "")
     return f"MemNet with {text}" if text else ""
 
+class _Reading:
+    "A reading notebook that is being executed."
+    def __init__(self, exp, profile, threads, output=None):
+        self.start, place = time.time(), runs_folder(exp.name, exp.root, profile)
+        home = output/exp.name if output else results_folder(exp.name, exp.root, profile)
+        for folder in (place, home): folder.mkdir(parents=True, exist_ok=True)
+        self.copy, self.installs = (home if output else place)/"_report.ipynb", profile == "full" and not output
+        self.run, self.proc = PlannedRun(exp, profile, {}, {}, home), None
+        if not exp.read_nb.exists(): return
+        environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""), MEMNET_FIGURE_NOTE=figure_note(exp, profile))
+        lock = output/".locks"/exp.name if output else exp.root/"_runs"/".locks"/f"{profile}-{exp.name}-report"
+        self.lock = WorkLock(lock, f"executing {exp.read_nb.name}").acquire()
+        try: self.proc = start_notebook(exp.read_nb, self.copy, exp.read_nb.parent, {}, environment, threads)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def ended(self): return self.proc is None or self.proc.poll() is not None
+
+    def stop(self):
+        if self.proc is None: return
+        stop_workers([self.proc])
+        self.lock.release()
+
+    def finish(self):
+        "Wait for the end, and say how it was."
+        if self.proc is None: return Outcome(self.run, "kept", 0., f"there is no {self.run.exp.read_nb.name}")
+        try: self.proc.wait()
+        except BaseException:
+            self.stop()
+            raise
+        self.lock.release()
+        failed, log = tidy_executed(self.copy, self.proc.returncode), self.copy.with_suffix(".log")
+        if self.proc.returncode or failed: return Outcome(self.run, "failed", time.time() - self.start, failure_message(failed, self.proc.returncode, log))
+        log.unlink(missing_ok=True)
+        if self.installs: _install(self.copy, self.run.exp.read_nb)
+        return Outcome(self.run, "complete", time.time() - self.start, "")
+
 @validated(threads="≥ 1")
 def execute_report(
     exp:Experiment,               # whose reading notebook is executed
@@ -63,25 +102,25 @@ def execute_report(
     output:Optional[Path]=None,   # a folder that takes tables and figures instead of their usual place; the notebook of the book then stays as it is
 )->Outcome:                       # its folder is where tables and figures are
     "Execute the reading notebook: it draws `figures/` and writes `summary.csv`. Raises ValueError where another process is executing it, and where the runs have different models under one name."
-    start, place = time.time(), runs_folder(exp.name, exp.root, profile)
-    home = output/exp.name if output else results_folder(exp.name, exp.root, profile)
-    for folder in (place, home): folder.mkdir(parents=True, exist_ok=True)
-    copy = (home if output else place)/"_report.ipynb"
-    run = PlannedRun(exp, profile, {}, {}, home)
-    if not exp.read_nb.exists(): return Outcome(run, "kept", 0., f"there is no {exp.read_nb.name}")
-    environment = dict(MEMNET_PROFILE=profile, MEMNET_OUTPUT=str(output or ""), MEMNET_FIGURE_NOTE=figure_note(exp, profile))
-    lock = output/".locks"/exp.name if output else exp.root/"_runs"/".locks"/f"{profile}-{exp.name}-report"
-    with WorkLock(lock, f"executing {exp.read_nb.name}"):
-        proc = start_notebook(exp.read_nb, copy, exp.read_nb.parent, {}, environment, threads)
-        try: proc.wait()
-        except BaseException:
-            stop_workers([proc])
-            raise
-    failed, log = tidy_executed(copy, proc.returncode), copy.with_suffix(".log")
-    if proc.returncode or failed: return Outcome(run, "failed", time.time() - start, failure_message(failed, proc.returncode, log))
-    log.unlink(missing_ok=True)
-    if profile == "full" and not output: _install(copy, exp.read_nb)
-    return Outcome(run, "complete", time.time() - start, "")
+    return _Reading(exp, profile, threads, output).finish()
+
+@validated(threads="≥ 1", jobs="≥ 1")
+def execute_reports(
+    wanted:Iterable[tuple[Experiment,str]], # experiments, each with the profile of the runs that are read
+    threads:int=1,                          # of torch and its libraries, for each
+    jobs:int=1,                             # how many at once
+)->Iterator[Outcome]:                       # as they end
+    "Execute reading notebooks side by side; where the caller stops or one cannot begin, the others are stopped. Raises ValueError as `execute_report` does."
+    waiting, running = deque(wanted), list[_Reading]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs: running.append(_Reading(*waiting.popleft(), threads))
+            for one in [r for r in running if r.ended()]:
+                running.remove(one)
+                yield one.finish()
+            if running and not any(r.ended() for r in running): time.sleep(.05)
+    finally:
+        for one in running: one.stop()
 
 # %% ../../nbs/runs/06_reports.ipynb #5c27af2b
 @validated()

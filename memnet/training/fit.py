@@ -7,7 +7,7 @@ __all__ = ['StopSignals', 'TrainingInterrupted', 'save_stopped', 'training_loop'
 
 # %% ../../nbs/training/05_fit.ipynb #b5d9bda0
 import signal, sys, threading, time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Union
@@ -81,12 +81,14 @@ def _show_progress(bar:tqdm, run:TrainingRun)->None:
 # %% ../../nbs/training/05_fit.ipynb #aace6f3e
 @validated()
 def training_loop(
-    run:TrainingRun,     # changed in place
-    progress:bool=True,  # show a progress bar
+    run:TrainingRun,                 # changed in place
+    progress:bool=True,              # show a progress bar
+    stop:Optional[StopSignals]=None, # in use already; None = those that come during the loop
 )->None:
     "Step, report, save, until all steps are done. Raises NonFiniteLoss where the loss or the gradient is NaN or infinite, TrainingInterrupted after a signal."
-    with StopSignals() as stop, tqdm(total=run.cfg.steps, initial=run.step, desc=run.log.run, disable=not progress) as bar:
+    with StopSignals() if stop is None else nullcontext(stop) as stop, tqdm(total=run.cfg.steps, initial=run.step, desc=run.log.run, disable=not progress) as bar:
         try:
+            if stop.number is not None: raise KeyboardInterrupt
             if run.pending is not None: run.report()
             while run.step < run.cfg.steps:
                 run.update()
@@ -162,16 +164,16 @@ def fit(
     began, folder = time.perf_counter(), Path(run_dir) if run_dir is not None else None
     require(folder is None or folder.is_dir() or not folder.exists(), f"run_dir must be a folder, {folder} is a file: give another run_dir")
     require(not isinstance(log, str) or log == "tensorboard", f'log must be a function or "tensorboard", got log={log!r}')
-    make_writer, writer = _summary_writer(folder) if log == "tensorboard" else None, None
-    with StopSignals() as early: run = TrainingRun(model, task, cfg, folder, {"valid": task} if eval_tasks is None else eval_tasks)   # the first optimiser of a process imports for seconds, and an interrupt inside an import may become any error
+    make_writer = _summary_writer(folder) if log == "tensorboard" else None
     def result(message:str)->FitResult: return FitResult(run.log, run.step, time.perf_counter() - began, message)
-    if early.number is not None: raise _with_result(TrainingInterrupted("interrupted before the first step; nothing was written: call fit with the same arguments", early.number), result)
-    with WorkLock(folder/".lock", f"training in {folder}") if folder else nullcontext(), isolated_global_generator(cfg.seed, run.device):
-        run.claim_folder(run.describe(), resume)
-        if make_writer: writer = make_writer(str(folder), purge_step=run.step + 1)
-        run.send = _send_scalars(writer) if writer else None if isinstance(log, str) else log
-        try: training_loop(run, progress)
-        except TrainingInterrupted as e: raise _with_result(e, result)
-        finally:
-            if writer: writer.close()
+    try:
+        with StopSignals() as stop:   # from here on: the first optimiser of a process imports for seconds, and an interrupt inside an import may become any error
+            run = TrainingRun(model, task, cfg, folder, {"valid": task} if eval_tasks is None else eval_tasks)
+            if stop.number is not None: raise TrainingInterrupted("interrupted before the first step; nothing was written: call fit with the same arguments", stop.number)
+            with WorkLock(folder/".lock", f"training in {folder}") if folder else nullcontext(), isolated_global_generator(cfg.seed, run.device):
+                run.claim_folder(run.describe(), resume)
+                with closing(make_writer(str(folder), purge_step=run.step + 1)) if make_writer else nullcontext() as writer:
+                    run.send = _send_scalars(writer) if writer else None if isinstance(log, str) else log
+                    training_loop(run, progress, stop)
+    except TrainingInterrupted as e: raise _with_result(e, result)
     return result(f"finished {run.step} steps")
