@@ -19,7 +19,7 @@ from memnet.models.memnet import MemNet, MemNetConfig
 from memnet.models.model_fields import SetsModelFields
 from memnet.analysis.linear_probe import linear_probe
 from memnet.foundations.validation import IGNORE_INDEX, require
-from memnet.models.eviction_rules import EVICTION_RULES, FixedEviction, SoftCapacity
+from memnet.models.eviction_rules import FixedEviction, SoftCapacity
 from memnet.models.registry import BASELINE_NAMES, make_baseline
 from memnet.tasks.memory_load import FACT_KINDS, MemoryLoadRecall
 from memnet.tasks.rebinding import Rebinding
@@ -29,7 +29,8 @@ from memnet.training.fit import fit
 from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
-MODELS = dict(pressure=("learned", "salience", "direct", "strength", *EVICTION_RULES, *BASELINE_NAMES), overwrite=("rho", "no_rho", "fade", *BASELINE_NAMES))
+FIXED_RULES = ("fifo", "lru", "random")   # of `EVICTION_RULES`, those that are compared here
+MODELS = dict(pressure=("learned", "salience", "direct", "strength", *FIXED_RULES, *BASELINE_NAMES), overwrite=("rho", "no_rho", "fade", *BASELINE_NAMES))
 N_SLOTS, RATIOS = 8, (.5, 1, 2, 4, 8)   # slots at a load of 4 facts per slot; loads that are tested
 RATES = (3e-3, 1e-2, 3e-2)
 
@@ -64,7 +65,7 @@ def forgetting_memnet_config(cfg:ForgettingConfig)->MemNetConfig:
         edge_rule:dict[str,Any] = dict(rho=0.) | dict(rho=dict(rho=.75), fade=dict(gamma=.9)).get(cfg.model, {})
         return cfg.memnet_config(vocab_size=task.vocab_size, n_layers=0, n_heads=2, n_slots=64, n_writes=0, chunk_size=16, policies=("topk",), forgetting=False, **edge_rule)
     return cfg.memnet_config(input_dim=task.input_dim, n_outputs=task.n_values, n_layers=0, n_heads=1, n_slots=task.n_facts, d_key=64, d_value=64, bottleneck=64, topk=4,
-                             chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *EVICTION_RULES))
+                             chunk_size=8, n_writes=0, gate_floor=.1, graph=False, policies=("topk",), forgetting=cfg.model not in ("salience", "strength", *FIXED_RULES))
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #010005ed
 def make_forgetting_model(
@@ -93,7 +94,7 @@ def with_slots(
 
 def eviction_rule_of(cfg:ForgettingConfig)->FixedEviction|None:
     "The eviction rule of a model at test time, or None."
-    return FixedEviction(cfg.model, generator_for("policy", cfg.seed)) if cfg.model in EVICTION_RULES else None
+    return FixedEviction(cfg.model, generator_for("policy", cfg.seed)) if cfg.model in FIXED_RULES else None
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #014005ed
 def token_marks(task, x):

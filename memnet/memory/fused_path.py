@@ -42,6 +42,7 @@ def kernel_obstacle(
     for name in cfg.policies:
         if name not in BUILT_IN_POLICIES or POLICIES.get(name) is not BUILT_IN_POLICIES[name]: return f"the policy {name!r} is not a built-in one"
     if p.graph_rule is not None: return "a graph rule of its own"
+    if p.eviction is not None: return "a rule of eviction of its own"
     if not isinstance(state.edges, Tensor): return "a bounded graph"
     if isinstance(state.writes, Tensor): return "a count of writes per slot"
     if p.decay is not None and not isinstance(p.decay, DecayWeights): return "a decay of its own"

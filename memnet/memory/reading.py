@@ -46,6 +46,7 @@ class BankParameters(NamedTuple):
     lam:Optional[Tensor]          # decay of the trace per unit of event time, `1 h 1 1`; None = no graph
     decay:Optional[DecayRule]     # of the decay rate of contents; None = no forgetting
     graph_rule:Optional[GraphRule]=None  # a plasticity rule of your own; None = spike-timing plasticity in event time
+    eviction:Optional[Callable]=None     # who plans the writes, (requests, slots, rules, state) -> `WritePlan`; None = `plan_writes`: the least strength goes
 
 # %% ../../nbs/memory/09_reading.ipynb #34c5de31
 class WriteCandidates(NamedTuple):
@@ -146,7 +147,8 @@ def place_writes(
     with torch.no_grad():
         logit = decay_logit(state.values, p.decay)
         rate = logits_to_rates(logit) if cfg.forgetting else torch.zeros_like(logit)
-        plan = plan_writes(requests, SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads, cfg.competition))
+        slots, rules = SlotStatus(state.strength, rate, logit, state.age.to(rate.dtype), state.last_read.double()), AllocationRules(cfg.match, cfg.forgetting, evict, reads, cfg.competition)
+        plan = plan_writes(requests, slots, rules) if p.eviction is None else p.eviction(requests, slots, rules, state)
         address = entry_onehot(plan, requests.active, cfg.n_slots, candidates.key.dtype)
     left = None if cfg.competition == 0 else log_competition(candidates.key @ torch.cat([state.keys, candidates.key], 2).mT, requests.gate, plan.entry, cfg.competition)
     competed = None if left is None else left_at_writes(left, plan) - left_at_writes(left, plan, plan.previous)

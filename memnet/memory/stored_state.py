@@ -64,6 +64,7 @@ def store_state(
     require(bits in STORED_BITS, f"bits must be of {STORED_BITS}, got bits={bits}")
     require(state.pending is None or not bool(state.pending.n_tokens.any()), "tokens wait to be written, and a stored state has no place for them: commit them first, state = bank.commit(state)")
     require(not state.evicted, "a stored state has no place for what evicted slots held: store the states of a bank that keeps nothing of them, or save this one with state.save")
+    require(not state.eviction, "a stored state has no place for rules of eviction: save this one with state.save")
     widths = state.keys.shape[-1], state.values.shape[-1]
     require(bits == 8 or not any(w % 2 for w in widths), f"with 4 bits two numbers share a byte, so widths must be even, got d_key={widths[0]}, d_value={widths[1]}: use bits=8")
     steps, s, clock = 2**(bits - 1) - 1, state.strength, state.clock.view(-1, 1, 1)

@@ -10,10 +10,11 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import require, require_positive, validated
+from ..memory.eviction_choice import EVICTION_KEYS, eviction_order
 from ..memory.state import MemoryState
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0370043c
-EVICTION_RULES = ('fifo', 'lru', 'random')  # what `FixedEviction` knows
+EVICTION_RULES = (*EVICTION_KEYS, 'random')  # what `FixedEviction` knows
 
 class FixedEviction(nn.Module):
     "A fixed rule of eviction, called between chunks: the strengths of occupied slots become their places in the rule's order. Raises ValueError where rule or strengths are invalid."
@@ -36,11 +37,10 @@ class FixedEviction(nn.Module):
         rate_of:Optional[Callable]=None, # not used: the rule does not depend on decay
     )->MemoryState:                      # with other strengths
         "Write the order into the strengths."
-        occupied, clock = state.strength > 0, state.clock.reshape(-1, 1, 1)
-        if self.rule == 'fifo': priority = -state.age
-        elif self.rule == 'lru': priority = torch.maximum(state.last_read, clock - state.age)
-        else: priority = torch.rand(state.strength.shape, generator=self.generator)
-        place = priority.double().masked_fill(~occupied, float('-inf')).argsort(-1).argsort(-1)/max(1, occupied.shape[-1] - 1)
+        occupied = state.strength > 0
+        if self.rule == 'random': order = torch.rand(state.strength.shape, generator=self.generator).double().masked_fill(~occupied, float('-inf')).argsort(-1).argsort(-1)
+        else: order = eviction_order(state, self.rule)
+        place = order.double()/max(1, occupied.shape[-1] - 1)
         return state._replace(strength=torch.where(occupied, self.low + (self.high - self.low)*place, 0.))
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0400043c
