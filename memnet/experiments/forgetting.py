@@ -29,9 +29,8 @@ from memnet.training.fit import fit
 from memnet.training.schedule import TrainConfig, generator_for
 
 # %% ../../nbs/experiments/forgetting_run.ipynb #006005ed
-FIXED_RULES = ("fifo", "lru", "random")   # of `EVICTION_RULES`, those that are compared here
+FIXED_RULES, N_SLOTS, RATIOS = ("fifo", "lru", "random"), 8, (.5, 1, 2, 4, 8)   # of `EVICTION_RULES`, those that are compared here; slots at a load of 4 facts per slot; loads that are tested
 MODELS = dict(pressure=("learned", "salience", "direct", "strength", *FIXED_RULES, *BASELINE_NAMES), overwrite=("rho", "no_rho", "fade", *BASELINE_NAMES))
-N_SLOTS, RATIOS = 8, (.5, 1, 2, 4, 8)   # slots at a load of 4 facts per slot; loads that are tested
 RATES = (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)

@@ -41,8 +41,7 @@ class MultiHeadMemoryBank(nn.Module):
     observer:Optional[Observer] = None     # is called after every chunk; None = nothing is recorded
     graph_rule:Optional[GraphRule] = None  # a plasticity rule of your own; None = spike-timing plasticity in event time
     path:str = 'auto'                      # who chooses the path, see `set_memory_path`
-    keeps_evicted:bool = False             # its states keep what evicted slots held, see `OverflowBank`
-    chooses_eviction:bool = False          # its states have a rule of eviction for each row, see `ChosenEvictionBank`
+    keeps_evicted, chooses_eviction = False, False   # its states keep what evicted slots held, see `OverflowBank`; have a rule of eviction for each row, see `ChosenEvictionBank`
 
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
@@ -337,8 +336,7 @@ class MultiHeadMemoryBank(nn.Module):
         want = (got[0], cfg.n_heads, cfg.n_slots)
         require(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
         require(state is None or isinstance(state.writes, Tensor) == cfg.count_writes, f"state must {'count' if cfg.count_writes else 'not count'} its writes, as the bank with count_writes={cfg.count_writes} does: start from its empty_state()")
-        require(state is None or bool(state.evicted) == self.keeps_evicted, f"state must {'keep' if self.keeps_evicted else 'not keep'} what was evicted, as {type(self).__name__} does: start from its empty_state()")
-        require(state is None or bool(state.eviction) == self.chooses_eviction, f"state must {'have' if self.chooses_eviction else 'not have'} rules of eviction, as {type(self).__name__} does: start from its empty_state()")
+        require(state is None or (bool(state.evicted), bool(state.eviction)) == (self.keeps_evicted, self.chooses_eviction), f"state must {'keep' if self.keeps_evicted else 'not keep'} what was evicted and {'have' if self.chooses_eviction else 'not have'} rules of eviction, as {type(self).__name__} does: start from its empty_state()")
         waiting = None if state is None or state.pending is None else tuple(state.pending.features.shape)
         require(waiting in (None, (got[0], cfg.chunk_size - 1, cfg.dim)), f"state.pending.features must be of (rows, chunk_size - 1, dim) {(got[0], cfg.chunk_size - 1, cfg.dim)}, got {waiting}: the state belongs to another config")
 

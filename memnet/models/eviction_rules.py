@@ -10,7 +10,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 from ..foundations.validation import require, require_positive, validated
-from ..memory.eviction_choice import EVICTION_KEYS, eviction_order
+from ..memory.eviction_choice import EVICTION_KEYS, eviction_places
 from ..memory.state import MemoryState
 
 # %% ../../nbs/models/10_eviction_rules.ipynb #0370043c
@@ -39,7 +39,7 @@ class FixedEviction(nn.Module):
         "Write the order into the strengths."
         occupied = state.strength > 0
         if self.rule == 'random': order = torch.rand(state.strength.shape, generator=self.generator).double().masked_fill(~occupied, float('-inf')).argsort(-1).argsort(-1)
-        else: order = eviction_order(state, self.rule)
+        else: order = eviction_places(state, self.rule)
         place = order.double()/max(1, occupied.shape[-1] - 1)
         return state._replace(strength=torch.where(occupied, self.low + (self.high - self.low)*place, 0.))
 
