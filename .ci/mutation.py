@@ -280,7 +280,19 @@ def main():
                 if result != "skipped": writer.writerow(row); out.flush()
                 print(f"{i + 1:4}/{len(faulty)} {result:9} {took:6.1f} s  {fault[0]}:{fault[1]}  {fault[5]}  ->  {fault[6]}  {by}", flush=True)
         for w in workers: w.join()
-    with args.table.open() as f: rows = list(csv.DictReader(f))
+    summarise(args.table)
+
+def summarise(table):
+    "Count by part of the package, beside the table, with the commit that was tried."
+    with table.open() as f: rows = list(csv.DictReader(f))
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    parts = {p: [r for r in rows if Path(r["module"]).parts[1] == p] for p in PARTS} | {"all": rows}
+    with table.with_name(f"{table.stem}_summary.csv").open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(("part", "mutants", "killed", "survived", "share", "commit"))
+        for part, found in parts.items():
+            survived = sum(r["result"] == "survived" for r in found)
+            if found: writer.writerow((part, len(found), len(found) - survived, survived, round(1 - survived/len(found), 4), commit))
     killed = sum(r["result"] != "survived" for r in rows)
     print(f"{killed} of {len(rows)} mutants killed ({killed/max(len(rows), 1):.1%})")
 

@@ -56,6 +56,26 @@ def test_references_have_labels(path):
     double = {l for l in labels(path) if labels(path).count(l) > 1}
     assert not double, "labelled twice"
 
+ENTRIES = set(re.findall(r"^@\w+\{([\w-]+)", (ROOT/"papers"/"references.bib").read_text(encoding="utf-8"), re.M))
+
+def citations(path): return {key for key in re.findall(r"(?<![\w/.@])@([A-Za-z]\w*(?:-\w+)*)", prose(path)) if not key.startswith(("eq-", "fig-", "tbl-", "sec-"))}
+
+def code_references(path):
+    "References in docstrings, which the site prints as prose."
+    found = [ast.get_docstring(n) or "" for source in cells(path, "code") if not source.lstrip().startswith(("%", "!")) for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    return set(re.findall(r"(?<![\w/])@((?:eq|fig|tbl|sec)-[\w-]*\w)", "\n".join(found)))
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_citations_have_entries(path):
+    assert not citations(path) - ENTRIES, "cited, but not in papers/references.bib"
+    assert not code_references(path) - set(labels(path)), "a docstring refers to what is not labelled in this notebook"
+
+def test_the_site_knows_the_bibliography():
+    assert (ROOT/yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))["bibliography"]).name == "references.bib" and len(ENTRIES) >= 46
+
+def test_inline_code_breaks_on_a_narrow_screen():
+    assert re.search(r"^main :not\(pre\) > code \{[^}]*white-space: pre-wrap", (ROOT/"site"/"style.css").read_text(encoding="utf-8"), re.M), "Quarto keeps code in a sentence on one line, and the page scrolls sideways"
+
 @pytest.mark.parametrize("path", ALL, ids=name)
 def test_figures_are_described(path):
     for source in cells(path, "code"):

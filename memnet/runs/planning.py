@@ -89,7 +89,7 @@ def plan_runs(
     settings:list[dict],  # fields of `Config`
     profile:str="quick",  # decides the place of the folders; "full" knows the committed runs
 )->list[PlannedRun]:      # without doubles
-    "Resolve every setting and give each run its folder by @eq-id. Raises ValueError where a setting names an unknown field or one that does not fit its model, and where the run notebook cannot make a run."
+    "Resolve every setting and give each run its folder, by the hash of its configuration. Raises ValueError where a setting names an unknown field or one that does not fit its model, and where the run notebook cannot make a run."
     module, home = load_module(exp), runs_folder(exp.name, exp.root, profile)
     recorded = {name[-8:]: name for name in recorded_configs(exp.root/"results"/exp.name)} if profile == "full" else {}
     code = run_code(exp).digest  # refuses here what no run could be made of
