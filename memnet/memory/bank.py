@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..foundations.compilation import is_traced, require_numbers
-from ..foundations.layers import is_plain_linear, linear_outputs, make_layer
+from ..foundations.layers import is_plain_linear, linear_outputs, make_layer, require_normal_weights
+from ..foundations.trees import normal_tensors, tree_form
 from ..foundations.validation import checks_once, require, validated_methods
 from .addressing import bounded_logit_scale
 from .chunk_borders import CallPart, ChunkCut, ConsolidationSchedule, chunk_samples, committed_state, consolidate_if_due, consolidation_times, cut_chunks, join_tokens, next_pending, place_tokens, take_tokens
@@ -21,7 +22,7 @@ from .fused_path import FusedSegment, changed_members, choose_path, fused_segmen
 from .observer import Observer, Snapshot, WriteEvents, emit_chunk_event
 from .reading import BankParameters, ChunkRead, Features, GraphRule, PlannedWrites, read_chunk
 from .plasticity import bounded_lam
-from .state import MemoryState, PendingTokens, empty_memory_state, full_precision, no_pending, state_dtype
+from .state import MemoryState, PendingTokens, check_memory_state, empty_memory_state, full_precision, no_pending, state_dtype
 from .strength import DecayRule, DecayWeights, decay_rate, effective_strength
 from .write_history import observe_writes
 from .writing import ChunkWrite, chunk_record, commit_chunk
@@ -41,7 +42,7 @@ class MultiHeadMemoryBank(nn.Module):
     observer:Optional[Observer] = None     # is called after every chunk; None = nothing is recorded
     graph_rule:Optional[GraphRule] = None  # a plasticity rule of your own; None = spike-timing plasticity in event time
     path:str = 'auto'                      # who chooses the path, see `set_memory_path`
-    keeps_evicted, chooses_eviction = False, False   # its states keep what evicted slots held, see `OverflowBank`; have a rule of eviction for each row, see `ChosenEvictionBank`
+    _accepted:Any = None                   # form of the state that was checked last
 
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
@@ -156,6 +157,7 @@ class MultiHeadMemoryBank(nn.Module):
         mask:Optional[Tensor]=None,  # True = real token, `b t`; None = all
     )->Features:
         "Project a whole sequence at once, eq-features; only what depends on the state is done chunk by chunk. Nothing is sampled here."
+        require_normal_weights(self, x)
         cfg, (B, T, _), H, dtype = self.config, x.shape, self.config.n_heads, self.dtype
         y = self.projections(self.norm(x.to(self.log_logit_scale.dtype)))
         y = {name: z.to(dtype) for name, z in (y | dict(content=self.content(y['bottleneck']))).items()}
@@ -280,6 +282,7 @@ class MultiHeadMemoryBank(nn.Module):
     )->tuple[Tensor,MemoryState,dict[str,Any]]:   # read vectors `b t (h d)`, new state, info
         "Read a sequence and write its whole chunks; the rest waits in the new state. Raises ValueError where `check_input` does."
         self.check_input(x, state, mask)
+        x, state, mask, asked = normal_tensors((x, state, mask, asked))
         if state is None: state = self.empty_state(len(x))._replace(pending=None)
         pending, border, C = state.pending or self.no_pending(len(x)), committed_state(state), self.config.chunk_size
         plan, cut = None if dream is None else ConsolidationSchedule(dream, dream_every*C), cut_chunks(x, pending, mask, C, fresh=state.pending is None)
@@ -302,7 +305,7 @@ class MultiHeadMemoryBank(nn.Module):
         dream_every:int=0,              # chunks between consolidation phases
     )->MemoryState:                     # the same with nothing that waits: the next token begins a chunk
         "Write the unfinished chunk as it is: for those who want to look at what was read last, consolidate or forget it. A stream that goes on has other borders from then on."
-        p, C = state.pending, self.config.chunk_size
+        p, C = (state := normal_tensors(state)).pending, self.config.chunk_size
         if p is None or not p.n_tokens.any(): return state
         real = torch.arange(int(p.n_tokens.max()), device=p.n_tokens.device) < p.n_tokens.unsqueeze(-1)
         f, n = self.features(p.features[:, :real.shape[1]], real), real.shape[1]
@@ -333,11 +336,8 @@ class MultiHeadMemoryBank(nn.Module):
         require(x.dim() == 3 and x.shape[1] > 0 and x.shape[2] == cfg.dim, f"x must have shape (b, t ≥ 1, dim={cfg.dim}), got {got}")
         require(mask is None or (mask.dtype == torch.bool and tuple(mask.shape) == got[:2]), f"mask must be a bool tensor of shape {got[:2]}, got {None if mask is None else (mask.dtype, tuple(mask.shape))}")
         require(mask is None or is_traced() or not (mask[:, 1:] & ~mask[:, :-1]).any(), "mask must be True first and then False: move the padding to the right end of the row")
-        want = (got[0], cfg.n_heads, cfg.n_slots)
-        require(state is None or tuple(state.strength.shape) == want, f"state must be of (rows, heads, slots) {want}, got {None if state is None else tuple(state.strength.shape)}")
-        require(state is None or isinstance(state.writes, Tensor) == cfg.count_writes, f"state must {'count' if cfg.count_writes else 'not count'} its writes, as the bank with count_writes={cfg.count_writes} does: start from its empty_state()")
-        require(state is None or (bool(state.evicted), bool(state.eviction)) == (self.keeps_evicted, self.chooses_eviction), f"state must {'keep' if self.keeps_evicted else 'not keep'} what was evicted and {'have' if self.chooses_eviction else 'not have'} rules of eviction, as {type(self).__name__} does: start from its empty_state()")
-        waiting = None if state is None or state.pending is None else tuple(state.pending.features.shape)
-        require(waiting in (None, (got[0], cfg.chunk_size - 1, cfg.dim)), f"state.pending.features must be of (rows, chunk_size - 1, dim) {(got[0], cfg.chunk_size - 1, cfg.dim)}, got {waiting}: the state belongs to another config")
+        form = None if state is None or is_traced() else (got[0], self.dtype, x.device, tree_form(state))
+        if state is not None and form not in (None, self._accepted): check_memory_state(state, self.empty_state(got[0]), type(self).__name__)
+        self._accepted = form or self._accepted   # the next state of this form needs no look at an empty one
 
 _LIBRARY_METHODS = {n: x for n, x in vars(MultiHeadMemoryBank).items() if callable(x) or isinstance(x, property)}   # as they stand here: a change of one that is not in `_HONOURED` rules the fused path out

@@ -44,10 +44,10 @@ class BoundedGraphBank(MultiHeadMemoryBank):
         mask:Optional[Tensor],          # `b t`; None = all tokens are real
     )->None:
         "Input validation. Raises ValueError where that of the bank does, or the state has another graph."
-        super().check_input(x, state, mask)
-        if state is None: return
+        if state is None: return super().check_input(x, state, mask)
         got = f"{state.edges.to.shape[-1]} edges per slot" if isinstance(state.edges, BoundedEdges) else "a matrix"
         require(got == f"{self.out_degree} edges per slot", f"state must hold {self.out_degree} edges per slot, got {got}: state._replace(edges=bounded_edges(dense_edges(state.edges), {self.out_degree}))")
+        super().check_input(x, state, mask)
 
 @validated(out_degree="≥ 1")
 def bounded_graph(

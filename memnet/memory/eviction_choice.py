@@ -156,8 +156,6 @@ class MemoryAllocator(nn.Module):
 @validated_methods(empty_state=dict(batch_size="≥ 1"), choose=dict(epsilon="in [0, 1]"))
 class ChosenEvictionBank(MultiHeadMemoryBank):
     "A bank whose rows have rules of eviction, which an allocator chooses; it runs on the reference path. A row that starts anew has the first rule. Raises ValueError where a rule is unknown. Source: Park et al. 2024."
-    chooses_eviction = True
-
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one

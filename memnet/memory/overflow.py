@@ -128,8 +128,6 @@ def recall_evicted(
 @validated_methods(empty_state=dict(batch_size="≥ 1"))
 class OverflowBank(MultiHeadMemoryBank):
     "A bank that keeps what its evicted slots held, in two matrices per head that are read where no slot matches; it runs on the reference path. Raises ValueError where it has a graph rule of its own. Source: Zeng et al. 2023."
-    keeps_evicted = True
-
     def __init__(self,
         cfg:MemoryConfig,                          # sizes and mechanisms
         generator:Optional[torch.Generator]=None,  # of the initial weights; None = a fixed one

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READ_THRESHOLD', 'PendingTokens', 'BoundedEdges', 'EvictedContents', 'EvictionState', 'MemoryState', 'nbytes',
            'state_dtype', 'full_precision', 'empty_memory_state', 'no_pending', 'drop_pending', 'writes_since',
-           'forget']
+           'check_memory_state', 'forget']
 
 # %% ../../nbs/memory/00_state.ipynb #b7c22543
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 import torch
 from torch import Tensor
 from ..foundations.state_files import concat_rows, load_state, save_state, select_rows
-from ..foundations.trees import tree_leaves, tree_map
+from ..foundations.trees import check_state, tree_leaves, tree_map
 from ..foundations.validation import require, validated
 
 # %% ../../nbs/memory/00_state.ipynb #2219efc5
@@ -176,6 +176,24 @@ def writes_since(
     never = state.age.max() + 1
     ages = torch.where(mask & (state.strength > 0), state.age, never).sort(-1).values
     return torch.searchsorted(ages, state.age.contiguous())
+
+# %% ../../nbs/memory/00_state.ipynb #2dee8cfd
+@validated()
+def check_memory_state(
+    state:MemoryState,  # that was passed
+    fresh:MemoryState,  # an empty one of the bank, for the rows of the call
+    owner:str,          # class of the bank
+)->None:
+    "Refuse the state of another bank. Raises ValueError where it has other rows, heads or slots, notes other things, waits in other chunks, or a shape, a dtype or a device differs."
+    want, got = tuple(fresh.strength.shape), tuple(state.strength.shape)
+    require(got == want, f"state must be of (rows, heads, slots) {want}, got {got}")
+    counts, keeps, rules = isinstance(fresh.writes, Tensor), bool(fresh.evicted), bool(fresh.eviction)
+    require(isinstance(state.writes, Tensor) == counts, f"state must {'count' if counts else 'not count'} its writes, as the bank with count_writes={counts} does: start from its empty_state()")
+    require((bool(state.evicted), bool(state.eviction)) == (keeps, rules), f"state must {'keep' if keeps else 'not keep'} what was evicted and {'have' if rules else 'not have'} rules of eviction, as {owner} does: start from its empty_state()")
+    if state.pending is None or fresh.pending is None: return check_state(state, fresh._replace(pending=None))
+    want, got = (tuple(x.features.shape) for x in (fresh.pending, state.pending))
+    require(got == want, f"state.pending.features must be of (rows, chunk_size - 1, dim) {want}, got {got}: the state belongs to another config")
+    check_state(state, fresh)
 
 # %% ../../nbs/memory/00_state.ipynb #6f3d49b2
 def _clear(x, mask):

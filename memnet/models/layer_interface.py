@@ -17,7 +17,8 @@ from ..foundations.state_files import concat_rows, load_state, save_state, selec
 from ..foundations.trees import tree_map
 from ..foundations.validation import MAX_INPUT, require, validated
 from ..memory.state import MemoryState, PendingTokens
-from .base import check_mask, check_state
+from ..foundations.trees import check_state
+from .base import check_mask
 
 # %% ../../nbs/models/06_layer_interface.ipynb #1f02b601
 class MemoryLayerState(NamedTuple):

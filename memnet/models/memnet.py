@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..dreaming.replay import read_along_walks
 from ..dreaming.synthesizer import ConsolidationConfig, MemorySynthesizer
 from ..foundations.layers import make_layer
+from ..foundations.trees import normal_tensors
 from ..foundations.validation import checks_once, require, validated_methods
 from ..memory.own_bank import BankChoice, make_bank
 from ..memory.state import full_precision
@@ -110,6 +111,7 @@ class MemNet(SequenceModel):
     )->ModelOutput:                                # logits `b t v`, state, further losses, info
         "Read the rows and answer at every token, @eq-logits. Raises ValueError where inputs, state, mask or reset are invalid."
         self.check_inputs(inputs, mask)
+        inputs, mask, reset, asked = normal_tensors((inputs, mask, reset, asked))
         B, T = inputs.shape[:2]
         tokens = None if reset is None or reset.ndim != 2 else reset
         require(tokens is None or (tokens.dtype == torch.bool and tokens.shape == (B, T)), f"reset must be bool {(B,)} or {(B, T)}, got {None if reset is None else (reset.dtype, tuple(reset.shape))}")
@@ -142,7 +144,7 @@ class MemNet(SequenceModel):
         require(isinstance(state, ControllerState), f"state must be a ControllerState, got {type(state).__name__}: pass the `state` of this model's own output")
         if state.memory is None or bank is None: raise ValueError("there is nothing to consolidate with memory=False: build the model with memory=True")
         if dreamer is None: raise ValueError("this model has no synthesizer, got dream_every=0: set dream_every ≥ 1 in its config, or pass model.dream(state, MemorySynthesizer(d_value, n_heads))")
-        with full_precision(state.memory.clock): return state._replace(memory=dreamer(state.memory, rate_of=bank.rate_of))
+        with full_precision(state.memory.clock): return state._replace(memory=dreamer(normal_tensors(state.memory), rate_of=bank.rate_of))
 
     def generate(self,
         prompt:Tensor,                              # tokens that are read first, `b t`

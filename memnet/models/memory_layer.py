@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from ..foundations.compilation import require_numbers
-from ..foundations.layers import make_layer
+from ..foundations.layers import make_layer, require_normal_weights
+from ..foundations.trees import normal_tensors
 from ..foundations.validation import require, require_positive, validated
 from ..memory.own_bank import BankChoice, make_bank
 from ..memory.bank import MultiHeadMemoryBank
@@ -139,7 +140,9 @@ class MemoryLayer(nn.Module):
     )->tuple:                                      # output in the form of the input, and what the stream carries on; and the info
         "Read, write, add, @eq-layer. Raises ValueError where input, state, mask or reset is invalid."
         require_numbers('the layer', self._memories[0].log_logit_scale)
+        require_normal_weights(self)
         call = read_layer_input(input, self.input_size, self._memories[0].log_logit_scale.dtype, self.batch_first, mask, reset)
+        call = call._replace(**dict(zip(('x', 'mask', 'reset'), normal_tensors((call.x, call.mask, call.reset)))))
         fresh = self.empty_state(len(call.x) if call.batched else None)
         asked = None if asked is None else self._inner(asked, call)
         states = list((fresh if hx is None else read_layer_state(hx, fresh, call)).banks)
