@@ -15,7 +15,7 @@ PARTS = {   # folder -> title, what a reader finds there; in reading order
     "analysis":    ("Analysis", "measures, the event log, survival of slots, plots, the explorer"),
     "runs":        ("Runs", "experiments as runs: plan, run, collect, verify; the command line"),
     "soundness":   ("Soundness", "random cases: one function many ways, invariants, stress, damaged files; what is promised and which test shows it"),
-    "scorecard":   ("Scorecard", "one page about the memory of any network: abilities, recipe, known networks, the command"),
+    "scorecard":   ("Scoring", "one page about the memory of any network: abilities, recipe, known networks, the command"),
     "experiments": ("Experiments", "one question each: `<name>_run` makes the runs, `<name>` reads them and concludes"),
     "text":        ("Text memory", "a memory of text in one file, for people and agents: write, recall by spreading activation, consolidate, forget"),
     "howto":       ("How-to", "one short page a job"),

@@ -8,7 +8,7 @@ from threading import Thread
 import nbformat, numpy as np, pandas as pd, pytest, torch
 from memnet.experiments import continual
 from memnet.analysis.explorer import explorer
-from memnet.analysis.replay import replay_frame, replay_steps, save_replay
+from memnet.analysis.replay import replay_frame, replay_html, replay_steps, save_replay
 from memnet.analysis.row_session import start_row_session
 from memnet.analysis.row_text import TokenRow, format_row, parse_row
 from memnet.analysis.row_trace import trace_row
@@ -351,6 +351,14 @@ def test_replay_is_stepped_with_keys_buttons_and_fingers(browser, replay_server,
     inside = page.frame_locator("iframe"); inside.get_by_role("button", name="step on").click()
     assert inside.locator("#sentence").inner_text() == steps[1].sentence and page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
     context.close()
+
+def test_replay_in_a_chapter_shows_its_buttons(browser, session):
+    "In the column of the site, 600 pixels wide, nobody has to scroll inside the frame to find them, below a row of two lines either."
+    page = browser.new_page(viewport=dict(width=616, height=1000))
+    page.set_content(replay_frame(replay_html(session.with_text("A · B ·· C · D ·4· E · F ·3· A? ·3· C? · E?"), "Three pairs, three questions")))
+    frame, button = page.locator("iframe").bounding_box(), page.frame_locator("iframe").get_by_role("button", name="step on").bounding_box()
+    assert button["y"] + button["height"] <= frame["y"] + frame["height"]
+    page.close()
 
 def test_panel_in_jupyterlab(browser, lab):
     "Train, move, consolidate, switch, mistype, save: with mouse and keyboard, without an error."

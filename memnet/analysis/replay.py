@@ -159,7 +159,7 @@ nav input { flex: 1 1 150px; min-height: 44px; }
 .key { color: var(--soft); font-size: .9em; }
 .key b { font-weight: 600; } .key .r { color: var(--read); } .key .n { color: var(--new); }
 :focus-visible { outline: 3px solid var(--new); outline-offset: 1px; }
-@media (min-width: 760px) { #both { display: grid; grid-template-columns: 3fr 2fr; gap: 20px; align-items: center; } }
+@media (min-width: 540px) { #both { display: grid; grid-template-columns: 3fr 2fr; gap: 20px; align-items: center; } }
 </style></head><body><main>
 <h1 id="title"></h1>
 <ol id="row" aria-label="what is read, token by token"></ol>
