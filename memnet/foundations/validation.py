@@ -275,6 +275,7 @@ def validated(
                 elif rule.startswith('at '): require_position(n, v, rule, given) if rule.split()[1].split('.')[0] in given else None   # else Python says what is missing
                 elif is_tensor(v) or type(v).__name__ == 'ndarray': require_shape(n, v, rule, sizes)
             return f(*args, **kwargs)
+        checked.__code__ = checked.__code__.replace(co_name=f"{f.__module__}.{f.__qualname__}")   # type: ignore[attr-defined]  # one for each function: PyTorch's compiler bounds the frames of a code object
         checked.__validated__ = dict(rules)   # type: ignore[attr-defined]
         return checked   # type: ignore[return-value]
     return decorate
