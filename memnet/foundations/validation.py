@@ -233,6 +233,7 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 def _is_compiling(): return sys.modules['torch'].compiler.is_compiling if 'torch' in sys.modules else bool   # what was defined without torch is not compiled by it
+def _own_code(wrapper:Any, f:Any): wrapper.__code__ = wrapper.__code__.replace(co_name=f"{f.__module__}.{f.__qualname__}")   # PyTorch's compiler bounds the frames of a code object: functions must not share one
 
 def validated(
     **rules:str,          # parameter = range or shape, as in `number_test` and `require_shape`
@@ -275,7 +276,7 @@ def validated(
                 elif rule.startswith('at '): require_position(n, v, rule, given) if rule.split()[1].split('.')[0] in given else None   # else Python says what is missing
                 elif is_tensor(v) or type(v).__name__ == 'ndarray': require_shape(n, v, rule, sizes)
             return f(*args, **kwargs)
-        checked.__code__ = checked.__code__.replace(co_name=f"{f.__module__}.{f.__qualname__}")   # type: ignore[attr-defined]  # one for each function: PyTorch's compiler bounds the frames of a code object
+        _own_code(checked, f)
         checked.__validated__ = dict(rules)   # type: ignore[attr-defined]
         return checked   # type: ignore[return-value]
     return decorate
@@ -309,6 +310,7 @@ def checks_once(
         _inside.on = True
         try: return f(*args, **kwargs)
         finally: _inside.on = False
+    _own_code(passed, f)
     return passed   # type: ignore[return-value]
 
 # %% ../../nbs/foundations/01_validation.ipynb #9d297f14
