@@ -5,6 +5,7 @@ from pathlib import Path
 
 HOST = "https://memnet.github.io/memnet/"   # what nbdev puts before every link to the book
 LINK = re.compile(r"\[(`[^`\n]+`)\]\(" + re.escape(HOST) + r"([^)#\s]+)#([^)\s]+)\)")
+OUTER = re.compile(r"\[(?:[^\[\]]|\[`[^`\n]+`\]\([^)\s]+\))*\](?=\()")   # the text of a link, which may hold such links
 GENERIC = "Union|Optional|Callable|Sequence|Iterable|Iterator|Mapping|tuple|list|dict|Literal"
 FENCE = re.compile(r"^ *```.*?^ *```", re.M | re.S)
 
@@ -28,7 +29,7 @@ def mend_links(text, page, names):
         if anchor not in names.get(target, ()): return word
         return f"[{word}]({'' if target == page else os.path.relpath(target, os.path.dirname(page) or '.')}#{anchor})"
     plain = FENCE.sub(lambda block: LINK.sub(r"\1", block[0]), text)
-    return LINK.sub(link, re.sub(r"\[([^\[\]]*)" + LINK.pattern + r"([^\[\]]*)\](?=\()", r"[\1\2\5]", plain))
+    return LINK.sub(link, OUTER.sub(lambda outer: LINK.sub(r"\1", outer[0]), plain))
 
 def class_block(node, source):
     "A class as its fields show it, each with its comment."

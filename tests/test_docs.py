@@ -183,7 +183,8 @@ def test_what_the_site_names_is_there():
     "Styles, icon, card and pages of _quarto.yml; every page that a reader may be sent to is rendered."
     quarto = yaml.safe_load((ROOT/"_quarto.yml").read_text())
     site, page = quarto["website"], quarto["format"]["html"]
-    assert [f for f in (site["favicon"], site["image"], page["css"], page["include-after-body"], quarto["bibliography"], quarto["project"]["pre-render"].removeprefix("python ../")) if not (ROOT/f).is_file()] == []
+    assert site["image"] == quarto["image"] and site["image"].startswith("/"), "the card of every page, from the root of the site"
+    assert [f for f in (site["favicon"], site["image"][1:], page["css"], page["include-after-body"], quarto["bibliography"], quarto["project"]["pre-render"].removeprefix("python ../")) if not (ROOT/f).is_file()] == []
     rendered = {name(p) for pattern in quarto["project"]["render"] for p in ROOT.glob(pattern)}
     assert set(listed(site)) - rendered == set()
 
@@ -280,6 +281,7 @@ def test_links_of_names_are_mended():
     assert mend(f"a {gone} b", "index.html", names) == "a `read` b", "a name that no page documents has no link"
     assert mend(f"```python\nx # {bank}\n```\n{bank}", "nbs/memory/bank.html", names) == "```python\nx # `Bank`\n```\n[`Bank`](#bank)"
     assert mend(f"[the {bank} here](../a.ipynb), [x](y.md)", "index.html", names) == "[the `Bank` here](../a.ipynb), [x](y.md)"
+    assert mend(f"[{bank}, {bank}](../a.ipynb), {bank}", "index.html", names) == "[`Bank`, `Bank`](../a.ipynb), [`Bank`](nbs/memory/bank.html#bank)"
 
 def test_signatures_are_completed_from_the_source(tmp_path):
     pages = site_pages()
